@@ -1,0 +1,36 @@
+"""The owner in a statement: the three ways in which a store binds whose rows it may touch.
+
+Every statement over a table with an owner binds ``:owner_id``, or is marked by ``system`` with its
+reason; a house test reads all of them. Statements themselves live in each feature's ``store.py``.
+"""
+
+from __future__ import annotations
+
+from typing import Final, TypeVar
+
+import sqlalchemy as sa
+
+EVERYONE: Final = "-"
+"""The reach of an ADMIN: bound as ``owner_id`` it stands for every owner, and is no user's id."""
+
+_Statement = TypeVar("_Statement", bound=sa.Executable)
+
+
+def reach(table: sa.FromClause) -> sa.ColumnElement[bool]:
+    """Rows of the bound owner, or of anybody when EVERYONE is bound: for one row found by its id."""
+    return sa.or_(table.c.owner_id == sa.bindparam("owner_id"), sa.bindparam("owner_id") == EVERYONE)
+
+
+def owned(table: sa.FromClause) -> sa.ColumnElement[bool]:
+    """Rows of exactly the bound owner: for lists, which need the index, and for changes."""
+    return table.c.owner_id == sa.bindparam("owner_id")
+
+
+def everyone() -> sa.ColumnElement[bool]:
+    """All rows, and only when EVERYONE is bound: a user's id bound here finds nothing."""
+    return sa.bindparam("owner_id", type_=sa.String()) == EVERYONE
+
+
+def system(statement: _Statement, why: str) -> _Statement:
+    """Mark a statement that rightly has no owner, and say why."""
+    return statement.execution_options(system_reason=why)  # type: ignore[no-any-return]

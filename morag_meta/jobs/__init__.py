@@ -1,0 +1,1 @@
+"""Jobs: their states, their reports, and the stream of their changes."""
