@@ -1,0 +1,254 @@
+"""The settings of a process: what may be set, its limits, and how a bad value is told.
+
+This is the only reader of the environment. What does not live here: making missing secrets
+(``auth/secret.py``, ``auth/credentials.py``), the meaning of a database URL (``db/url.py``) and of an
+address (``server/address.py``).
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from dotenv import dotenv_values
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationError
+from pydantic_core import ErrorDetails, PydanticCustomError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+PREFIX = "MORAG_"
+ENV_FILE = ".env"
+
+MAKE_SECRET = "make one with: openssl rand -base64 48"
+
+# Read by the command line alone; they are no settings of the service, yet no mistakes either.
+CLIENT_VARIABLES = frozenset({"MORAG_API_KEY", "MORAG_TARGET"})
+
+_SCHEMES = ("sqlite", "postgresql", "postgres", "mysql", "mariadb")
+_JWT_KEY_BYTES = {"HS256": 32, "HS384": 48, "HS512": 64}
+_EXAMPLE_WORDS = re.compile("secret|change|example|password|default|insecure|production|replace|placeholder")
+
+
+class ConfigurationError(Exception):
+    """The configuration cannot be used; ``problems`` holds one clear line each, never a secret."""
+
+    def __init__(self, *problems: str) -> None:
+        """Keep the lines; ``str()`` joins them."""
+        super().__init__("\n".join(problems))
+        self.problems = problems
+
+
+def mask_url(url: str) -> str:
+    """Return the URL with its password, where it has one, shown as ``***``."""
+    masked = re.sub(r"(://[^:/?#@]*):.*@", r"\1:***@", url)
+    return re.sub(r"(?i)([?&](?:password|passwd|sslpassword)=)[^&#]*", r"\1***", masked)
+
+
+def _upper(value: Any) -> Any:
+    return value.strip().upper() if isinstance(value, str) else value
+
+
+def _lower(value: Any) -> Any:
+    return value.strip().lower() if isinstance(value, str) else value
+
+
+def _known_database(url: str) -> str:
+    scheme, separator, _ = url.partition("://")
+    if not separator or scheme.lower().partition("+")[0] not in _SCHEMES:
+        raise PydanticCustomError("scheme", "unknown kind of database")
+    return url
+
+
+def _random_enough(secret: SecretStr) -> SecretStr:
+    text = secret.get_secret_value()
+    if _EXAMPLE_WORDS.search(text.lower()):
+        raise PydanticCustomError("secret", "it looks like an example value")
+    if len(text.encode()) < 32 or len(set(text)) < 10:
+        raise PydanticCustomError("secret", "it is not at least 32 random bytes")
+    return secret
+
+
+def _setting(default: Any, what: str, accepts: str, **limits: Any) -> Any:
+    """Declare one setting: its default, what it is, and what may be written (shown as the fix)."""
+    return Field(default, description=what, json_schema_extra={"accepts": accepts}, **limits)
+
+
+def _count(default: int, what: str, low: int, high: int) -> Any:
+    return _setting(default, what, f"a whole number from {low} to {high}", ge=low, le=high)
+
+
+def _seconds(default: float, what: str, low: float, high: float) -> Any:
+    accepts = f"a number of seconds from {low:g} to {high:g}"
+    return _setting(default, what, accepts, ge=low, le=high, allow_inf_nan=False)
+
+
+def _switch(*, default: bool, what: str) -> Any:
+    return _setting(default, what, "true or false")
+
+
+def _secret(what: str) -> Any:
+    return _setting(None, what, MAKE_SECRET)
+
+
+DatabaseUrl = Annotated[str, AfterValidator(_known_database)]
+Secret = Annotated[SecretStr, AfterValidator(_random_enough)]
+
+
+class Settings(BaseSettings):
+    """Every setting of a process, from ``MORAG_*`` variables, else ``.env``, else the defaults.
+
+    Use :func:`load`, which tells a bad value in the house's way.
+    """
+
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX,
+        env_file=ENV_FILE,
+        env_file_encoding="utf-8",
+        env_ignore_empty=True,
+        extra="ignore",
+        frozen=True,
+        hide_input_in_errors=True,
+        str_strip_whitespace=True,
+    )
+
+    database_url: DatabaseUrl = _setting(
+        "sqlite:///./morag.db",
+        "The database.",
+        "sqlite:///<file>, postgresql://<user>@<host>/<name> or mariadb://<user>@<host>/<name>",
+        repr=False,
+    )
+    database_pool_size: int = _count(5, "Connections kept per process.", 1, 50)
+    database_max_overflow: int = _count(3, "Connections more than the pool under load.", 0, 100)
+    database_pool_timeout: float = _seconds(30, "Longest wait for a connection.", 0.1, 600)
+    database_pool_recycle: float = _seconds(3600, "Age after which a connection is renewed.", 1, 604_800)
+    database_pre_ping: bool = _switch(default=False, what="Test each connection before it is used.")
+    database_echo: bool = _switch(default=False, what="Log statements; parameters stay hidden.")
+    database_statement_timeout: float = _seconds(10, "Longest run of one statement.", 0.1, 3600)
+    database_queue: int = _count(256, "Units of work that may wait before SERVER_BUSY.", 1, 100_000)
+    database_connect_timeout: float = _seconds(5, "Longest wait to connect.", 1, 300)
+
+    grpc_address: str = _setting(
+        "127.0.0.1:50051", "Where the service listens.", "<host>:<port> with a port from 0 to 65535"
+    )
+    grpc_reflection: bool = _switch(default=True, what="Offer gRPC server reflection.")
+    grpc_max_request_bytes: int = _count(4 * 1024 * 1024, "Largest request in bytes.", 1024, 64 * 1024 * 1024)
+    shutdown_grace: float = _seconds(10, "Time that calls in flight get at shutdown.", 0, 3600)
+
+    stream_heartbeat: float = _seconds(10, "Silence after which a stream sends a heartbeat.", 0.05, 3600)
+    stream_write_timeout: float = _seconds(20, "Time after which a reader that takes nothing is cut.", 0.1, 3600)
+    stream_max_age: float = _seconds(3600, "Age, jittered, at which a stream asks to be resumed.", 1, 604_800)
+    stream_poll_interval: float = _seconds(0.2, "Pause between two looks for new events.", 0.01, 60)
+
+    secret_key: Secret | None = _secret("The one secret that the service's own keys are derived from.")
+    credential_keys: SecretStr | None = _setting(
+        None,
+        "The key ring that encrypts stored server credentials.",
+        "<id>:<base64 of 32 random bytes>, several separated by commas, the first one encrypts",
+    )
+    jwt_secret_key: Secret | None = _secret("The key of access tokens, instead of one derived.")
+    jwt_algorithm: Annotated[Literal["HS256", "HS384", "HS512"], BeforeValidator(_upper)] = _setting(
+        "HS256", "How access tokens are signed.", "HS256, HS384 or HS512"
+    )
+    jwt_expiration_hours: int = _count(24, "Longest life of a session, in hours.", 1, 168)
+    enable_user_registration: bool = _switch(default=True, what="Let anybody register.")
+    default_user_role: Annotated[Literal["USER", "VIEWER"], BeforeValidator(_upper)] = _setting(
+        "USER", "The role of who registers.", "USER or VIEWER (never ADMIN)"
+    )
+    bcrypt_cost: int = _count(12, "Cost of a password hash, as a power of two.", 10, 16)
+    api_key_usage_interval: float = _seconds(5, "Pause between two writes of key usage.", 0.05, 3600)
+
+    workers: int = _count(1, "Serving processes that share the port.", 1, 64)
+    log_level: Annotated[Literal["DEBUG", "INFO", "WARNING", "ERROR"], BeforeValidator(_upper)] = _setting(
+        "INFO", "The least severe line that is logged.", "DEBUG, INFO, WARNING or ERROR"
+    )
+    log_format: Annotated[Literal["json", "console"] | None, BeforeValidator(_lower)] = _setting(
+        None, "How lines are logged; console on a terminal, json elsewhere.", "json or console"
+    )
+    auto_migrate: bool = _switch(default=True, what="Bring the schema up to date at start.")
+
+    @property
+    def is_sqlite(self) -> bool:
+        """Whether the database is a SQLite file."""
+        return self.database_url.lower().startswith("sqlite")
+
+    def __repr_args__(self) -> Any:
+        """Show the database URL masked; secrets show as asterisks by their type."""
+        yield "database_url", mask_url(self.database_url)
+        yield from super().__repr_args__()
+
+    def require_secrets(self) -> Self:
+        """Return these settings if they hold all the secrets that serving needs.
+
+        On SQLite a missing one is made beside the file at first start, so nothing is required.
+
+        Raises:
+            ConfigurationError: a secret is missing and cannot be made here.
+
+        """
+        if self.is_sqlite:
+            return self
+        problems = [
+            f"{PREFIX}{name.upper()} is not set, and is made by itself on SQLite only: {fix}, "
+            "then set the same value for every process and keep it safe"
+            for name, fix in (
+                ("secret_key", MAKE_SECRET),
+                ("credential_keys", 'make one with: echo "k1:$(openssl rand -base64 32)"'),
+            )
+            if getattr(self, name) is None
+        ]
+        if problems:
+            raise ConfigurationError(*problems)
+        return self
+
+
+def load(**overrides: Any) -> Settings:
+    """Read the environment and ``.env``; an override that is not None wins over both.
+
+    Raises:
+        ConfigurationError: one line for each value that is not accepted.
+
+    """
+    given = {name: value for name, value in overrides.items() if value is not None}
+    try:
+        settings = Settings(**given)
+    except ValidationError as error:
+        raise ConfigurationError(*(_problem(e) for e in error.errors(include_url=False))) from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigurationError(f"{ENV_FILE} cannot be read: {error}") from None
+    key, needed = settings.jwt_secret_key, _JWT_KEY_BYTES[settings.jwt_algorithm]
+    if key is not None and len(key.get_secret_value().encode()) < needed:
+        raise ConfigurationError(
+            f"{PREFIX}JWT_SECRET_KEY is too short for {settings.jwt_algorithm}: {MAKE_SECRET}"
+        )
+    return settings
+
+
+def _problem(error: ErrorDetails) -> str:
+    """Return one line: the variable, its value unless that is a secret, and what to write instead."""
+    name = str(error["loc"][0])
+    field = Settings.model_fields[name]
+    extra = field.json_schema_extra
+    fix = extra["accepts"] if isinstance(extra, dict) else ""
+    if "Secret" in str(field.annotation):
+        reason = error["msg"] if error["type"] == "secret" else "it cannot be read"
+        return f"{PREFIX}{name.upper()} is not accepted, {reason}: {fix}"
+    return f"{PREFIX}{name.upper()} is {mask_url(str(error['input']))!r}: give {fix}"
+
+
+def unknown_variables(environ: Mapping[str, str] | None = None) -> list[str]:
+    """Return one warning for each ``MORAG_`` variable that is no setting, with the nearest name.
+
+    ``environ`` is the process's environment unless given; ``.env`` is looked at too.
+    """
+    known = {f"{PREFIX}{name.upper()}" for name in Settings.model_fields} | CLIENT_VARIABLES
+    names = {name.upper() for name in (os.environ if environ is None else environ)}
+    if Path(ENV_FILE).is_file():
+        names |= {name.upper() for name in dotenv_values(ENV_FILE)}
+    warnings = []
+    for name in sorted(n for n in names if n.startswith(PREFIX) and n not in known):
+        near = difflib.get_close_matches(name, known, n=1)
+        warnings.append(f"{name} is not a setting" + (f"; did you mean {near[0]}?" if near else ""))
+    return warnings
