@@ -14,6 +14,10 @@ from dataclasses import dataclass
 class Reason(enum.StrEnum):
     """The machine-readable reasons; the names of the proto enum ``ErrorReason`` without its prefix."""
 
+    @staticmethod
+    def _generate_next_value_(name: str, start: int, count: int, last_values: list[str]) -> str:
+        return name
+
     INVALID_FIELD = enum.auto()
     UNDECODABLE_REQUEST = enum.auto()
     INVALID_PAGE_TOKEN = enum.auto()
@@ -53,10 +57,6 @@ class Reason(enum.StrEnum):
     READER_TOO_SLOW = enum.auto()
     DEADLINE_IN_QUEUE = enum.auto()
     INTERNAL = enum.auto()
-
-    @staticmethod
-    def _generate_next_value_(name: str, start: int, count: int, last_values: list[str]) -> str:
-        return name
 
 
 @dataclass(frozen=True, slots=True)
