@@ -19,15 +19,19 @@ from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, Validati
 from pydantic_core import ErrorDetails, PydanticCustomError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from morag_meta.db.url import UrlError, dialect_name, masked, normalize
+
 PREFIX = "MORAG_"
 ENV_FILE = ".env"
 
-MAKE_SECRET = "make one with: openssl rand -base64 48"
+HOW_TO_MAKE = "make one with: openssl rand -base64 48"
 
 # Read by the command line alone; they are no settings of the service, yet no mistakes either.
 CLIENT_VARIABLES = frozenset({"MORAG_API_KEY", "MORAG_TARGET"})
 
-_SCHEMES = ("sqlite", "postgresql", "postgres", "mysql", "mariadb")
+_LEAST_SECRET_BYTES = 32
+# Text of 32 random bytes in base64 or hex has 12 or more distinct characters but for one in millions.
+_LEAST_DISTINCT = 10
 _JWT_KEY_BYTES = {"HS256": 32, "HS384": 48, "HS512": 64}
 _EXAMPLE_WORDS = re.compile("secret|change|example|password|default|insecure|production|replace|placeholder")
 
@@ -41,12 +45,6 @@ class ConfigurationError(Exception):
         self.problems = problems
 
 
-def mask_url(url: str) -> str:
-    """Return the URL with its password, where it has one, shown as ``***``."""
-    masked = re.sub(r"(://[^:/?#@]*):.*@", r"\1:***@", url)
-    return re.sub(r"(?i)([?&](?:password|passwd|sslpassword)=)[^&#]*", r"\1***", masked)
-
-
 def _upper(value: Any) -> Any:
     return value.strip().upper() if isinstance(value, str) else value
 
@@ -56,9 +54,10 @@ def _lower(value: Any) -> Any:
 
 
 def _known_database(url: str) -> str:
-    scheme, separator, _ = url.partition("://")
-    if not separator or scheme.lower().partition("+")[0] not in _SCHEMES:
-        raise PydanticCustomError("scheme", "unknown kind of database")
+    try:
+        normalize(url)
+    except UrlError as error:
+        raise PydanticCustomError("url", "{problem}", {"problem": str(error)}) from None
     return url
 
 
@@ -66,7 +65,7 @@ def _random_enough(secret: SecretStr) -> SecretStr:
     text = secret.get_secret_value()
     if _EXAMPLE_WORDS.search(text.lower()):
         raise PydanticCustomError("secret", "it looks like an example value")
-    if len(text.encode()) < 32 or len(set(text)) < 10:
+    if len(text.encode()) < _LEAST_SECRET_BYTES or len(set(text)) < _LEAST_DISTINCT:
         raise PydanticCustomError("secret", "it is not at least 32 random bytes")
     return secret
 
@@ -90,7 +89,7 @@ def _switch(*, default: bool, what: str) -> Any:
 
 
 def _secret(what: str) -> Any:
-    return _setting(None, what, MAKE_SECRET)
+    return _setting(None, what, HOW_TO_MAKE)
 
 
 DatabaseUrl = Annotated[str, AfterValidator(_known_database)]
@@ -138,7 +137,9 @@ class Settings(BaseSettings):
     shutdown_grace: float = _seconds(10, "Time that calls in flight get at shutdown.", 0, 3600)
 
     stream_heartbeat: float = _seconds(10, "Silence after which a stream sends a heartbeat.", 0.05, 3600)
-    stream_write_timeout: float = _seconds(20, "Time after which a reader that takes nothing is cut.", 0.1, 3600)
+    stream_write_timeout: float = _seconds(
+        20, "Time after which a reader that takes nothing is cut.", 0.1, 3600
+    )
     stream_max_age: float = _seconds(3600, "Age, jittered, at which a stream asks to be resumed.", 1, 604_800)
     stream_poll_interval: float = _seconds(0.2, "Pause between two looks for new events.", 0.01, 60)
 
@@ -172,11 +173,11 @@ class Settings(BaseSettings):
     @property
     def is_sqlite(self) -> bool:
         """Whether the database is a SQLite file."""
-        return self.database_url.lower().startswith("sqlite")
+        return dialect_name(self.database_url) == "sqlite"
 
     def __repr_args__(self) -> Any:
         """Show the database URL masked; secrets show as asterisks by their type."""
-        yield "database_url", mask_url(self.database_url)
+        yield "database_url", masked(self.database_url)
         yield from super().__repr_args__()
 
     def require_secrets(self) -> Self:
@@ -194,7 +195,7 @@ class Settings(BaseSettings):
             f"{PREFIX}{name.upper()} is not set, and is made by itself on SQLite only: {fix}, "
             "then set the same value for every process and keep it safe"
             for name, fix in (
-                ("secret_key", MAKE_SECRET),
+                ("secret_key", HOW_TO_MAKE),
                 ("credential_keys", 'make one with: echo "k1:$(openssl rand -base64 32)"'),
             )
             if getattr(self, name) is None
@@ -221,7 +222,7 @@ def load(**overrides: Any) -> Settings:
     key, needed = settings.jwt_secret_key, _JWT_KEY_BYTES[settings.jwt_algorithm]
     if key is not None and len(key.get_secret_value().encode()) < needed:
         raise ConfigurationError(
-            f"{PREFIX}JWT_SECRET_KEY is too short for {settings.jwt_algorithm}: {MAKE_SECRET}"
+            f"{PREFIX}JWT_SECRET_KEY is too short for {settings.jwt_algorithm}: {HOW_TO_MAKE}"
         )
     return settings
 
@@ -235,7 +236,9 @@ def _problem(error: ErrorDetails) -> str:
     if "Secret" in str(field.annotation):
         reason = error["msg"] if error["type"] == "secret" else "it cannot be read"
         return f"{PREFIX}{name.upper()} is not accepted, {reason}: {fix}"
-    return f"{PREFIX}{name.upper()} is {mask_url(str(error['input']))!r}: give {fix}"
+    if error["type"] == "url":
+        return f"{PREFIX}{name.upper()} is not accepted: {error['msg']}"
+    return f"{PREFIX}{name.upper()} is {str(error['input'])!r}: give {fix}"
 
 
 def unknown_variables(environ: Mapping[str, str] | None = None) -> list[str]:
