@@ -11,9 +11,77 @@ PROTOS := $(sort $(wildcard protos/moragmeta/v1/*.proto))
 help: ## List these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
+.PHONY: setup
+setup: ## Make .venv with everything that building and testing need
+	@deploy/bootstrap dev
+
+.PHONY: serve
+serve: ## Run the service on SQLite (./morag.db); any MORAG_ variable changes it
+	@deploy/bootstrap runtime
+	@exec $(BIN)/morag-meta serve
+
+.PHONY: test
+test: setup ## Run every test on SQLite, PostgreSQL and MariaDB (ARGS goes to pytest)
+	@$(BIN)/python -m pytest $(ARGS)
+
+.PHONY: coverage
+coverage: setup ## Run every test and print the lines and branches that none reaches
+	@$(BIN)/coverage erase
+	@$(BIN)/coverage run -m pytest $(ARGS)
+	@$(BIN)/coverage combine -q
+	@$(BIN)/coverage report
+
+.PHONY: lint
+lint: setup ## Check style, imports and protos
+	@$(BIN)/ruff check
+	@$(BIN)/ruff format --check
+	@$(BIN)/lint-imports --no-cache
+	@$(BIN)/buf lint
+	@$(BIN)/buf format --diff --exit-code protos
+
+.PHONY: format
+format: setup ## Rewrite Python and protos in the house style
+	@$(BIN)/ruff check --fix-only --quiet
+	@$(BIN)/ruff format --quiet
+	@$(BIN)/buf format --write protos
+
+.PHONY: types
+types: setup ## Check types, those of the generated code included
+	@$(BIN)/mypy
+
+.PHONY: breaking
+breaking: setup ## Check that the contract still keeps what the tag contract-v1 promised
+	@if git rev-parse --quiet --verify refs/tags/contract-v1 >/dev/null; then \
+	  $(BIN)/buf breaking --against '.git#tag=contract-v1'; \
+	else \
+	  echo 'There is no tag contract-v1 yet: the contract may still change freely.'; \
+	fi
+
+.PHONY: wheel
+wheel: setup ## Build dist/*.whl
+	@rm -rf dist
+	@$(BIN)/python -m build --wheel --no-isolation --outdir dist >/dev/null
+	@ls dist
+
+.PHONY: check
+check: ## Run all that CI runs
+	@.ci/run
+
+.PHONY: lock
+lock: setup ## Renew requirements/ from pyproject.toml
+	@for set in build runtime dev; do \
+	  case $$set in \
+	    build) from='--group build' ;; \
+	    runtime) from='pyproject.toml --extra all-databases' ;; \
+	    dev) from='pyproject.toml --extra all-databases --group dev --constraint requirements/runtime.txt' ;; \
+	  esac; \
+	  $(BIN)/uv pip compile --quiet $$from --universal --python-version 3.11 --generate-hashes \
+	    --no-emit-index-url --no-emit-find-links --no-header --no-annotate --output-file requirements/$$set.txt; \
+	done
+
 # Made beside the old code and then swapped, so that a broken proto leaves the old code whole.
 .PHONY: protos
-protos: ## Generate generated/python from protos/
+protos: setup ## Generate generated/python from protos/
 	@new=$$(mktemp -d generated-XXXXXX); trap 'rm -rf "$$new"' EXIT; \
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m grpc_tools.protoc -Iprotos \
 	  --python_out="$$new" --grpc_python_out="$$new" --mypy_out="$$new" --mypy_grpc_out="$$new" $(PROTOS); \
