@@ -30,7 +30,7 @@ HOW_TO_MAKE = "make one with: openssl rand -base64 48"
 CLIENT_VARIABLES = frozenset({"MORAG_API_KEY", "MORAG_TARGET"})
 
 _LEAST_SECRET_BYTES = 32
-# Text of 32 random bytes in base64 or hex has 12 or more distinct characters but for one in millions.
+# Text of 32 random bytes, in base64 or in hex, all but never has fewer distinct characters.
 _LEAST_DISTINCT = 10
 _JWT_KEY_BYTES = {"HS256": 32, "HS384": 48, "HS512": 64}
 _EXAMPLE_WORDS = re.compile("secret|change|example|password|default|insecure|production|replace|placeholder")
