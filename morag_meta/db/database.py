@@ -1,0 +1,191 @@
+"""The seam: opens units of work for whoever needs one, in the thread where they belong.
+
+``read`` and ``write`` serve the event loop, ``unit_of_work`` serves synchronous code: the command line,
+tests and programs that embed the service. What a unit of work holds stands in ``uow.py``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import random
+import time
+from collections.abc import Callable, Iterator
+from typing import Final, Self, TypeVar
+
+import sqlalchemy as sa
+
+from morag_meta.db.engine import DatabaseOptions, make_engine
+from morag_meta.db.faults import Disconnected, translate
+from morag_meta.db.lanes import Lane, Worker
+from morag_meta.db.unit import CommitUnknown
+from morag_meta.db.watchdog import Watchdog
+from morag_meta.errors import Collision, Reason, Stale, Unavailable
+from morag_meta.uow import UnitOfWork
+
+T = TypeVar("T")
+
+ATTEMPTS: Final = 6
+"""How often one unit of work is run before concurrent changes win."""
+_BACKOFF_SECONDS: Final = 0.01
+
+
+class Database:
+    """One database and the threads that use it; make one per process, and close it."""
+
+    def __init__(self, options: DatabaseOptions) -> None:
+        """Prepare; no connection is opened before the first unit of work."""
+        self.options = options
+        self.dialect = options.dialect
+        self.engine = make_engine(options)
+        waiting, patience, recycle = options.queue, options.pool_timeout, options.pool_recycle
+        if self.dialect == "sqlite":
+            self._readers = Lane(
+                "reader", self.engine, threads=2, waiting=waiting, patience=patience, recycle=recycle
+            )
+            self._writers = Lane(
+                "writer", self.engine, threads=1, waiting=waiting, patience=patience, recycle=recycle
+            )
+        else:
+            self._readers = self._writers = Lane(
+                "database",
+                self.engine,
+                threads=options.connections,
+                waiting=waiting,
+                patience=patience,
+                recycle=recycle,
+            )
+        self._inline: sa.Connection | None = None
+        limit = options.statement_timeout + 2.0
+        self._watchdog = Watchdog(lambda: [*self._readers.workers, *self._writers.workers], limit)
+        self._watchdog.start()
+
+    @classmethod
+    def open(cls, url: str) -> Self:
+        """Open a database by its URL, with everything else at its default."""
+        return cls(DatabaseOptions(url=url))
+
+    @contextlib.contextmanager
+    def unit_of_work(self, *, snapshot: bool = False) -> Iterator[UnitOfWork]:
+        """Open a unit of work in the calling thread; leaving the block without ``commit()`` rolls back.
+
+        Raises:
+            MetaError: the domain errors; database errors among them, never a driver's own.
+        """
+        try:
+            connection = self.engine.connect()
+        except Exception as fault:
+            raise translate(fault) from fault
+        with connection:
+            uow = UnitOfWork(connection, self.dialect)
+            try:
+                uow.begin(snapshot=snapshot)
+                yield uow
+            finally:
+                uow.rollback()
+
+    async def read(
+        self,
+        work: Callable[[UnitOfWork], T],
+        *,
+        point: bool = False,
+        snapshot: bool = False,
+        deadline: float | None = None,
+    ) -> T:
+        """Run work that only reads.
+
+        ``point`` marks a read by key, which SQLite runs at once on the event loop; ``snapshot`` makes
+        several statements agree; ``deadline`` is in monotonic seconds.
+
+        Raises:
+            Unavailable: the queue is full or the database is away.
+            DeadlineExceeded: the deadline passed before the work began.
+        """
+        if point and not snapshot and self.dialect == "sqlite":
+            try:
+                return work(UnitOfWork(self._inline_connection(), self.dialect))
+            except Unavailable:
+                self._drop_inline()  # somebody holds the file: wait for it in a thread, not here
+        return await self._readers.submit(lambda worker: self._reading(worker, work, snapshot), deadline)  # type: ignore[no-any-return]
+
+    async def write(self, work: Callable[[UnitOfWork], T], *, deadline: float | None = None) -> T:
+        """Run work in a transaction and commit it; runs it again when concurrent changes collide.
+
+        The work may therefore run more than once, and must touch nothing but its unit of work. It is
+        committed also when the awaiting task is cancelled meanwhile.
+
+        Raises:
+            Stale: it kept colliding (CONFLICT).
+            CommitUnknown: the connection broke during COMMIT and no request record makes repeating safe.
+            Unavailable, DeadlineExceeded: as ``read``.
+        """
+        return await self._writers.submit(lambda worker: self._writing(worker, work), deadline)  # type: ignore[no-any-return]
+
+    def close(self, timeout: float = 5.0) -> None:
+        """Finish what waits, then close every connection."""
+        self._readers.close(timeout)
+        if self._writers is not self._readers:
+            self._writers.close(timeout)
+        self._drop_inline()
+        self._watchdog.stop()
+        self.engine.dispose()
+
+    def _inline_connection(self) -> sa.Connection:
+        if self._inline is None:
+            try:
+                self._inline = self.engine.connect()
+            except Exception as fault:
+                raise translate(fault) from fault
+            self._inline.exec_driver_sql("PRAGMA busy_timeout = 0")
+        return self._inline
+
+    def _drop_inline(self) -> None:
+        connection, self._inline = self._inline, None
+        if connection is not None:
+            with contextlib.suppress(Exception):
+                connection.invalidate()
+                connection.close()
+
+    def _reading(self, worker: Worker, work: Callable[[UnitOfWork], T], snapshot: bool) -> T:
+        def attempt(uow: UnitOfWork) -> T:
+            if snapshot:
+                uow.begin(snapshot=True)
+            return work(uow)
+
+        return self._repeat(worker, attempt)
+
+    def _writing(self, worker: Worker, work: Callable[[UnitOfWork], T]) -> T:
+        def attempt(uow: UnitOfWork) -> T:
+            uow.begin()
+            result = work(uow)
+            uow.commit()
+            return result
+
+        return self._repeat(worker, attempt)
+
+    def _repeat(self, worker: Worker, attempt: Callable[[UnitOfWork], T]) -> T:
+        """Run an attempt until it succeeds or fails for good; a connection that broke is replaced."""
+        for number in range(ATTEMPTS):
+            try:
+                return self._attempt(worker, attempt)
+            except Collision:
+                time.sleep(_BACKOFF_SECONDS * (2**number) * random.uniform(0.5, 1.5))  # noqa: S311
+            except CommitUnknown:
+                worker.drop()
+                raise
+            except Disconnected:
+                worker.drop()
+                if number >= 1:
+                    raise
+        raise Stale("concurrent changes kept colliding; repeat the call", reason=Reason.CONFLICT)
+
+    def _attempt(self, worker: Worker, attempt: Callable[[UnitOfWork], T]) -> T:
+        uow = worker.unit = UnitOfWork(worker.connection(), self.dialect)
+        try:
+            return attempt(uow)
+        except CommitUnknown:
+            if uow.recorded:  # the repetition finds the record if the commit was kept
+                raise Disconnected("lost during COMMIT", reason=Reason.DATABASE_UNAVAILABLE) from None
+            raise
+        finally:
+            worker.unit = None
+            uow.rollback()

@@ -1,0 +1,119 @@
+"""Engines: how a connection of each database is opened, and what is set on it.
+
+One engine per database, in driver-level AUTOCOMMIT: a single statement is then one round trip, and
+``db/unit.py`` emits BEGIN, COMMIT and ROLLBACK itself. What a driver's exception means stands in
+``db/faults.py``.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from dataclasses import dataclass, field
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.pool import NullPool
+
+from morag_meta.db.url import dialect_name, normalize
+
+SQLITE_BUSY_SECONDS = 10.0
+LOCK_WAIT_SECONDS = 5
+
+
+@dataclass(frozen=True, slots=True)
+class DatabaseOptions:
+    """How to reach and use one database; times are seconds."""
+
+    url: str = field(repr=False)
+    pool_size: int = 5
+    max_overflow: int = 3
+    pool_timeout: float = 30.0
+    pool_recycle: float = 3600.0
+    pre_ping: bool = False
+    echo: bool = False
+    statement_timeout: float = 10.0
+    connect_timeout: float = 5.0
+    queue: int = 256
+
+    @property
+    def dialect(self) -> str:
+        """The database's name: sqlite, postgresql or mariadb."""
+        return dialect_name(self.url)
+
+    @property
+    def connections(self) -> int:
+        """The most connections, and threads, that units of work of one process use."""
+        return self.pool_size + self.max_overflow
+
+
+def make_engine(options: DatabaseOptions, *, pooled: bool = True) -> sa.Engine:
+    """Make the engine of a database; opens no connection.
+
+    ``pooled=False`` gives each user a connection of its own, for probes and pollers.
+    """
+    url = normalize(options.url)
+    arguments: dict[str, Any] = {
+        "isolation_level": "AUTOCOMMIT",
+        "skip_autocommit_rollback": True,
+        "echo": options.echo,
+        "hide_parameters": True,
+        "connect_args": _connect_arguments(options),
+    }
+    if pooled:
+        arguments |= {
+            "pool_size": options.pool_size,
+            "max_overflow": options.max_overflow,
+            "pool_timeout": options.pool_timeout,
+            "pool_recycle": int(options.pool_recycle),
+            "pool_pre_ping": options.pre_ping,
+            "pool_reset_on_return": None,
+        }
+    else:
+        arguments["poolclass"] = NullPool
+    engine = sa.create_engine(url, **arguments)
+    if options.dialect == "sqlite":
+        sa.event.listen(engine, "connect", _prepare_sqlite)
+    return engine
+
+
+def _connect_arguments(options: DatabaseOptions) -> dict[str, Any]:
+    milliseconds = int(options.statement_timeout * 1000)
+    if options.dialect == "sqlite":
+        return {"timeout": SQLITE_BUSY_SECONDS, "check_same_thread": False}
+    if options.dialect == "postgresql":
+        settings = {
+            "statement_timeout": milliseconds,
+            "lock_timeout": LOCK_WAIT_SECONDS * 1000,
+            "idle_in_transaction_session_timeout": max(milliseconds * 6, 60_000),
+            "timezone": "UTC",
+        }
+        return {
+            "connect_timeout": max(int(options.connect_timeout), 2),
+            "application_name": "morag-meta",
+            "options": " ".join(f"-c {name}={value}" for name, value in settings.items()),
+        }
+    return {
+        "connect_timeout": int(options.connect_timeout),
+        # The watchdog cuts a silent connection; these only bound what it cannot see.
+        "read_timeout": options.statement_timeout * 3,
+        "write_timeout": options.statement_timeout * 3,
+        "charset": "utf8mb4",
+        "init_command": (
+            "SET SESSION transaction_isolation = 'READ-COMMITTED', time_zone = '+00:00', "
+            f"sql_mode = 'STRICT_ALL_TABLES,NO_ENGINE_SUBSTITUTION', "
+            f"innodb_lock_wait_timeout = {LOCK_WAIT_SECONDS}, max_statement_time = {options.statement_timeout}"
+        ),
+    }
+
+
+def _prepare_sqlite(connection: sqlite3.Connection, record: object) -> None:
+    """Write-ahead logging, so that readers never wait for a writer; foreign keys on."""
+    del record
+    cursor = connection.cursor()
+    try:
+        cursor.execute("PRAGMA foreign_keys = ON")
+        cursor.execute("PRAGMA synchronous = NORMAL")
+        if cursor.execute("PRAGMA journal_mode").fetchone() != ("wal",):
+            cursor.execute("PRAGMA journal_mode = WAL")
+    finally:
+        cursor.close()

@@ -1,0 +1,129 @@
+"""What a driver's exception means, as a domain error: the database's door.
+
+Nothing above this module sees an exception of SQLAlchemy or of a driver, and no text of either leaves
+through the errors made here. ``Disconnected`` tells the runner that the connection is gone.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any, Final
+
+import sqlalchemy as sa
+from sqlalchemy.exc import DBAPIError, IntegrityError, InterfaceError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+
+from morag_meta.db.schema import metadata
+from morag_meta.errors import AlreadyExists, Collision, MetaError, Reason, Unavailable, exists, not_found
+
+RETRY_SECONDS: Final = 1.0
+_SINGULAR: Final = {"databases": "database", "user_settings": "settings", "api_keys": "api_key"}
+
+_PG_COLLISIONS: Final = frozenset({"40001", "40P01", "55P03", "23P01"})
+_PG_GONE: Final = frozenset({"57P01", "57P02", "57P03", "08000", "08003", "08006"})
+_MARIADB_COLLISIONS: Final = frozenset({1205, 1213, 1020, 1180})
+_MARIADB_GONE: Final = frozenset({2006, 2013, 2014, 2055, 1053, 1927, 4031, 0})
+
+
+class Disconnected(Unavailable):
+    """The connection broke, or could not be made; the unit of work may be run again on another one."""
+
+
+def _unique_names() -> dict[str, tuple[str, str]]:
+    """Map each unique constraint, and SQLite's list of its columns, to a resource type and a field."""
+    names: dict[str, tuple[str, str]] = {}
+    for table in metadata.tables.values():
+        resource = _SINGULAR.get(table.name, table.name.removesuffix("s"))
+        for constraint in table.constraints:
+            if isinstance(constraint, sa.UniqueConstraint | sa.PrimaryKeyConstraint):
+                columns = [column.name for column in constraint.columns]
+                field = (resource, columns[-1])
+                names[str(constraint.name)] = field
+                names[", ".join(f"{table.name}.{column}" for column in columns)] = field
+        names[f"{table.name}.PRIMARY"] = names[f"pk_{table.name}"]
+    return names
+
+
+_UNIQUE: Final = _unique_names()
+
+
+def translate(fault: Exception, parameters: Mapping[str, Any] | None = None) -> Exception:
+    """Give the domain error for an exception of the database layer; others come back unchanged."""
+    if isinstance(fault, PoolTimeout):
+        return busy("every database connection is in use")
+    if not isinstance(fault, DBAPIError):
+        return fault
+    if isinstance(fault, IntegrityError):
+        return _integrity(fault, parameters or {})
+    if fault.connection_invalidated or _is_gone(fault):
+        return Disconnected(
+            "the database connection was lost",
+            reason=Reason.DATABASE_UNAVAILABLE,
+            retry_after=RETRY_SECONDS,
+        )
+    if _is_collision(fault):
+        return Collision()
+    if isinstance(fault, OperationalError | InterfaceError) or _code(fault) in ("57014", "25006", 1290):
+        if "locked" in str(fault.orig) or "busy" in str(fault.orig):
+            return busy("the database file is locked by another process")
+        return unavailable()
+    return fault
+
+
+def unavailable() -> Unavailable:
+    """Say that the database does not answer as it should."""
+    return Unavailable(
+        "the database is not available", reason=Reason.DATABASE_UNAVAILABLE, retry_after=RETRY_SECONDS
+    )
+
+
+def busy(why: str) -> Unavailable:
+    """Say that too much waits already."""
+    return Unavailable(why, reason=Reason.SERVER_BUSY, retry_after=RETRY_SECONDS)
+
+
+def _code(fault: DBAPIError) -> str | int | None:
+    original = fault.orig
+    state = getattr(original, "pgcode", None)
+    if state is not None:
+        return str(state)
+    arguments = getattr(original, "args", ())
+    return arguments[0] if arguments and isinstance(arguments[0], int) else None
+
+
+def _is_gone(fault: DBAPIError) -> bool:
+    code = _code(fault)
+    return code in _PG_GONE if isinstance(code, str) else code in _MARIADB_GONE
+
+
+def _is_collision(fault: DBAPIError) -> bool:
+    code = _code(fault)
+    return code in _PG_COLLISIONS if isinstance(code, str) else code in _MARIADB_COLLISIONS
+
+
+def _integrity(fault: IntegrityError, parameters: Mapping[str, Any]) -> Exception:
+    text = str(fault.orig)
+    code = _code(fault)
+    if code == "23505" or code == 1062 or text.startswith("UNIQUE constraint failed: "):
+        return _taken(fault, text)
+    if code in ("23503", 1451, 1452) or "FOREIGN KEY" in text:
+        owner_missing = re.search(r"fk_\w+__owner_id\b(?!_)", text) or text.startswith("FOREIGN KEY")
+        if owner_missing and code != 1451 and "owner_id" in parameters:
+            return not_found("user", str(parameters["owner_id"]))
+        # The parent was there when it was looked up: a concurrent change won.
+        return Collision()
+    return fault
+
+
+def _taken(fault: IntegrityError, text: str) -> MetaError:
+    name = getattr(getattr(fault.orig, "diag", None), "constraint_name", None)
+    if name is None:
+        found = re.search(r"for key '(?:\w+\.)?([^']+)'|UNIQUE constraint failed: (.+)$", text)
+        name = (found.group(1) or found.group(2)) if found else ""
+    resource, field = _UNIQUE.get(str(name), ("resource", "id"))
+    if resource == "request_record" or name == "PRIMARY":
+        return Collision("the same request id is being worked on")
+    if field == "open_document_id":
+        return AlreadyExists("the document has an open ingestion job", reason=Reason.JOB_ALREADY_OPEN)
+    return exists(resource, field)

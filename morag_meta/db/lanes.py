@@ -1,0 +1,186 @@
+"""Lanes: the bounded queues and threads in which units of work run off the event loop.
+
+A lane's threads hold one connection each for as long as it is good. Work that waits too long, or whose
+caller has left, never runs. What a piece of work does is ``db/database.py``'s matter.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import queue
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Final
+
+import sqlalchemy as sa
+
+from morag_meta.db.faults import Disconnected, busy, translate
+from morag_meta.db.unit import Unit
+from morag_meta.errors import DeadlineExceeded, Reason
+
+_STOP: Final = None
+
+
+@dataclass(slots=True)
+class Work:
+    """One piece of work: what to run, for whom, and until when (monotonic seconds) it may wait."""
+
+    run: Callable[[Worker], Any]
+    loop: asyncio.AbstractEventLoop
+    future: asyncio.Future[Any]
+    give_up: float
+    deadline: float | None
+
+    def finish(self, result: Any, error: BaseException | None) -> None:
+        """Hand the outcome to the event loop, unless its caller or the loop itself is gone."""
+        try:
+            self.loop.call_soon_threadsafe(_settle, self.future, result, error)
+        except RuntimeError:  # the loop is closed: nobody is waiting any more
+            return
+
+
+def _settle(future: asyncio.Future[Any], result: Any, error: BaseException | None) -> None:
+    if future.done():
+        return
+    if error is None:
+        future.set_result(result)
+    else:
+        future.set_exception(error)
+
+
+class Worker:
+    """A thread's connection, and the unit of work that is under way on it."""
+
+    def __init__(self, engine: sa.Engine, recycle: float) -> None:
+        """Start without a connection; the first unit opens it."""
+        self._engine = engine
+        self._recycle = recycle
+        self._connection: sa.Connection | None = None
+        self._since = 0.0
+        self.unit: Unit | None = None
+
+    def connection(self) -> sa.Connection:
+        """Give the connection, opening one where there is none or the old one has aged.
+
+        Raises:
+            Disconnected: the database cannot be reached.
+        """
+        now = time.monotonic()
+        if self._connection is not None and now - self._since > self._recycle:
+            self.drop()
+        if self._connection is None:
+            try:
+                self._connection = self._engine.connect()
+            except Exception as fault:
+                error = translate(fault)
+                if isinstance(fault, sa.exc.OperationalError) and not isinstance(error, Disconnected):
+                    error = Disconnected(
+                        "the database cannot be reached",
+                        reason=Reason.DATABASE_UNAVAILABLE,
+                        retry_after=1.0,
+                    )
+                raise error from fault
+            self._since = now
+        return self._connection
+
+    def drop(self) -> None:
+        """Close the connection for good."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            try:
+                connection.invalidate()
+                connection.close()
+            except Exception:  # noqa: BLE001, S110 - it is thrown away, in whatever state
+                pass
+
+
+class Lane:
+    """Some threads and their bounded queue."""
+
+    def __init__(self, name: str, engine: sa.Engine, *, threads: int, waiting: int, patience: float, recycle: float):
+        """Make the lane; threads start as work comes.
+
+        ``waiting`` bounds the queue, ``patience`` (seconds) how long work may stay in it.
+        """
+        self._name = name
+        self._engine = engine
+        self._most = threads
+        self._waiting = waiting
+        self._patience = patience
+        self._recycle = recycle
+        self._queue: queue.SimpleQueue[Work | None] = queue.SimpleQueue()
+        self._lock = threading.Lock()
+        self._threads: list[threading.Thread] = []
+        self._idle = 0
+        self._closed = False
+        self.workers: list[Worker] = []
+
+    async def submit(self, run: Callable[[Worker], Any], deadline: float | None) -> Any:
+        """Run work in a thread of this lane and give its result.
+
+        Raises:
+            Unavailable: the queue is full, or the work waited longer than the patience (SERVER_BUSY).
+            DeadlineExceeded: ``deadline`` (monotonic seconds) passed before the work began.
+        """
+        if self._closed or self._queue.qsize() >= self._waiting:
+            raise busy("too many calls are waiting for the database")
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[Any] = loop.create_future()
+        self._queue.put(Work(run, loop, future, time.monotonic() + self._patience, deadline))
+        self._ensure_thread()
+        return await future
+
+    def close(self, timeout: float) -> None:
+        """Let what waits run, then end the threads; waits at most ``timeout`` seconds."""
+        self._closed = True
+        for _ in self._threads:
+            self._queue.put(_STOP)
+        end = time.monotonic() + timeout
+        for thread in self._threads:
+            thread.join(max(0.0, end - time.monotonic()))
+
+    def _ensure_thread(self) -> None:
+        if len(self._threads) == self._most:
+            return
+        with self._lock:
+            if self._queue.qsize() > self._idle and len(self._threads) < self._most:
+                worker = Worker(self._engine, self._recycle)
+                thread = threading.Thread(
+                    target=self._serve, args=(worker,), name=f"{self._name}-{len(self._threads)}", daemon=True
+                )
+                self.workers.append(worker)
+                self._threads.append(thread)
+                thread.start()
+
+    def _serve(self, worker: Worker) -> None:
+        while True:
+            with self._lock:
+                self._idle += 1
+            work = self._queue.get()
+            with self._lock:
+                self._idle -= 1
+            if work is _STOP:
+                worker.drop()
+                return
+            if not work.future.cancelled():
+                self._perform(worker, work)
+            del work  # an idle thread must not keep the last call's objects alive
+
+    def _perform(self, worker: Worker, work: Work) -> None:
+        now = time.monotonic()
+        if work.deadline is not None and now >= work.deadline:
+            late = DeadlineExceeded(
+                "the deadline passed while the call waited for the database", reason=Reason.DEADLINE_IN_QUEUE
+            )
+            work.finish(None, late)
+        elif now >= work.give_up:
+            work.finish(None, busy("the call waited too long for the database"))
+        else:
+            try:
+                result = work.run(worker)
+            except BaseException as error:  # noqa: BLE001 - handed to the caller, whatever it is
+                work.finish(None, error)
+            else:
+                work.finish(result, None)

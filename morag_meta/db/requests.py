@@ -1,0 +1,116 @@
+"""Request records: what makes a retried write happen once (AIP-155).
+
+A record is claimed in the transaction of the write that it stands for, before anything else is done,
+so that of two calls with one request id the second waits for the first, and then finds its receipt.
+Which methods use it, and what a repeat answers, is ``rpc/methods.py``'s matter.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from typing import Any, Final, Protocol
+
+import sqlalchemy as sa
+
+from morag_meta.db.schema import request_records as records
+from morag_meta.db.statements import owned, system
+from morag_meta.db.unit import Unit
+from morag_meta.errors import Invalid, Reason, Violation
+
+KEPT: Final = dt.timedelta(hours=24)
+"""How long a request id is remembered."""
+
+_KEY = (owned(records), records.c.method == sa.bindparam("method_name"), records.c.request_id == sa.bindparam("id"))
+_FIND = sa.select(records.c.fingerprint, records.c.receipt, records.c.create_time).where(*_KEY)
+_CLAIM = sa.insert(records).values(
+    owner_id=sa.bindparam("owner_id"),
+    method=sa.bindparam("method_name"),
+    request_id=sa.bindparam("id"),
+    fingerprint=sa.bindparam("fingerprint"),
+    create_time=sa.bindparam("create_time"),
+)
+_SETTLE = sa.update(records).where(*_KEY).values(receipt=sa.bindparam("new_receipt"))
+_FORGET = sa.delete(records).where(*_KEY)
+_SWEEP = system(
+    sa.delete(records).where(records.c.create_time < sa.bindparam("before")), "old records of every caller go"
+)
+_DELETE_ALL = sa.delete(records).where(owned(records))
+
+
+class Identified(Protocol):
+    """A request message with the field ``request_id``."""
+
+    request_id: str
+
+
+class Caller(Protocol):
+    """What a claim needs to know of the call; ``rpc.call.Call`` is one."""
+
+    method: str
+    replayed: bool
+
+    @property
+    def own(self) -> str:
+        """The caller's user id, empty for a public method."""
+
+    def fingerprint(self, request: Any) -> str:
+        """A keyed hash of the request without its request id."""
+
+
+class RequestStore:
+    """The records of what request ids did."""
+
+    def __init__(self, unit: Unit) -> None:
+        """Work within the unit."""
+        self._unit = unit
+
+    def claim(self, call: Caller, request: Identified) -> dict[str, Any] | None:
+        """Claim the request id, or give the receipt of the call that used it.
+
+        Sets ``call.replayed``. A request without an id claims nothing.
+
+        Raises:
+            Invalid: the id was used with another body (REQUEST_ID_REUSED).
+            Collision: another call is working under the same id.
+        """
+        call.replayed = False
+        if not request.request_id:
+            return None
+        key = {"owner_id": call.own, "method_name": call.method, "id": request.request_id}
+        fingerprint = call.fingerprint(request)
+        found = self._unit.one(_FIND, **key)
+        if found is not None and found["create_time"] > self._unit.now - KEPT:
+            if found["fingerprint"] != fingerprint:
+                raise _reused(request.request_id)
+            call.replayed = True
+            receipt: dict[str, Any] = found["receipt"] or {}
+            return receipt
+        if found is not None:
+            self._unit.run(_FORGET, **key)
+        self._unit.run(_CLAIM, **key, fingerprint=fingerprint, create_time=self._unit.now)
+        self._unit.recorded = True
+        return None
+
+    def settle(self, call: Caller, request: Identified, receipt: dict[str, Any]) -> None:
+        """Note what a repeat of the claimed request needs to answer; JSON values only."""
+        if request.request_id:
+            key = {"owner_id": call.own, "method_name": call.method, "id": request.request_id}
+            self._unit.run(_SETTLE, **key, new_receipt=receipt)
+
+    def sweep(self) -> int:
+        """Remove the records that are older than they are kept, and give their number."""
+        return self._unit.run(_SWEEP, before=self._unit.now - KEPT)
+
+    def delete_all(self, owner_id: str) -> None:
+        """Remove the records of one caller."""
+        self._unit.run(_DELETE_ALL, owner_id=owner_id)
+
+
+def _reused(request_id: str) -> Invalid:
+    description = "was used with another request; a new request needs a new id"
+    return Invalid(
+        f"request_id: {description}",
+        reason=Reason.REQUEST_ID_REUSED,
+        metadata={"request_id": request_id},
+        violations=[Violation("request_id", description)],
+    )

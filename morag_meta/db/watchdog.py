@@ -1,0 +1,62 @@
+"""The watchdog: frees threads from statements that a dead or paused database never answers.
+
+A paused PostgreSQL holds a thread for good in spite of every timeout of driver and server; shutting
+the socket down from outside lets it go at once. It only cuts; the runner sees a lost connection.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import structlog
+
+from morag_meta.db.lanes import Worker
+
+_log = structlog.get_logger(__name__)
+
+
+class Watchdog:
+    """Looks every half second for statements that outlived their limit, and cuts their connections."""
+
+    def __init__(self, workers: Callable[[], Iterable[Worker]], limit: float) -> None:
+        """Watch the workers; ``limit`` is the longest a statement may take, in seconds."""
+        self._workers = workers
+        self._limit = limit
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._watch, name="database-watchdog", daemon=True)
+
+    def start(self) -> None:
+        """Begin to watch."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Stop watching."""
+        self._stop.set()
+
+    def _watch(self) -> None:
+        while not self._stop.wait(0.5):
+            now = time.monotonic()
+            for worker in self._workers():
+                unit = worker.unit
+                since = unit.busy_since if unit is not None else 0.0
+                if unit is not None and since and now - since > self._limit and unit.busy_since == since:
+                    _log.warning("statement cut", seconds=round(now - since, 1))
+                    with contextlib.suppress(Exception):
+                        cut(unit.connection.connection.driver_connection)
+
+
+def cut(driver_connection: Any) -> None:
+    """Break a driver's connection from another thread, whatever it is waiting for."""
+    if hasattr(driver_connection, "interrupt"):  # sqlite3
+        driver_connection.interrupt()
+    elif hasattr(driver_connection, "fileno"):  # psycopg2
+        with socket.socket(fileno=os.dup(driver_connection.fileno())) as duplicate:
+            duplicate.shutdown(socket.SHUT_RDWR)
+    else:  # PyMySQL keeps its socket to itself
+        driver_connection._sock.shutdown(socket.SHUT_RDWR)  # noqa: SLF001

@@ -1,0 +1,1 @@
+"""Documents: their states, versions and identities, from the message to the row."""

@@ -1,0 +1,95 @@
+"""Who may call a method: read from the proto's ``access`` option and enforced here alone (AIP-211).
+
+Whose rows a method touches is not decided here: every statement binds its owner (``db/statements.py``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Final
+
+from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
+from google.protobuf.descriptor_pool import Default
+from moragmeta.v1 import options_pb2
+
+from morag_meta.auth.principal import Principal, Role
+from morag_meta.errors import Forbidden, Reason
+
+# Importing these registers the services' descriptors.
+from moragmeta.v1 import api_keys_pb2, databases_pb2, documents_pb2, jobs_pb2, servers_pb2, users_pb2  # isort: skip
+
+SERVICES: Final = tuple(
+    file.DESCRIPTOR.services_by_name[name].full_name
+    for file in (users_pb2, servers_pb2, databases_pb2, documents_pb2, jobs_pb2, api_keys_pb2)
+    for name in file.DESCRIPTOR.services_by_name
+)
+"""The full names of the API's services."""
+
+
+class UndeclaredAccess(RuntimeError):
+    """A method says nothing of who may call it; a server with such a method refuses to start."""
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """What a method asks of its caller."""
+
+    public: bool
+    minimum_role: Role
+    scope: str
+
+
+def service(full_name: str) -> ServiceDescriptor:
+    """Give a service's descriptor."""
+    return Default().FindServiceByName(full_name)  # type: ignore[no-any-return, no-untyped-call]
+
+
+def access_of(method: MethodDescriptor) -> Access:
+    """Read what a method declares.
+
+    Raises:
+        UndeclaredAccess: it declares nothing, or neither a role nor that it is public.
+    """
+    options = method.GetOptions()
+    declared = options.Extensions[options_pb2.access]
+    if not options.HasExtension(options_pb2.access) or not (declared.public or declared.minimum_role):
+        raise UndeclaredAccess(f"{method.full_name} does not declare its access; add option (access)")
+    role = Role(declared.minimum_role) if declared.minimum_role else Role.VIEWER
+    return Access(declared.public, role, declared.scope)
+
+
+def check_access(access: Access, principal: Principal) -> None:
+    """Refuse a caller whose role or key does not allow the method.
+
+    Raises:
+        Forbidden: ROLE_TOO_LOW, SESSION_REQUIRED or SCOPE_MISSING.
+    """
+    if access.public:
+        return
+    if principal.role < access.minimum_role:
+        needed = access.minimum_role.name
+        raise Forbidden(
+            f"the role {needed} is needed", reason=Reason.ROLE_TOO_LOW, metadata={"required_role": needed}
+        )
+    if not principal.key_id:
+        return
+    if not access.scope:
+        raise Forbidden("a session's access token is needed, not an API key", reason=Reason.SESSION_REQUIRED)
+    if principal.scopes is not None and access.scope not in principal.scopes:
+        raise Forbidden(
+            f"the API key lacks the scope {access.scope}",
+            reason=Reason.SCOPE_MISSING,
+            metadata={"required_scope": access.scope},
+        )
+
+
+def known_scopes(services: Iterable[str] = SERVICES) -> dict[str, Role]:
+    """Give every scope that a method asks for, with the least role that can use it at all."""
+    scopes: dict[str, Role] = {}
+    for name in services:
+        for method in service(name).methods:
+            access = access_of(method)
+            if access.scope and not access.public:
+                scopes[access.scope] = min(scopes.get(access.scope, Role.ADMIN), access.minimum_role)
+    return scopes

@@ -1,0 +1,71 @@
+"""One call: who makes it, and what it may reach.
+
+It is an argument of every method. How a caller proves who they are stands in ``auth/authenticator.py``,
+and what a method asks of them in ``rpc/access.py``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+from dataclasses import dataclass, field
+from typing import Any
+
+from morag_meta.auth.principal import Principal, Role
+from morag_meta.db.statements import EVERYONE
+from morag_meta.errors import Forbidden, Reason
+
+
+@dataclass(slots=True)
+class Call:
+    """The context of one call.
+
+    ``method`` is "Service.Method", ``request_id`` the id in the logs (not the request's own field),
+    ``deadline`` monotonic seconds, and ``replayed`` whether a request id was found to be used.
+    """
+
+    principal: Principal
+    method: str
+    request_id: str
+    peer: str
+    deadline: float | None = None
+    replayed: bool = False
+    fingerprint_key: bytes = field(default=b"", repr=False)
+
+    @property
+    def own(self) -> str:
+        """The caller's user id; empty for a public method."""
+        return self.principal.user_id
+
+    @property
+    def reach(self) -> str:
+        """Whose rows the caller may touch one by one: everyone's for an ADMIN, otherwise their own."""
+        return EVERYONE if self.principal.role is Role.ADMIN else self.principal.user_id
+
+    def reach_of(self, owner_id: str) -> str:
+        """Whose rows a list shows: the caller's own when ``owner_id`` is empty.
+
+        Raises:
+            Forbidden: somebody who is not an ADMIN names another owner (OWNER_NOT_ALLOWED).
+        """
+        if not owner_id or owner_id == self.own:
+            return self.own
+        if self.principal.role is not Role.ADMIN:
+            raise Forbidden("only an ADMIN may name another owner", reason=Reason.OWNER_NOT_ALLOWED)
+        return owner_id
+
+    def owner_for(self, owner_id: str) -> str:
+        """Whose a new row becomes: the caller's own when ``owner_id`` is empty.
+
+        Raises:
+            Forbidden: as ``reach_of``.
+        """
+        return self.reach_of(owner_id)
+
+    def fingerprint(self, request: Any) -> str:
+        """Give a keyed hash of the request without its request id, so that no password can be guessed from it."""
+        bare = type(request)()
+        bare.CopyFrom(request)
+        bare.ClearField("request_id")
+        data = bare.SerializeToString(deterministic=True)
+        return hmac.new(self.fingerprint_key, data, hashlib.sha256).hexdigest()

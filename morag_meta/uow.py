@@ -1,0 +1,76 @@
+"""The unit of work: everything that is kept together or not at all.
+
+It is the in-process API as well as the servicers': ``Database.unit_of_work()`` opens one, leaving the
+block rolls back, and only an explicit ``commit()`` keeps. Nothing below it commits. How a statement
+runs stands in ``db/unit.py``, and each feature's statements in its ``store.py``.
+
+Lock order, for all who lock more than one row: user, server, database, document, job.
+"""
+
+from __future__ import annotations
+
+from functools import cached_property
+
+from morag_meta.api_keys.store import ApiKeyStore
+from morag_meta.auth.store import EpochStore, SessionStore
+from morag_meta.databases.store import DatabaseStore
+from morag_meta.db.requests import RequestStore
+from morag_meta.db.unit import Unit
+from morag_meta.documents.store import DocumentStore
+from morag_meta.jobs.store import JobStore
+from morag_meta.servers.store import ServerStore
+from morag_meta.users.store import SettingsStore, UserStore
+
+
+class UnitOfWork(Unit):
+    """The stores of one unit of database work."""
+
+    @cached_property
+    def users(self) -> UserStore:
+        """Accounts."""
+        return UserStore(self)
+
+    @cached_property
+    def settings(self) -> SettingsStore:
+        """Each user's settings."""
+        return SettingsStore(self)
+
+    @cached_property
+    def sessions(self) -> SessionStore:
+        """Log-ins and their refresh tokens."""
+        return SessionStore(self)
+
+    @cached_property
+    def api_keys(self) -> ApiKeyStore:
+        """API keys."""
+        return ApiKeyStore(self)
+
+    @cached_property
+    def epoch(self) -> EpochStore:
+        """The counter that drops cached principals."""
+        return EpochStore(self)
+
+    @cached_property
+    def servers(self) -> ServerStore:
+        """Vector database servers."""
+        return ServerStore(self)
+
+    @cached_property
+    def databases(self) -> DatabaseStore:
+        """Databases on those servers."""
+        return DatabaseStore(self)
+
+    @cached_property
+    def documents(self) -> DocumentStore:
+        """Documents."""
+        return DocumentStore(self)
+
+    @cached_property
+    def jobs(self) -> JobStore:
+        """Jobs and their events."""
+        return JobStore(self)
+
+    @cached_property
+    def requests(self) -> RequestStore:
+        """What request ids did."""
+        return RequestStore(self)
