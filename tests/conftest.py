@@ -1,0 +1,40 @@
+"""What every test may ask for: a kind of database, and a fresh database of that kind."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.backends.databases import EVERY_KIND, Backend, chosen_kinds, open_backend
+from tests.backends.mariadb import find_server
+
+_KINDS = chosen_kinds()
+
+
+@pytest.fixture(scope="session", params=_KINDS)
+def backend(request: pytest.FixtureRequest) -> Iterator[Backend]:
+    """Run the test once on each kind of database; its server is started when it is first asked for."""
+    with open_backend(request.param) as opened:
+        yield opened
+
+
+@pytest.fixture
+def database_url(backend: Backend) -> Iterator[str]:
+    """Give one test an empty database of its own."""
+    url = backend.new_url()
+    yield url
+    backend.drop(url)
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """Say last of all which databases the run left out, so that nobody takes it for the whole."""
+    if hasattr(config, "workerinput"):
+        return
+    for kind in EVERY_KIND:
+        if kind in _KINDS:
+            continue
+        if kind == "mariadb" and find_server() is None:
+            print("NOT RUN: MariaDB is not installed here; get it with: apt-get install mariadb-server")  # noqa: T201
+        else:
+            print(f"NOT RUN: {kind}, which MORAG_TEST_DATABASES leaves out")  # noqa: T201
