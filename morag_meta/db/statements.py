@@ -6,9 +6,11 @@ reason; a house test reads all of them. Statements themselves live in each featu
 
 from __future__ import annotations
 
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 
 import sqlalchemy as sa
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.sql.compiler import SQLCompiler
 
 EVERYONE: Final = "-"
 """The reach of an ADMIN: bound as ``owner_id`` it stands for every owner, and is no user's id."""
@@ -33,4 +35,14 @@ def everyone() -> sa.ColumnElement[bool]:
 
 def system(statement: _Statement, why: str) -> _Statement:
     """Mark a statement that rightly has no owner, and say why."""
-    return statement.execution_options(system_reason=why)  # type: ignore[no-any-return]
+    return statement.execution_options(system_reason=why)
+
+
+@compiles(sa.Update)
+def _write_only_what_values_name(statement: sa.Update, compiler: SQLCompiler, **kw: Any) -> str:
+    """Let a bound ``owner_id`` choose the rows of an update, which names what it writes with ``values()``.
+
+    SQLAlchemy would take every parameter that has a column's name for a value to write.
+    """
+    compiler.column_keys = None
+    return compiler.visit_update(statement, **kw)
