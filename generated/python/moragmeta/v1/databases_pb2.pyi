@@ -156,7 +156,7 @@ class ListDatabasesRequest(_message.Message):
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     OWNER_ID_FIELD_NUMBER: _builtins.int
     SERVER_ID_FIELD_NUMBER: _builtins.int
-    NAME_FIELD_NUMBER: _builtins.int
+    NAME_CONTAINS_FIELD_NUMBER: _builtins.int
     page_size: _builtins.int
     """The greatest number to return: 0 means 50, more than 1000 means 1000."""
     page_token: _builtins.str
@@ -167,7 +167,7 @@ class ListDatabasesRequest(_message.Message):
     """
     server_id: _builtins.str
     """Only databases on this server; empty means all."""
-    name: _builtins.str
+    name_contains: _builtins.str
     """Only databases whose name contains this text, letter case counting; at most
     255 characters, empty means all.
     """
@@ -178,11 +178,11 @@ class ListDatabasesRequest(_message.Message):
         page_token: _builtins.str = ...,
         owner_id: _builtins.str = ...,
         server_id: _builtins.str = ...,
-        name: _builtins.str = ...,
+        name_contains: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "owner_id", b"owner_id", "page_size", b"page_size", "page_token", b"page_token", "server_id", b"server_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name_contains", b"name_contains", "owner_id", b"owner_id", "page_size", b"page_size", "page_token", b"page_token", "server_id", b"server_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -270,7 +270,7 @@ class ListServersRequest(_message.Message):
     OWNER_ID_FIELD_NUMBER: _builtins.int
     KINDS_FIELD_NUMBER: _builtins.int
     ACTIVE_FIELD_NUMBER: _builtins.int
-    NAME_FIELD_NUMBER: _builtins.int
+    NAME_CONTAINS_FIELD_NUMBER: _builtins.int
     page_size: _builtins.int
     """The greatest number to return: 0 means 50, more than 1000 means 1000."""
     page_token: _builtins.str
@@ -281,7 +281,7 @@ class ListServersRequest(_message.Message):
     """
     active: _builtins.bool
     """Only servers that are active (true) or not (false); absent means both."""
-    name: _builtins.str
+    name_contains: _builtins.str
     """Only servers whose name contains this text, letter case counting; at most
     255 characters, empty means all.
     """
@@ -297,11 +297,11 @@ class ListServersRequest(_message.Message):
         owner_id: _builtins.str = ...,
         kinds: _abc.Iterable[Global___ServerKind.ValueType] | None = ...,
         active: _builtins.bool | None = ...,
-        name: _builtins.str = ...,
+        name_contains: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_active", b"_active", "active", b"active"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_active", b"_active", "active", b"active", "kinds", b"kinds", "name", b"name", "owner_id", b"owner_id", "page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_active", b"_active", "active", b"active", "kinds", b"kinds", "name_contains", b"name_contains", "owner_id", b"owner_id", "page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__active: _TypeAlias = _typing.Literal["active"]  # noqa: Y015
     _WhichOneofArgType__active: _TypeAlias = _typing.Literal["_active", b"_active"]  # noqa: Y015
