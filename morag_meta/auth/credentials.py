@@ -15,8 +15,6 @@ import json
 import os
 import re
 import secrets
-import stat
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final, Self
@@ -26,6 +24,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
+from morag_meta.auth.private_file import read_or_create
 from morag_meta.config import ConfigurationError
 
 VARIABLE: Final = "MORAG_CREDENTIAL_KEYS"
@@ -126,17 +125,7 @@ class CredentialRing:
         Raises:
             ConfigurationError: the file cannot be made or read, is damaged, or is open to others.
         """
-        try:
-            if not path.exists():
-                _create(path)
-            text, mode = path.read_text("utf-8"), path.stat().st_mode
-        except (OSError, UnicodeDecodeError) as error:
-            raise ConfigurationError(
-                f"the credential keys {path} cannot be read or made: "
-                f"{getattr(error, 'strerror', None) or 'it is not text'}"
-            ) from None
-        if stat.S_IMODE(mode) & 0o077:
-            raise ConfigurationError(f"the credential keys {path} are open to others: chmod 600 {path}")
+        text = read_or_create(path, _fresh(), "the credential keys")
         try:
             return cls._from_json(json.loads(text))
         except (ValueError, KeyError, TypeError, AttributeError):
@@ -177,24 +166,8 @@ def _problem(key_id: str, key: bytes) -> str:
     return ""
 
 
-def _create(path: Path) -> None:
-    """Write a ring beside ``path`` and link it there: complete or not at all, and never over another."""
+def _fresh() -> str:
+    """Make the text of a ring with one key."""
     key_id = f"k{secrets.token_hex(4)}"  # random, so that a lost ring's texts are not tried with a new key
     keys = {key_id: base64.b64encode(secrets.token_bytes(KEY_BYTES)).decode()}
-    descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)  # made 0600
-    try:
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            json.dump({"active": key_id, "keys": keys}, file)
-            file.flush()
-            os.fsync(file.fileno())
-        try:
-            os.link(name, path)
-        except FileExistsError:
-            return  # another starter was first, and its ring is the one
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
-    finally:
-        os.unlink(name)  # noqa: PTH108 - the name came from mkstemp
+    return json.dumps({"active": key_id, "keys": keys}) + "\n"
