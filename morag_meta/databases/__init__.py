@@ -1,0 +1,1 @@
+"""Databases: the named sets that a user's documents are in, and their counts."""

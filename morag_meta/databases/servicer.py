@@ -1,0 +1,105 @@
+"""DatabaseService: what each call does, in the words of the stores.
+
+What does not live here: who may call (``rpc/access.py``) and the fields' rules (the proto).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from morag_meta.databases.convert import database_to_proto
+from morag_meta.databases.rules import check_childless
+from morag_meta.ids import new_id
+from morag_meta.rpc.call import Call
+from morag_meta.rpc.etags import check_etag
+from morag_meta.rpc.masks import masked
+from morag_meta.rpc.methods import reads, writes
+from morag_meta.rpc.pages import Pages
+from morag_meta.uow import UnitOfWork
+from moragmeta.v1 import databases_pb2 as pb
+
+
+def _deletion_receipt(response: pb.DeleteDatabaseResponse) -> dict[str, Any]:
+    return {"documents": response.detached_documents}
+
+
+class DatabaseServicer:
+    """The databases of a user; see ``protos/moragmeta/v1/databases.proto``."""
+
+    SERVICE = "moragmeta.v1.DatabaseService"
+
+    def __init__(self, pages: Pages) -> None:
+        """Take what seals page tokens."""
+        self._pages = pages
+
+    def _replay(self, uow: UnitOfWork, call: Call, receipt: dict[str, Any]) -> pb.Database:
+        return database_to_proto(uow.databases.get(call.reach, receipt["id"]))
+
+    def _replay_deletion(
+        self, uow: UnitOfWork, call: Call, receipt: dict[str, Any]
+    ) -> pb.DeleteDatabaseResponse:
+        return pb.DeleteDatabaseResponse(detached_documents=receipt["documents"])
+
+    @writes(replay=_replay)
+    def CreateDatabase(self, uow: UnitOfWork, request: pb.CreateDatabaseRequest, call: Call) -> pb.Database:
+        owner, database = call.owner_for(request.owner_id), request.database
+        uow.servers.hold(owner, database.server_id)
+        row = uow.databases.add(
+            new_id(),
+            owner,
+            server_id=database.server_id,
+            name=database.name,
+            description=database.description,
+        )
+        return database_to_proto(row)
+
+    @reads(point=True)
+    def GetDatabase(self, uow: UnitOfWork, request: pb.GetDatabaseRequest, call: Call) -> pb.Database:
+        return database_to_proto(uow.databases.get(call.reach, request.id))
+
+    @reads()
+    def ListDatabases(
+        self, uow: UnitOfWork, request: pb.ListDatabasesRequest, call: Call
+    ) -> pb.ListDatabasesResponse:
+        owner = call.reach_of(request.owner_id)
+        page = self._pages.page(
+            call,
+            request,
+            keys=("create_time", "id"),
+            fetch=lambda after, limit: uow.databases.page(
+                owner, after, limit, server_id=request.server_id, name_contains=request.name_contains
+            ),
+            convert=database_to_proto,
+        )
+        return pb.ListDatabasesResponse(databases=page.items, next_page_token=page.next_token)
+
+    @writes(replay=_replay)
+    def UpdateDatabase(self, uow: UnitOfWork, request: pb.UpdateDatabaseRequest, call: Call) -> pb.Database:
+        names = masked(request.database, request.update_mask)
+        row = uow.databases.lock(call.reach, request.database.id)
+        check_etag(request.database.etag, row)
+        if names:
+            row = uow.databases.change(row, **{name: getattr(request.database, name) for name in names})
+        return database_to_proto(row)
+
+    @writes(replay=_replay_deletion, receipt=_deletion_receipt)
+    def DeleteDatabase(
+        self, uow: UnitOfWork, request: pb.DeleteDatabaseRequest, call: Call
+    ) -> pb.DeleteDatabaseResponse:
+        database = uow.databases.lock(call.reach, request.id)
+        check_etag(request.etag, database)
+        owner = database["owner_id"]
+        if not request.force:
+            check_childless(uow.documents.count_live(owner, database["id"]))
+        detached = uow.documents.detach_all(owner, database["id"])
+        uow.settings.clear_default_database(owner, database["id"])
+        uow.databases.remove(database)
+        return pb.DeleteDatabaseResponse(detached_documents=detached)
+
+    @writes(replay=_replay)
+    def RecountDocuments(
+        self, uow: UnitOfWork, request: pb.RecountDocumentsRequest, call: Call
+    ) -> pb.Database:
+        row = uow.databases.lock(call.reach, request.id)
+        count = uow.documents.count_live(row["owner_id"], row["id"])
+        return database_to_proto(uow.databases.set_count(row, count))
