@@ -1,4 +1,4 @@
-"""Connections for migrations: one that reads, and one that holds the lock under which alone the schema changes.
+"""Connections for migrations: one that reads, and one that holds the lock under which the schema changes.
 
 The lock lives in the database, so it holds among all processes and hosts, and it falls with its holder:
 PostgreSQL gives a transaction-level advisory lock, MariaDB a named lock of the connection, SQLite its
@@ -58,6 +58,8 @@ _CONNECT_REASONS: Final = {
     "could not translate host name": "its host is unknown",
     "does not exist": "there is no such database or user",
     "authentication failed": "access denied",
+    "starting up": "the server is starting or stopping",
+    "shutting down": "the server is starting or stopping",
 }
 
 
@@ -143,7 +145,9 @@ def _postgresql_lock(connection: sa.Connection, url: str | sa.URL, wait: float) 
         try:
             connection.execute(sa.select(sa.func.pg_advisory_xact_lock(int.from_bytes(digest, signed=True))))
         except DBAPIError as error:
-            raise _locked(url, wait) if _code(error) == "55P03" else error from error
+            if _code(error) == "55P03":
+                raise _locked(url, wait) from error
+            raise
         connection.exec_driver_sql(f"SET LOCAL lock_timeout = {STATEMENT_LOCK_SECONDS * 1000}")
         yield
 
@@ -171,7 +175,9 @@ def _sqlite_lock(connection: sa.Connection, url: str | sa.URL, wait: float) -> I
     try:
         transaction = connection.begin()
     except DBAPIError as error:
-        raise _locked(url, wait) if _code(error) == "SQLITE_BUSY" else error from error
+        if _code(error) == "SQLITE_BUSY":
+            raise _locked(url, wait) from error
+        raise
     with transaction:
         yield
         orphans = {str(row[0]) for row in connection.exec_driver_sql("PRAGMA foreign_key_check")}
@@ -200,7 +206,7 @@ def _prepare_sqlite(driver: sqlite3.Connection, wait: float) -> None:
             driver.execute("PRAGMA journal_mode = WAL")
         except sqlite3.OperationalError as error:
             # The busy timeout does not always cover this change.
-            if error.sqlite_errorname != "SQLITE_BUSY" or time.monotonic() > deadline:
+            if not error.sqlite_errorname.startswith("SQLITE_BUSY") or time.monotonic() > deadline:
                 raise
             time.sleep(0.02)
 
@@ -211,7 +217,7 @@ def _begin_immediate(connection: sa.Connection) -> None:
 
 def _locked(url: str | sa.URL, wait: float) -> MigrationLocked:
     return MigrationLocked(
-        f"{masked(url)}: another process has held the migration lock for {wait:g} s; try again when it has ended"
+        f"{masked(url)}: another process has held the migration lock for {wait:g} s; try again when it ended"
     )
 
 
@@ -226,9 +232,12 @@ def _reported(url: str | sa.URL) -> Iterator[None]:
 
 def _code(error: DBAPIError) -> str | int | None:
     original = error.orig
-    code = getattr(original, "pgcode", None) or getattr(original, "sqlite_errorname", None)
-    if code is not None:
-        return str(code)
+    name = getattr(original, "sqlite_errorname", None)
+    if name is not None:
+        return "_".join(str(name).split("_")[:2])  # SQLITE_READONLY_DIRECTORY is SQLITE_READONLY
+    state = getattr(original, "pgcode", None)
+    if state is not None:
+        return str(state)
     first = getattr(original, "args", (None,))[0]
     return first if isinstance(first, int) else None
 
