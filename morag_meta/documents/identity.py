@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from morag_meta.errors import exists
+from morag_meta.errors import MetaError, Violation, exists
 
 NO_DATABASE: Final = "-"
 """The scope of the identities of documents that are in no database."""
@@ -61,7 +61,25 @@ def same_document(matches: Iterable[Match]) -> Match | None:
     return ordered[0] if ordered else None
 
 
-def same_content(row: Row, fields: Mapping[str, Any]) -> bool:
+def same_content(row: Mapping[str, Any], fields: Mapping[str, Any]) -> bool:
     """Whether the content of an upload is known to be the one that the document has."""
     given = fields.get("content_hash")
     return given is not None and given == row["content_hash"]
+
+
+def in_item(error: MetaError, position: int) -> MetaError:
+    """Give the error of one item of a batch, with the item before the names of its fields."""
+    item = f"requests[{position}]"
+    metadata = dict(error.metadata)
+    if metadata.get("resource_type") == "document" and "field" in metadata:
+        metadata["field"] = f"{item}.document.{metadata['field']}"
+    elif metadata.get("resource_type") == "database":
+        metadata["field"] = f"{item}.document.database_id"
+    violations = [Violation(f"{item}.{found.field}", found.description) for found in error.violations]
+    return type(error)(
+        f"{item}: {error.message}",
+        reason=error.reason,
+        metadata=metadata,
+        violations=violations,
+        retry_after=error.retry_after,
+    )

@@ -24,6 +24,7 @@ MAX_METADATA_DEPTH: Final = 16
 MAX_ERROR_LENGTH: Final = 2000
 """The characters that are kept of the error of an ingestion."""
 
+
 class State(enum.StrEnum):
     """Where a document stands."""
 
@@ -208,7 +209,9 @@ def updated(row: Row, changes: Mapping[str, Any]) -> dict[str, Any]:
         WrongState: the document is deleted.
     """
     if row["state"] == State.DELETED:
-        raise wrong_state("document", State.DELETED, "a deleted document cannot be changed; undelete it first")
+        raise wrong_state(
+            "document", State.DELETED, "a deleted document cannot be changed; undelete it first"
+        )
     if "database_id" in changes and changes["database_id"] != row["database_id"]:
         return {**changes, "live_scope": scope_of(changes["database_id"])}
     return dict(changes)
@@ -220,9 +223,10 @@ def merged_metadata(own: Mapping[str, Any], more: Mapping[str, Any]) -> dict[str
     Raises:
         Invalid: the sum is larger than a document's metadata may be.
     """
+    if not more:
+        return dict(own)
     merged = {**own, **more}
-    size = len(json.dumps(merged, ensure_ascii=False, separators=(",", ":")).encode())
-    if more and size > MAX_METADATA_BYTES:
+    if len(json.dumps(merged, ensure_ascii=False, separators=(",", ":")).encode()) > MAX_METADATA_BYTES:
         raise invalid(
             "result.metadata", f"makes the document's metadata larger than {MAX_METADATA_BYTES} bytes as JSON"
         )

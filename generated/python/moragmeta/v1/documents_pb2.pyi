@@ -156,9 +156,11 @@ class Document(_message.Message):
     UPDATE_TIME_FIELD_NUMBER: _builtins.int
     ETAG_FIELD_NUMBER: _builtins.int
     id: _builtins.str
-    """A UUIDv7, made by the server. It stays the same from version to version."""
+    """Output only. A UUIDv7, made by the server. It stays the same from version
+    to version.
+    """
     owner_id: _builtins.str
-    """The user that the document belongs to."""
+    """Output only. The user that the document belongs to."""
     database_id: _builtins.str
     """The database that the document is in; absent where it is in none. Must be
     the owner's.
@@ -171,18 +173,20 @@ class Document(_message.Message):
     `audio`, `video`, `image`, `youtube`, `web` and `unknown`.
     """
     state: Global___DocumentState.ValueType
-    """Where the document stands."""
+    """Output only. Where the document stands."""
     version: _builtins.int
-    """1 at first, and one more with each new content (see NEW_VERSION)."""
+    """Output only. 1 at first, and one more with each new content (see
+    NEW_VERSION).
+    """
     ingested_version: _builtins.int
-    """The version that was ingested last, 0 while there is none: the one that
-    `chunks` and `quality` speak of and that retrieval may use, also while a
-    newer version waits for its ingestion.
+    """Output only. The version that was ingested last, 0 while there is none: the
+    one that `chunks` and `quality` speak of and that retrieval may use, also
+    while a newer version waits for its ingestion.
     """
     chunks: _builtins.int
-    """Into how many chunks the ingested version was cut."""
+    """Output only. Into how many chunks the ingested version was cut."""
     quality: _builtins.float
-    """How good the ingested version's extraction is, from 0 to 1."""
+    """Output only. How good the ingested version's extraction is, from 0 to 1."""
     size_bytes: _builtins.int
     """The size of the content in bytes; 0 where it is not known."""
     source: _builtins.str
@@ -197,12 +201,12 @@ class Document(_message.Message):
     content is the same.
     """
     last_error: _builtins.str
-    """Why the last ingestion failed, up to 2000 characters. Cleared by a
-    successful ingestion and by a new version.
+    """Output only. Why the last ingestion failed, up to 2000 characters. Cleared
+    by a successful ingestion and by a new version.
     """
     deprecation_reason: _builtins.str
-    """Why the document was deprecated. Kept, with `deprecate_time`, until it is
-    reinstated or an ingestion succeeds.
+    """Output only. Why the document was deprecated. Kept, with `deprecate_time`,
+    until it is reinstated or an ingestion succeeds.
     """
     etag: _builtins.str
     """Changes with every change of the document. Sent with an update, it must be
@@ -217,25 +221,25 @@ class Document(_message.Message):
 
     @_builtins.property
     def deprecate_time(self) -> _timestamp_pb2.Timestamp:
-        """When the document was deprecated. While it is set, retrieval leaves the
-        document out, also while a new ingestion is on its way.
+        """Output only. When the document was deprecated. While it is set, retrieval
+        leaves the document out, also while a new ingestion is on its way.
         """
 
     @_builtins.property
     def ingest_time(self) -> _timestamp_pb2.Timestamp:
-        """When the last successful ingestion ended."""
+        """Output only. When the last successful ingestion ended."""
 
     @_builtins.property
     def delete_time(self) -> _timestamp_pb2.Timestamp:
-        """When the document was deleted; absent while it is live."""
+        """Output only. When the document was deleted; absent while it is live."""
 
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp:
-        """When the document was registered."""
+        """Output only. When the document was registered."""
 
     @_builtins.property
     def update_time(self) -> _timestamp_pb2.Timestamp:
-        """When the document changed last."""
+        """Output only. When the document changed last."""
 
     def __init__(
         self,

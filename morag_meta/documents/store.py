@@ -1,0 +1,232 @@
+"""The statements over documents, but for those that list them (``statements.py``), and running them all.
+
+What does not live here: what a change writes (``rules.py``), the order of locks and the counting of
+documents (``actions.py``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from functools import cache
+from typing import Any
+
+import sqlalchemy as sa
+
+from morag_meta.db.schema import documents
+from morag_meta.db.statements import owned, reach
+from morag_meta.db.unit import Row, Unit
+from morag_meta.documents import rules
+from morag_meta.documents.identity import IDENTITIES, Match, scope_of
+from morag_meta.documents.listing import Filter, Order
+from morag_meta.documents.statements import page_parameters, page_statement
+from morag_meta.errors import Collision, not_found
+from morag_meta.ids import new_id
+
+_ONE = documents.c.id == sa.bindparam("document_id")
+_OF_DATABASE = documents.c.database_id == sa.bindparam("in_database")
+
+_GET = sa.select(documents).where(_ONE, reach(documents))
+_LOCK = _GET.with_for_update()
+_GET_MANY = sa.select(documents).where(
+    documents.c.id.in_(sa.bindparam("document_ids", expanding=True)), reach(documents)
+)
+_INSERT = sa.insert(documents)
+_COUNT_LIVE = sa.select(sa.func.count()).where(
+    owned(documents), _OF_DATABASE, documents.c.state != rules.State.DELETED.value
+)
+_DETACH = (
+    sa.update(documents)
+    .where(owned(documents), _OF_DATABASE)
+    .values(
+        database_id=sa.null(),
+        revision=documents.c.revision + 1,
+        update_time=sa.bindparam("now"),
+    )
+)
+_DELETE_ALL = sa.delete(documents).where(owned(documents))
+
+
+@cache
+def _change(columns: frozenset[str]) -> sa.Update:
+    """Write the named columns of one document that still is as it was read."""
+    return (
+        sa.update(documents)
+        .where(_ONE, owned(documents), documents.c.revision == sa.bindparam("old_revision"))
+        .values({column: sa.bindparam(f"new_{column}") for column in sorted(columns)})
+    )
+
+
+@cache
+def _find_same(fields: frozenset[str]) -> sa.CompoundSelect[Any]:
+    """Find the live documents that have one of the named identities, each by its own unique index."""
+    return sa.union_all(
+        *(
+            sa.select(sa.literal_column(f"'{field}'").label("field"), documents.c.id).where(
+                owned(documents),
+                documents.c.live_scope == sa.bindparam("scope"),
+                documents.c[field] == sa.bindparam(field),
+            )
+            for field in sorted(fields)
+        )
+    )
+
+
+class DocumentStore:
+    """The documents of one unit of work.
+
+    ``reach`` is an owner's id, or ``-`` for everybody's. Rows that are changed were locked in the same
+    unit; where a row turns out to have changed meanwhile, the change raises ``Collision``.
+    """
+
+    def __init__(self, unit: Unit) -> None:
+        """Work within the unit."""
+        self._unit = unit
+
+    def get(self, reach: str, document_id: str) -> Row:
+        """Give a document, a deleted one too.
+
+        Raises:
+            NotFound: there is none within reach.
+        """
+        row = self._unit.one(_GET, document_id=document_id, owner_id=reach)
+        if row is None:
+            raise not_found("document", document_id)
+        return row
+
+    def lock(self, reach: str, document_id: str) -> Row:
+        """Give a document that nobody else changes before this unit ends.
+
+        Raises:
+            NotFound: there is none within reach.
+        """
+        row = self._unit.one(_LOCK, document_id=document_id, owner_id=reach)
+        if row is None:
+            raise not_found("document", document_id)
+        return row
+
+    def find_many(self, reach: str, document_ids: Collection[str]) -> dict[str, Row]:
+        """Give those of the documents that exist within reach, by their ids."""
+        rows = self._unit.all(_GET_MANY, document_ids=list(document_ids), owner_id=reach)
+        return {row["id"]: row for row in rows}
+
+    def page(self, reach: str, chosen: Filter, order: Order, after: Row | None, limit: int) -> list[Row]:
+        """Give at most ``limit`` documents that pass the filter, in the order, after the row ``after``."""
+        statement = page_statement(reach, chosen, order, self._unit.dialect, following=after is not None)
+        parameters = page_parameters(chosen, order, self._unit.dialect, after)
+        return self._unit.all(statement, owner_id=reach, limit=limit, **parameters)
+
+    def find_same(self, owner_id: str, scope: str, fields: Mapping[str, Any]) -> list[Match]:
+        """Find the live documents of a scope that share an identity with the fields."""
+        given = {field: fields[field] for field in IDENTITIES if fields.get(field) is not None}
+        rows = self._unit.all(_find_same(frozenset(given)), owner_id=owner_id, scope=scope, **given)
+        return [Match(row["field"], row["id"]) for row in rows]
+
+    def add(self, owner_id: str, fields: Mapping[str, Any]) -> Row:
+        """Write a new document in the state PENDING; columns that are not given have their defaults.
+
+        Raises:
+            AlreadyExists: a live document of the scope has one of its identities.
+            NotFound: there is no such owner.
+        """
+        row = {
+            "id": new_id(),
+            "owner_id": owner_id,
+            "database_id": None,
+            "live_scope": scope_of(fields.get("database_id")),
+            "state": rules.State.PENDING.value,
+            "state_before_ingestion": None,
+            "state_before_delete": None,
+            "version": 1,
+            "ingested_version": 0,
+            "chunks": 0,
+            "quality": 0.0,
+            "size_bytes": 0,
+            "source": None,
+            "external_id": None,
+            "content_hash": None,
+            "metadata": {},
+            "last_error": None,
+            "deprecation_reason": None,
+            "deprecate_time": None,
+            "ingest_time": None,
+            "delete_time": None,
+            "revision": 1,
+            "create_time": self._unit.now,
+            "update_time": self._unit.now,
+            **fields,
+        }
+        self._unit.run(_INSERT, **row)
+        return row
+
+    def change(self, row: Row, **changes: Any) -> Row:
+        """Write columns of a document, and give the document as it now is.
+
+        Raises:
+            AlreadyExists: a live document of the scope has one of the new identities.
+            Collision: the document is not as ``row`` says any more.
+        """
+        written = {**changes, "revision": row["revision"] + 1, "update_time": self._unit.now}
+        changed = self._unit.run(
+            _change(frozenset(written)),
+            document_id=row["id"],
+            owner_id=row["owner_id"],
+            old_revision=row["revision"],
+            **{f"new_{column}": value for column, value in written.items()},
+        )
+        if not changed:
+            raise Collision
+        return {**row, **written}
+
+    def start_ingestion(self, owner_id: str, document_id: str) -> Row:
+        """The document's ingestion job starts.
+
+        Raises:
+            NotFound: there is no such document.
+            WrongState: it cannot be ingested.
+        """
+        row = self.lock(owner_id, document_id)
+        return self.change(row, **rules.started(row))
+
+    def complete_ingestion(
+        self, owner_id: str, document_id: str, *, chunks: int, quality: float, metadata: Mapping[str, Any]
+    ) -> Row:
+        """The document's ingestion job succeeded.
+
+        Raises:
+            NotFound: there is no such document.
+            WrongState: it is not being ingested.
+            Invalid: the metadata do not fit to those that the document has.
+        """
+        row = self.lock(owner_id, document_id)
+        now = self._unit.now
+        return self.change(
+            row, **rules.succeeded(row, now, chunks=chunks, quality=quality, metadata=metadata)
+        )
+
+    def abandon_ingestion(self, owner_id: str, document_id: str, *, error: str | None) -> Row:
+        """The document's ingestion job failed with ``error``, or was canceled (None).
+
+        Raises:
+            NotFound: there is no such document.
+            WrongState: it is not being ingested.
+        """
+        row = self.lock(owner_id, document_id)
+        return self.change(row, **rules.abandoned(row, error))
+
+    def count_live(self, owner_id: str, database_id: str) -> int:
+        """Count the documents of a database that are not deleted."""
+        row = self._unit.one(_COUNT_LIVE, owner_id=owner_id, in_database=database_id)
+        return 0 if row is None else int(row["count_1"])
+
+    def detach_all(self, owner_id: str, database_id: str) -> int:
+        """Take all documents out of a database, deleted ones too; gives the number of live ones.
+
+        Live documents keep the scope of their identities, so that no two of them collide.
+        """
+        live = self.count_live(owner_id, database_id)
+        self._unit.run(_DETACH, owner_id=owner_id, in_database=database_id, now=self._unit.now)
+        return live
+
+    def delete_all(self, owner_id: str) -> int:
+        """Remove every document of an owner for good, whose jobs are gone already; gives their number."""
+        return self._unit.run(_DELETE_ALL, owner_id=owner_id)
