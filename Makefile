@@ -5,6 +5,7 @@ SHELL := /bin/bash
 
 VENV := .venv
 BIN := $(VENV)/bin
+GENERATED := generated/python
 PROTOS := $(sort $(wildcard protos/moragmeta/v1/*.proto))
 
 .PHONY: help
@@ -82,11 +83,11 @@ lock: setup ## Renew requirements/ from pyproject.toml
 # Made beside the old code and then swapped, so that a broken proto leaves the old code whole.
 .PHONY: protos
 protos: setup ## Generate generated/python from protos/
-	@new=$$(mktemp -d generated-XXXXXX); trap 'rm -rf "$$new"' EXIT; \
+	@mkdir -p $(GENERATED); new=$$(mktemp -d $(GENERATED)/new-XXXXXX); trap 'rm -rf "$$new"' EXIT; \
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m grpc_tools.protoc -Iprotos \
-	  --python_out="$$new" --grpc_python_out="$$new" --mypy_out="$$new" --mypy_grpc_out="$$new" $(PROTOS); \
+	  --python_out="$$new" --grpc_python_out="$$new" \
+	  --mypy_out=quiet:"$$new" --mypy_grpc_out=quiet:"$$new" $(PROTOS); \
 	touch "$$new/moragmeta/py.typed"; \
-	mkdir -p generated/python; \
-	rm -rf generated/python/moragmeta; \
-	mv "$$new/moragmeta" generated/python/moragmeta
-	@echo "generated/python holds the code of $(words $(PROTOS)) protos"
+	rm -rf $(GENERATED)/moragmeta; \
+	mv "$$new/moragmeta" $(GENERATED)/moragmeta
+	@echo "$(GENERATED) holds the code of $(words $(PROTOS)) protos"
