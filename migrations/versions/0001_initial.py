@@ -170,7 +170,7 @@ def _documents() -> None:
         *parts.texts(16, "state"),
         *parts.texts(16, "state_before_ingestion", "state_before_delete", null=True),
         *parts.numbers("version", "ingested_version", "chunks"),
-        sa.Column("quality", sa.Float(53), nullable=False),
+        sa.Column("quality", sa.Double(), nullable=False),
         *parts.long_numbers("size_bytes"),
         *parts.texts(1024, "source", null=True),
         *parts.texts(255, "external_id", null=True),

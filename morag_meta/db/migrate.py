@@ -11,23 +11,16 @@ cannot be reached.
 
 from __future__ import annotations
 
-import argparse
-import contextlib
 import enum
-import io
 import pathlib
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
 import sqlalchemy as sa
-from alembic import command
-from alembic.config import Config
 from alembic.migration import MigrationContext
-from alembic.script import Script, ScriptDirectory
-from alembic.util import CommandError
 
+from morag_meta.db.differences import differences
 from morag_meta.db.migration_lock import (
     LOCK_WAIT_SECONDS,
     MigrationError,
@@ -37,16 +30,19 @@ from morag_meta.db.migration_lock import (
     migrating,
     reading,
 )
+from morag_meta.db.revisions import Revision, Revisions
 from morag_meta.db.schema import metadata
 from morag_meta.db.url import masked
 
 __all__ = [
+    "OFFLINE_DIALECTS",
     "MigrationError",
     "MigrationLocked",
     "Revision",
     "SchemaAhead",
     "State",
     "Status",
+    "check_differences",
     "current",
     "downgrade",
     "head",
@@ -58,11 +54,8 @@ __all__ = [
     "upgrade",
 ]
 
-VERSION_TABLE: Final = "alembic_version"
 OFFLINE_DIALECTS: Final = ("sqlite", "postgresql", "mariadb", "mysql")
-_PACKAGE: Final = pathlib.Path(__file__).resolve().parent.parent
-# Alembic hands a running migration its context through module globals.
-_ALEMBIC: Final = threading.Lock()
+_VERSION_TABLE: Final = "alembic_version"
 
 
 class State(enum.StrEnum):
@@ -82,15 +75,6 @@ class Status:
     head: str
     pending: list[str]
     state: State
-
-
-@dataclass(frozen=True, slots=True)
-class Revision:
-    """One revision of the history."""
-
-    id: str
-    previous: str | None
-    message: str
 
 
 def upgrade(
@@ -116,12 +100,12 @@ def upgrade(
         MigrationLocked: another process migrated for longer than ``wait``.
         MigrationError: no such revision, or a step failed.
     """
-    config = _config(migrations)
-    before = _status(url, config)
-    _refuse_ahead(url, before.current, _scripts(config))
-    if revision == "head" and before.state is State.CURRENT:
+    revisions = Revisions(migrations)
+    at = current(url)
+    _refuse_ahead(url, at, revisions)
+    if revision in ("head", at) and at == revisions.newest:
         return []
-    return _run(url, config, wait, lambda: command.upgrade(config, revision))
+    return _locked(url, wait, revisions, lambda connection: revisions.upgrade(connection, revision))
 
 
 def downgrade(
@@ -142,34 +126,49 @@ def downgrade(
     Raises:
         SchemaAhead, MigrationLocked, MigrationError: as ``upgrade``.
     """
-    config = _config(migrations)
+    revisions = Revisions(migrations)
     if is_missing(url):
         return []
-    return _run(url, config, wait, lambda: command.downgrade(config, revision))
+    return _locked(url, wait, revisions, lambda connection: revisions.downgrade(connection, revision))
 
 
 def current(url: str | sa.URL) -> str | None:
-    """Give the revision the database is at, or None before the first."""
+    """Give the revision the database is at, or None before the first; makes no SQLite file."""
     if is_missing(url):
         return None
     with reading(url) as connection:
         return _revision_of(connection)
 
 
-def head(*, migrations: pathlib.Path | None = None) -> str:
-    """Give the newest revision that this code knows."""
-    return _head(_scripts(_config(migrations)))
-
-
-def history(*, migrations: pathlib.Path | None = None) -> list[Revision]:
-    """List the revisions that this code knows, newest first."""
-    scripts = _scripts(_config(migrations))
-    return [_described(script) for script in scripts.walk_revisions()]
-
-
 def status(url: str | sa.URL, *, migrations: pathlib.Path | None = None) -> Status:
     """Say where the database stands; takes no lock, and makes no SQLite file that is not there."""
-    return _status(url, _config(migrations))
+    revisions = Revisions(migrations)
+    at = current(url)
+    if at is not None and not revisions.knows(at):
+        return Status(at, revisions.newest, [], State.AHEAD)
+    pending = revisions.after(at)
+    if not pending:
+        return Status(at, revisions.newest, [], State.CURRENT)
+    return Status(at, revisions.newest, pending, State.EMPTY if at is None else State.BEHIND)
+
+
+def head() -> str:
+    """Give the newest revision that this code knows."""
+    return Revisions().newest
+
+
+def history() -> list[Revision]:
+    """List the revisions that this code knows, newest first."""
+    return Revisions().all()
+
+
+def check_differences(url: str | sa.URL) -> list[str]:
+    """List, a line each, how the database's tables differ from those of this code; empty when they agree.
+
+    Tables that this code does not know are not looked at.
+    """
+    with reading(url) as connection:
+        return differences(connection)
 
 
 def offline_sql(dialect: str, *, down: bool = False, migrations: pathlib.Path | None = None) -> str:
@@ -185,39 +184,28 @@ def offline_sql(dialect: str, *, down: bool = False, migrations: pathlib.Path | 
     """
     if dialect not in OFFLINE_DIALECTS:
         raise MigrationError(f"no SQL for {dialect!r}; choose one of {', '.join(OFFLINE_DIALECTS)}")
-    config = _config(migrations)
-    config.output_buffer = io.StringIO()
-    config.attributes["dialect"] = dialect
-    with _alembic():
-        if down:
-            command.downgrade(config, f"{_head(_scripts(config))}:base", sql=True)
-        else:
-            command.upgrade(config, "head", sql=True)
-    return config.output_buffer.getvalue()
+    return Revisions(migrations).sql(dialect, down=down)
 
 
-def revision(message: str, url: str | sa.URL | None = None) -> pathlib.Path:
+def revision(
+    message: str, url: str | sa.URL | None = None, *, migrations: pathlib.Path | None = None
+) -> pathlib.Path:
     """Write a new revision into the checkout's ``migrations/versions``, and give its path.
 
     Args:
         message: what it does, in a few words; the file's name is made of it.
         url: a database at the newest revision to compare with the tables, so that the revision starts out
             with their difference; without it the revision is empty.
+        migrations: a folder of revisions other than this version's own.
 
     Raises:
         MigrationError: not in a checkout, or the database is not at the newest revision.
     """
-    config = _config(None)
-    if _location() == _PACKAGE / "migrations":
-        raise MigrationError("a revision is written in a checkout, not in an installed package")
-    number = f"{max((int(each.id) for each in history() if each.id.isdigit()), default=0) + 1:04d}"
-    with contextlib.ExitStack() as stack:
-        if url is not None:
-            config.attributes["connection"] = stack.enter_context(reading(url))
-        stack.enter_context(_alembic())
-        made = command.revision(config, message, autogenerate=url is not None, rev_id=number)
-    assert isinstance(made, Script)  # noqa: S101 - a list comes back for several heads alone
-    return pathlib.Path(made.path)
+    revisions = Revisions(migrations)
+    if url is None:
+        return revisions.write(message, None)
+    with reading(url) as connection:
+        return revisions.write(message, connection)
 
 
 def reset(url: str | sa.URL, *, wait: float = LOCK_WAIT_SECONDS) -> list[str]:
@@ -227,103 +215,42 @@ def reset(url: str | sa.URL, *, wait: float = LOCK_WAIT_SECONDS) -> list[str]:
         SchemaAhead: newer code made the database; only that code knows what is to be dropped.
         MigrationLocked: another process migrated for longer than ``wait``.
     """
-    scripts = _scripts(_config(None))
-    if is_missing(url):
-        return []
-    with migrating(url, wait) as connection:
-        _refuse_ahead(url, _revision_of(connection), scripts)
-        present = set(sa.inspect(connection).get_table_names())
-        doomed = [table for table in reversed(metadata.sorted_tables) if table.name in present]
-        for table in doomed:
-            connection.execute(sa.schema.DropTable(table))
-        if VERSION_TABLE in present:
-            connection.exec_driver_sql(f"DROP TABLE {VERSION_TABLE}")
+    return [] if is_missing(url) else _locked(url, wait, Revisions(), _drop_all)
+
+
+def _drop_all(connection: sa.Connection) -> list[str]:
+    present = set(sa.inspect(connection).get_table_names())
+    if _VERSION_TABLE in present:
+        # First, so that a reset killed half-way on MariaDB does not pass for a complete schema.
+        connection.exec_driver_sql(f"DROP TABLE {_VERSION_TABLE}")
+    doomed = [table for table in reversed(metadata.sorted_tables) if table.name in present]
+    for table in doomed:
+        connection.execute(sa.schema.DropTable(table))
     return [table.name for table in doomed]
 
 
-def _location() -> pathlib.Path:
-    """Find the revisions: within an installed package, else beside the package in a checkout."""
-    installed = _PACKAGE / "migrations"
-    return installed if installed.is_dir() else _PACKAGE.parent / "migrations"
-
-
-def _config(migrations: pathlib.Path | None) -> Config:
-    config = Config(cmd_opts=argparse.Namespace(quiet=True), stdout=io.StringIO())
-    location = str(migrations or _location()).replace("%", "%%")
-    config.set_main_option("script_location", location)
-    config.set_main_option("file_template", "%%(rev)s_%%(slug)s")
-    return config
-
-
-def _scripts(config: Config) -> ScriptDirectory:
-    try:
-        return ScriptDirectory.from_config(config)
-    except CommandError as error:
-        raise MigrationError("the migrations are missing from this installation") from error
-
-
-def _head(scripts: ScriptDirectory) -> str:
-    heads = scripts.get_heads()
-    if len(heads) != 1:
-        raise MigrationError(f"the migrations must end in one revision, not in {', '.join(heads) or 'none'}")
-    return heads[0]
-
-
-def _described(script: Script) -> Revision:
-    previous = script.down_revision
-    subject = (script.doc.splitlines() or [""])[0].rstrip(".")
-    return Revision(script.revision, previous if isinstance(previous, str) else None, subject)
+def _locked(
+    url: str | sa.URL, wait: float, revisions: Revisions, act: Callable[[sa.Connection], list[str]]
+) -> list[str]:
+    with migrating(url, wait) as connection:
+        # Asked again: another process may have migrated while this one waited for the lock.
+        _refuse_ahead(url, _revision_of(connection), revisions)
+        return act(connection)
 
 
 def _revision_of(connection: sa.Connection) -> str | None:
-    found = MigrationContext.configure(connection, opts={"version_table": VERSION_TABLE}).get_current_heads()
+    found = MigrationContext.configure(connection, opts={"version_table": _VERSION_TABLE}).get_current_heads()
     if connection.dialect.name == "mysql":
-        # What was begun by reading, Alembic would take for a transaction that its caller commits.
+        # What reading began, Alembic would take for a transaction that its caller commits.
         connection.rollback()
     if len(found) > 1:
         raise MigrationError(f"the database claims several revisions: {', '.join(found)}")
     return found[0] if found else None
 
 
-def _knows(scripts: ScriptDirectory, revision: str) -> bool:
-    return any(script.revision == revision for script in scripts.walk_revisions())
-
-
-def _refuse_ahead(url: str | sa.URL, revision: str | None, scripts: ScriptDirectory) -> None:
-    if revision is not None and not _knows(scripts, revision):
+def _refuse_ahead(url: str | sa.URL, at: str | None, revisions: Revisions) -> None:
+    if at is not None and not revisions.knows(at):
         raise SchemaAhead(
-            f"{masked(url)} is at revision {revision}, which this version does not know (it ends at "
-            f"{_head(scripts)}): run the newer version, or downgrade the database with it first"
+            f"{masked(url)} is at revision {at}, which this version does not know (it ends at "
+            f"{revisions.newest}): run the newer version, or downgrade the database with it first"
         )
-
-
-def _status(url: str | sa.URL, config: Config) -> Status:
-    scripts = _scripts(config)
-    newest = _head(scripts)
-    at = current(url)
-    if at is not None and not _knows(scripts, at):
-        return Status(at, newest, [], State.AHEAD)
-    pending = [script.revision for script in scripts.iterate_revisions(newest, at or "base")][::-1]
-    if not pending:
-        return Status(at, newest, [], State.CURRENT)
-    return Status(at, newest, pending, State.EMPTY if at is None else State.BEHIND)
-
-
-def _run(url: str | sa.URL, config: Config, wait: float, act: Callable[[], None]) -> list[str]:
-    done: list[str] = []
-    scripts = _scripts(config)
-    with migrating(url, wait) as connection:
-        _refuse_ahead(url, _revision_of(connection), scripts)
-        config.attributes |= {"connection": connection, "done": done}
-        with _alembic():
-            act()
-    return done
-
-
-@contextlib.contextmanager
-def _alembic() -> Iterator[None]:
-    try:
-        with _ALEMBIC:
-            yield
-    except CommandError as error:
-        raise MigrationError(str(error)) from error

@@ -24,6 +24,11 @@ MYSQL_COLLATION: Final = "utf8mb4_0900_bin"
 ConstraintKind = Literal["check", "foreignkey", "unique"]
 
 
+def text_collation(dialect: sa.Dialect) -> str:
+    """Name the collation of every text column on MariaDB or MySQL."""
+    return MARIADB_COLLATION if getattr(dialect, "is_mariadb", False) else MYSQL_COLLATION
+
+
 def create_table(name: str, *items: sa.schema.SchemaItem) -> None:
     """Make a table, compared case-sensitively and unpadded on MariaDB as on the others.
 
@@ -141,9 +146,8 @@ def _table_options() -> dict[str, Any]:
     dialect = op.get_context().dialect
     if dialect.name not in ("mysql", "mariadb"):
         return {}
-    collation = MARIADB_COLLATION if getattr(dialect, "is_mariadb", False) else MYSQL_COLLATION
     return {
         f"{dialect.name}_engine": "InnoDB",
         f"{dialect.name}_charset": "utf8mb4",
-        f"{dialect.name}_collate": collation,
+        f"{dialect.name}_collate": text_collation(dialect),
     }

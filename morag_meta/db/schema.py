@@ -185,7 +185,7 @@ documents = _table(
     sa.Column("version", sa.Integer, nullable=False),
     sa.Column("ingested_version", sa.Integer, nullable=False),  # 0: none yet
     sa.Column("chunks", sa.Integer, nullable=False),
-    sa.Column("quality", sa.Float(53), nullable=False),
+    sa.Column("quality", sa.Double(), nullable=False),
     sa.Column("size_bytes", sa.BigInteger, nullable=False),
     sa.Column("source", sa.String(1024)),
     sa.Column("external_id", sa.String(255)),
