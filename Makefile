@@ -58,6 +58,18 @@ breaking: setup ## Check that the contract still keeps what the tag contract-v1 
 	  echo 'There is no tag contract-v1 yet: the contract may still change freely.'; \
 	fi
 
+.PHONY: bench
+bench: setup ## Measure the real server against bare echo and raw drivers
+	@$(BIN)/python -m benchmarks $(ARGS)
+
+.PHONY: clients
+clients: setup ## Call the service from freshly generated Go, TypeScript and Java stubs
+	@clients/check
+
+.PHONY: deploy-check
+deploy-check: setup ## Validate Dockerfile and docker-compose.yml, without an engine
+	@deploy/check
+
 .PHONY: wheel
 wheel: setup ## Build dist/*.whl
 	@rm -rf dist
