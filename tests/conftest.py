@@ -9,6 +9,8 @@ import pytest
 from tests.backends.databases import EVERY_KIND, Backend, chosen_kinds, open_backend
 from tests.backends.mariadb import find_server
 
+pytest_plugins = ("tests.service",)
+
 _KINDS = chosen_kinds()
 
 

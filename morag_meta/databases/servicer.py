@@ -86,9 +86,10 @@ class DatabaseServicer:
     def DeleteDatabase(
         self, uow: UnitOfWork, request: pb.DeleteDatabaseRequest, call: Call
     ) -> pb.DeleteDatabaseResponse:
-        database = uow.databases.lock(call.reach, request.id)
+        owner = uow.databases.get(call.reach, request.id)["owner_id"]
+        uow.settings.lock(owner, owner)  # before the database, as everywhere: its deletion may change them
+        database = uow.databases.lock(owner, request.id)
         check_etag(request.etag, database)
-        owner = database["owner_id"]
         if not request.force:
             check_childless(uow.documents.count_live(owner, database["id"]))
         detached = uow.documents.detach_all(owner, database["id"])

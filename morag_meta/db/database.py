@@ -17,7 +17,7 @@ import sqlalchemy as sa
 from morag_meta.db.engine import DatabaseOptions, make_engine
 from morag_meta.db.faults import Disconnected, translate
 from morag_meta.db.lanes import Lane, Worker
-from morag_meta.db.unit import CommitUnknown
+from morag_meta.db.unit import CommitUnknown, Tell
 from morag_meta.db.watchdog import Watchdog
 from morag_meta.errors import Collision, Reason, Stale, Unavailable
 from morag_meta.uow import UnitOfWork
@@ -55,6 +55,7 @@ class Database:
                 recycle=recycle,
             )
         self._inline: sa.Connection | None = None
+        self._listeners: list[Tell] = []
         limit = options.statement_timeout + 2.0
         self._watchdog = Watchdog(lambda: [*self._readers.workers, *self._writers.workers], limit)
         self._watchdog.start()
@@ -76,7 +77,7 @@ class Database:
         except Exception as fault:
             raise translate(fault) from fault
         with connection:
-            uow = UnitOfWork(connection, self.dialect)
+            uow = self._unit(connection)
             try:
                 uow.begin(snapshot=snapshot)
                 yield uow
@@ -102,7 +103,7 @@ class Database:
         """
         if point and not snapshot and self.dialect == "sqlite":
             try:
-                return work(UnitOfWork(self._inline_connection(), self.dialect))
+                return work(self._unit(self._inline_connection()))
             except Unavailable:
                 self._drop_inline()  # somebody holds the file: wait for it in a thread, not here
         return await self._readers.submit(lambda worker: self._reading(worker, work, snapshot), deadline)  # type: ignore[no-any-return]
@@ -120,6 +121,13 @@ class Database:
         """
         return await self._writers.submit(lambda worker: self._writing(worker, work), deadline)  # type: ignore[no-any-return]
 
+    def listen(self, listener: Tell) -> None:
+        """Have ``listener`` told what committed units announced, in the thread that committed.
+
+        It must be quick and must not raise; it hears only of this process's commits.
+        """
+        self._listeners.append(listener)
+
     def close(self, timeout: float = 5.0) -> None:
         """Finish what waits, then close every connection."""
         self._readers.close(timeout)
@@ -128,6 +136,13 @@ class Database:
         self._drop_inline()
         self._watchdog.stop()
         self.engine.dispose()
+
+    def _unit(self, connection: sa.Connection) -> UnitOfWork:
+        return UnitOfWork(connection, self.dialect, self._tell)
+
+    def _tell(self, topics: tuple[str, ...]) -> None:
+        for listener in self._listeners:
+            listener(topics)
 
     def _inline_connection(self) -> sa.Connection:
         if self._inline is None:
@@ -179,7 +194,7 @@ class Database:
         raise Stale("concurrent changes kept colliding; repeat the call", reason=Reason.CONFLICT)
 
     def _attempt(self, worker: Worker, attempt: Callable[[UnitOfWork], T]) -> T:
-        uow = worker.unit = UnitOfWork(worker.connection(), self.dialect)
+        uow = worker.unit = self._unit(worker.connection())
         try:
             return attempt(uow)
         except CommitUnknown:

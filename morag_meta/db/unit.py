@@ -18,6 +18,7 @@ from morag_meta.db.faults import Disconnected, translate
 from morag_meta.errors import Reason, Unavailable
 
 Row = Mapping[str, Any]
+Tell = Callable[[tuple[str, ...]], None]
 
 _BEGIN_WRITE = {"sqlite": "BEGIN IMMEDIATE"}
 _BEGIN_SNAPSHOT = {
@@ -25,6 +26,10 @@ _BEGIN_SNAPSHOT = {
     "postgresql": "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY",
     "mariadb": "START TRANSACTION WITH CONSISTENT SNAPSHOT, READ ONLY",
 }
+
+
+def _tell_nobody(topics: tuple[str, ...]) -> None:
+    del topics
 
 
 class CommitUnknown(Unavailable):
@@ -45,14 +50,16 @@ class Unit:
     the watchdog reads it from another thread.
     """
 
-    def __init__(self, connection: sa.Connection, dialect: str) -> None:
-        """Take a connection that nobody else uses."""
+    def __init__(self, connection: sa.Connection, dialect: str, tell: Tell = _tell_nobody) -> None:
+        """Take a connection that nobody else uses; ``tell`` hears of what was announced and committed."""
         self.connection = connection
         self.dialect = dialect
         self.busy_since = 0.0
         self.in_transaction = False
         self.recorded = False  # a request record of this transaction makes its repetition safe
         self._effects: list[Callable[[], None]] = []
+        self._announced: dict[str, None] = {}
+        self._tell = tell
 
     @cached_property
     def now(self) -> dt.datetime:
@@ -85,12 +92,16 @@ class Unit:
                 raise CommitUnknown from broken
             self.in_transaction = False
         effects, self._effects = self._effects, []
+        announced, self._announced = self._announced, {}
+        if announced:
+            self._tell(tuple(announced))
         for effect in effects:
             effect()
 
     def rollback(self) -> None:
         """Undo what was not committed; never raises, as a broken connection has rolled back itself."""
         self._effects.clear()
+        self._announced.clear()
         if self.in_transaction:
             self.in_transaction = False
             try:
@@ -101,6 +112,10 @@ class Unit:
     def after_commit(self, effect: Callable[[], None]) -> None:
         """Run ``effect`` in this thread right after COMMIT returned; never after a rollback."""
         self._effects.append(effect)
+
+    def announce(self, topic: str) -> None:
+        """Have the listeners of the database told of ``topic`` right after COMMIT, in this thread."""
+        self._announced[topic] = None
 
     def one(self, statement: sa.Executable, **parameters: Any) -> Row | None:
         """Give the first row as a mapping, or None."""

@@ -93,6 +93,9 @@ class ServerServicer:
     def DeleteServer(
         self, uow: UnitOfWork, request: pb.DeleteServerRequest, call: Call
     ) -> pb.DeleteServerResponse:
+        if request.force:  # a database's deletion may change the settings, which are locked first
+            owner = uow.servers.get(call.reach, request.id)["owner_id"]
+            uow.settings.lock(owner, owner)
         server = uow.servers.lock(call.reach, request.id)
         check_etag(request.etag, server)
         owner = server["owner_id"]

@@ -1,0 +1,38 @@
+"""API keys between rows and messages."""
+
+from __future__ import annotations
+
+import datetime as dt
+
+from morag_meta.api_keys.rules import state_of
+from morag_meta.db.unit import Row
+from morag_meta.rpc.etags import etag_of
+from morag_meta.rpc.times import from_timestamp, to_timestamp
+from moragmeta.v1 import api_keys_pb2 as pb
+
+_STATE = "API_KEY_STATE_"
+
+
+def key_to_proto(row: Row, now: dt.datetime) -> pb.ApiKey:
+    """Give a key's message, with its state at ``now``; no secret is in it."""
+    return pb.ApiKey(
+        id=row["id"],
+        owner_id=row["owner_id"],
+        etag=etag_of(row),
+        create_time=to_timestamp(row["create_time"]),
+        update_time=to_timestamp(row["update_time"]),
+        name=row["name"],
+        description=row["description"],
+        key_prefix=row["key_prefix"],
+        scopes=row["scopes"],
+        state=pb.ApiKeyState.Value(_STATE + state_of(row, now)),
+        expire_time=to_timestamp(row["expire_time"]),
+        revoke_time=to_timestamp(row["revoke_time"]),
+        last_used_time=to_timestamp(row["last_used_time"]),
+        use_count=row["use_count"],
+    )
+
+
+def end_from_proto(key: pb.ApiKey) -> dt.datetime | None:
+    """Give when a key shall end, None for never."""
+    return from_timestamp(key.expire_time) if key.HasField("expire_time") else None

@@ -1,0 +1,92 @@
+"""What holds for API keys: which scopes a key may get, when it ends, and whether it works. Pure."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from morag_meta.auth.principal import Role
+from morag_meta.errors import Forbidden, Reason, invalid, wrong_state
+
+EVERY_SCOPE: Final = "*"
+"""Held in place of all scopes: whatever the owner's role allows at the moment of use."""
+
+ACTIVE: Final = "ACTIVE"
+EXPIRED: Final = "EXPIRED"
+REVOKED: Final = "REVOKED"
+
+
+@dataclass(frozen=True, slots=True)
+class Grantor:
+    """What bounds the keys that a caller makes or changes.
+
+    ``scopes`` and ``end`` are those of the API key that calls; None for a caller who is not bound, such
+    as a session.
+    """
+
+    scopes: frozenset[str] | None = None
+    end: dt.datetime | None = None
+
+
+def check_scopes(
+    asked: Iterable[str], *, known: Mapping[str, Role], owner_role: Role, grantor: Grantor, field: str
+) -> list[str]:
+    """Give the scopes that a key gets: sorted, without repeats, ``["*"]`` where none are asked for.
+
+    ``known`` maps each scope of the service to the least role that can use it.
+
+    Raises:
+        Invalid: names ``field``: a scope is not known.
+        Forbidden: a scope is beyond the owner's role or the grantor (SCOPE_NOT_ALLOWED).
+    """
+    wanted = sorted(set(asked)) or [EVERY_SCOPE]
+    for scope in wanted:
+        if scope != EVERY_SCOPE and scope not in known:
+            raise invalid(field, f"{scope[:64]!r} is not a scope; known are {', '.join(sorted(known))}")
+    if EVERY_SCOPE in wanted:
+        wanted = [EVERY_SCOPE]
+    for scope in wanted:
+        if scope != EVERY_SCOPE and known[scope] > owner_role:
+            raise _not_allowed(scope, "the owner's role")
+        if grantor.scopes is not None and scope not in grantor.scopes:
+            raise _not_allowed(scope, "the key that grants it")
+    return wanted
+
+
+def check_end(end: dt.datetime | None, *, now: dt.datetime, grantor: Grantor, field: str) -> None:
+    """Refuse an end that has passed, or that comes after the grantor's own.
+
+    Raises:
+        Invalid: names ``field``.
+    """
+    if end is not None and end <= now:
+        raise invalid(field, "must be in the future")
+    if grantor.end is not None and (end is None or end > grantor.end):
+        raise invalid(field, f"must not be after the end of the calling key, {grantor.end.isoformat()}")
+
+
+def check_not_revoked(row: Mapping[str, Any]) -> None:
+    """Refuse to change a revoked key, which is to stay what it was.
+
+    Raises:
+        WrongState: INVALID_STATE.
+    """
+    if row["revoke_time"] is not None:
+        raise wrong_state("api_key", REVOKED, "a revoked key cannot be changed; make another one")
+
+
+def state_of(row: Mapping[str, Any], now: dt.datetime) -> str:
+    """Give whether a key works: ACTIVE, EXPIRED or REVOKED. That its owner is active is not looked at."""
+    if row["revoke_time"] is not None:
+        return REVOKED
+    if row["expire_time"] is not None and row["expire_time"] <= now:
+        return EXPIRED
+    return ACTIVE
+
+
+def _not_allowed(scope: str, limit: str) -> Forbidden:
+    return Forbidden(
+        f"the scope {scope} is beyond {limit}", reason=Reason.SCOPE_NOT_ALLOWED, metadata={"scope": scope}
+    )

@@ -1,0 +1,151 @@
+"""ApiKeyService: what each call does, in the words of the store.
+
+What does not live here: who may call (``rpc/access.py``), the fields' rules (the proto), and how a key
+lets somebody in (``auth/authenticator.py``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from google.protobuf.empty_pb2 import Empty
+
+from morag_meta.api_keys import actions
+from morag_meta.api_keys.convert import end_from_proto, key_to_proto
+from morag_meta.api_keys.rules import Grantor, check_end, check_not_revoked, check_scopes
+from morag_meta.auth.keys import KeyHasher
+from morag_meta.auth.principal import Role
+from morag_meta.db.statements import EVERYONE
+from morag_meta.db.unit import Row
+from morag_meta.rpc.call import Call
+from morag_meta.rpc.etags import check_etag
+from morag_meta.rpc.masks import masked
+from morag_meta.rpc.methods import reads, writes
+from morag_meta.rpc.pages import Pages
+from morag_meta.uow import UnitOfWork
+from moragmeta.v1 import api_keys_pb2 as pb
+
+_SCOPES_FIELD = "api_key.scopes"
+_END_FIELD = "api_key.expire_time"
+
+
+def _grantor(call: Call) -> Grantor:
+    """Give what bounds the keys that the caller grants: the calling key, if it is one."""
+    principal = call.principal
+    return Grantor(principal.scopes, principal.expire_time) if principal.key_id else Grantor()
+
+
+class ApiKeyServicer:
+    """API keys; see ``protos/moragmeta/v1/api_keys.proto``."""
+
+    SERVICE = "moragmeta.v1.ApiKeyService"
+
+    def __init__(self, pages: Pages, hasher: KeyHasher, scopes: Mapping[str, Role]) -> None:
+        """Take what seals page tokens, what hashes keys, and each known scope with its least role."""
+        self._pages = pages
+        self._hasher = hasher
+        self._scopes = scopes
+
+    def _replay(self, uow: UnitOfWork, call: Call, receipt: dict[str, Any]) -> pb.ApiKey:
+        return key_to_proto(uow.api_keys.get(call.reach, receipt["id"]), uow.now)
+
+    def _replay_creation(
+        self, uow: UnitOfWork, call: Call, receipt: dict[str, Any]
+    ) -> pb.CreateApiKeyResponse:
+        return pb.CreateApiKeyResponse(api_key=self._replay(uow, call, receipt))
+
+    def _replay_deletion(self, uow: UnitOfWork, call: Call, receipt: dict[str, Any]) -> Empty:
+        return Empty()
+
+    @writes(replay=_replay_creation, receipt=lambda response: {"id": response.api_key.id})
+    def CreateApiKey(
+        self, uow: UnitOfWork, request: pb.CreateApiKeyRequest, call: Call
+    ) -> pb.CreateApiKeyResponse:
+        owner_id = call.owner_for(request.owner_id)
+        end = end_from_proto(request.api_key)
+        check_end(end, now=uow.now, grantor=_grantor(call), field=_END_FIELD)
+        row, secret = actions.create_key(
+            uow,
+            self._hasher,
+            owner_id=owner_id,
+            name=request.api_key.name,
+            description=request.api_key.description,
+            scopes=self._granted(uow, call, owner_id, request.api_key.scopes),
+            expire_time=end,
+        )
+        return pb.CreateApiKeyResponse(api_key=key_to_proto(row, uow.now), secret=secret)
+
+    @reads(point=True)
+    def GetApiKey(self, uow: UnitOfWork, request: pb.GetApiKeyRequest, call: Call) -> pb.ApiKey:
+        return key_to_proto(uow.api_keys.get(call.reach, request.id), uow.now)
+
+    @reads()
+    def ListApiKeys(
+        self, uow: UnitOfWork, request: pb.ListApiKeysRequest, call: Call
+    ) -> pb.ListApiKeysResponse:
+        owner = call.reach_of(request.owner_id)
+        page = self._pages.page(
+            call,
+            request,
+            keys=("create_time", "id"),
+            fetch=lambda after, limit: uow.api_keys.page(
+                owner, after, limit, show_revoked=request.show_revoked
+            ),
+            convert=lambda row: key_to_proto(row, uow.now),
+        )
+        return pb.ListApiKeysResponse(api_keys=page.items, next_page_token=page.next_token)
+
+    @writes(replay=_replay)
+    def UpdateApiKey(self, uow: UnitOfWork, request: pb.UpdateApiKeyRequest, call: Call) -> pb.ApiKey:
+        names = masked(request.api_key, request.update_mask)
+        standing = "scopes" in names or "expire_time" in names
+        if standing:
+            uow.epoch.lock()
+        row = uow.api_keys.lock(call.reach, request.api_key.id)
+        check_etag(request.api_key.etag, row)
+        check_not_revoked(row)
+        values = {name: getattr(request.api_key, name) for name in names}
+        if standing:
+            values |= self._regranted(uow, call, row, request.api_key, names)
+            uow.epoch.bump()
+        if values:
+            row = uow.api_keys.change(row, **values)
+        return key_to_proto(row, uow.now)
+
+    @writes(replay=_replay_deletion, receipt=lambda response: {})
+    def DeleteApiKey(self, uow: UnitOfWork, request: pb.DeleteApiKeyRequest, call: Call) -> Empty:
+        uow.epoch.lock()
+        row = uow.api_keys.lock(call.reach, request.id)
+        check_etag(request.etag, row)
+        uow.api_keys.delete(row)
+        uow.epoch.bump()
+        return Empty()
+
+    @writes(replay=_replay)
+    def RevokeApiKey(self, uow: UnitOfWork, request: pb.RevokeApiKeyRequest, call: Call) -> pb.ApiKey:
+        uow.epoch.lock()
+        row = uow.api_keys.lock(call.reach, request.id)
+        check_etag(request.etag, row)
+        return key_to_proto(actions.revoke_locked(uow, row), uow.now)
+
+    def _granted(self, uow: UnitOfWork, call: Call, owner_id: str, asked: Any) -> list[str]:
+        """Give the scopes that a key of this owner gets from this caller."""
+        owner = uow.users.get(EVERYONE, owner_id)
+        return check_scopes(
+            asked,
+            known=self._scopes,
+            owner_role=Role[owner["role"]],
+            grantor=_grantor(call),
+            field=_SCOPES_FIELD,
+        )
+
+    def _regranted(
+        self, uow: UnitOfWork, call: Call, row: Row, key: pb.ApiKey, names: list[str]
+    ) -> dict[str, Any]:
+        """Give scopes and end as they are to be, both within the caller's bounds, whichever is changed."""
+        end = end_from_proto(key) if "expire_time" in names else row["expire_time"]
+        if "expire_time" in names:
+            check_end(end, now=uow.now, grantor=_grantor(call), field=_END_FIELD)
+        asked = key.scopes if "scopes" in names else row["scopes"]
+        return {"expire_time": end, "scopes": self._granted(uow, call, row["owner_id"], asked)}

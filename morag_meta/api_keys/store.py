@@ -1,0 +1,161 @@
+"""Every statement over API keys, except the lookup by hash of a call (``auth/store.py``)."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from typing import Any, Final
+
+import sqlalchemy as sa
+
+from morag_meta.db.schema import api_keys as keys
+from morag_meta.db.statements import EVERYONE, everyone, owned, reach, system
+from morag_meta.db.unit import Row, Unit
+from morag_meta.errors import not_found
+from morag_meta.ids import new_id
+
+_SHOWN: Final = [column for column in keys.c if column.name != "key_hash"]
+_GET: Final = sa.select(*_SHOWN).where(keys.c.id == sa.bindparam("key_id"), reach(keys))
+_LOCK: Final = _GET.with_for_update()
+_ADD: Final = sa.insert(keys)
+_CHANGED: Final = ("name", "description", "scopes", "expire_time", "revoke_time", "revision", "update_time")
+_CHANGE: Final = (
+    sa.update(keys)
+    .where(owned(keys), keys.c.id == sa.bindparam("key_id"))
+    .values({name: sa.bindparam(f"new_{name}", type_=keys.c[name].type) for name in _CHANGED})
+)
+_DELETE: Final = sa.delete(keys).where(owned(keys), keys.c.id == sa.bindparam("key_id"))
+_DELETE_ALL: Final = sa.delete(keys).where(owned(keys))
+_USED: Final = sa.bindparam("used_time", type_=keys.c.last_used_time.type)
+_ADD_USE: Final = system(
+    sa.update(keys)
+    .where(keys.c.id == sa.bindparam("key_id"))
+    .values(
+        use_count=keys.c.use_count + sa.bindparam("uses", type_=sa.BigInteger()),
+        last_used_time=sa.case(
+            (sa.or_(keys.c.last_used_time.is_(None), keys.c.last_used_time < _USED), _USED),
+            else_=keys.c.last_used_time,
+        ),
+    ),
+    "the service itself notes the use of every key",
+)
+
+
+@lru_cache(maxsize=8)
+def _page(*, after: bool, all_owners: bool, revoked: bool) -> sa.Select[Any]:
+    """The list of keys, newest first: of one owner or of all, with or without revoked ones."""
+    conditions: list[sa.ColumnElement[bool]] = [everyone() if all_owners else owned(keys)]
+    if not revoked:
+        conditions.append(keys.c.revoke_time.is_(None))
+    if after:
+        time: sa.BindParameter[Any] = sa.bindparam("after_create_time")
+        # The first condition follows from the second, and is the one that an index can bound.
+        conditions.append(keys.c.create_time <= time)
+        conditions.append(sa.or_(keys.c.create_time < time, keys.c.id < sa.bindparam("after_id")))
+    ordered = sa.select(*_SHOWN).where(*conditions).order_by(keys.c.create_time.desc(), keys.c.id.desc())
+    return ordered.limit(sa.bindparam("limit"))
+
+
+class ApiKeyStore:
+    """API keys. Rows that it gives hold no hash."""
+
+    def __init__(self, unit: Unit) -> None:
+        """Work within the unit."""
+        self._unit = unit
+
+    def get(self, reach: str, key_id: str) -> Row:
+        """Give a key in reach.
+
+        Raises:
+            NotFound: there is none, or it is somebody else's.
+        """
+        return _found(self._unit.one(_GET, owner_id=reach, key_id=key_id), key_id)
+
+    def lock(self, reach: str, key_id: str) -> Row:
+        """Give a key in reach, and let nobody else change it before this transaction ends.
+
+        Raises:
+            NotFound: as ``get``.
+        """
+        return _found(self._unit.one(_LOCK, owner_id=reach, key_id=key_id), key_id)
+
+    def page(
+        self, reach: str, after: Mapping[str, Any] | None, limit: int, *, show_revoked: bool
+    ) -> list[Row]:
+        """List keys of an owner, or of all, newest first, at most ``limit`` after the last one given."""
+        parameters = {}
+        if after is not None:
+            parameters = {"after_create_time": after["create_time"], "after_id": after["id"]}
+        statement = _page(after=after is not None, all_owners=reach == EVERYONE, revoked=show_revoked)
+        return self._unit.all(statement, owner_id=reach, limit=limit, **parameters)
+
+    def add(
+        self,
+        owner_id: str,
+        *,
+        name: str,
+        description: str,
+        key_hash: str,
+        key_prefix: str,
+        scopes: Sequence[str],
+        expire_time: dt.datetime | None,
+    ) -> Row:
+        """Add a key that was never used.
+
+        Raises:
+            AlreadyExists: the owner has a key of that name.
+            NotFound: the owner does not exist.
+        """
+        row = {
+            "id": new_id(),
+            "owner_id": owner_id,
+            "name": name,
+            "description": description,
+            "key_prefix": key_prefix,
+            "scopes": list(scopes),
+            "expire_time": expire_time,
+            "revoke_time": None,
+            "last_used_time": None,
+            "use_count": 0,
+            "revision": 1,
+            "create_time": self._unit.now,
+            "update_time": self._unit.now,
+        }
+        self._unit.run(_ADD, key_hash=key_hash, **row)
+        return row
+
+    def change(self, row: Row, **changes: Any) -> Row:
+        """Change columns of a locked key, and give the row as it then is.
+
+        Raises:
+            AlreadyExists: the owner has another key of the new name.
+        """
+        new = {**row, **changes, "revision": row["revision"] + 1, "update_time": self._unit.now}
+        values = {f"new_{name}": new[name] for name in _CHANGED}
+        self._unit.run(_CHANGE, owner_id=row["owner_id"], key_id=row["id"], **values)
+        return new
+
+    def delete(self, row: Row) -> None:
+        """Remove a key."""
+        self._unit.run(_DELETE, owner_id=row["owner_id"], key_id=row["id"])
+
+    def delete_all(self, owner_id: str) -> int:
+        """Remove every key of an owner, and give their number."""
+        return self._unit.run(_DELETE_ALL, owner_id=owner_id)
+
+    def add_uses(self, uses: Sequence[tuple[str, int, dt.datetime]]) -> None:
+        """Add to the counts of keys, as (key id, number of uses, last of them); changes no revision.
+
+        In order of id, so that two processes that write at once do not block each other for good.
+        """
+        rows = [
+            {"key_id": key_id, "uses": count, "used_time": time} for key_id, count, time in sorted(uses)
+        ]
+        self._unit.run_many(_ADD_USE, rows)
+
+
+def _found(row: Row | None, key_id: str) -> Row:
+    if row is None:
+        raise not_found("api_key", key_id)
+    return row

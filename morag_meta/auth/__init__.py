@@ -1,0 +1,1 @@
+"""Who calls: secrets, keys, tokens, passwords, and the principal that they prove."""

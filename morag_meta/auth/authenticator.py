@@ -1,0 +1,220 @@
+"""Who calls: from the metadata of a call to a principal, through a cache that a revoke empties.
+
+An entry of the cache counts while the epoch under which it was read is the newest one known, and while
+that is trusted (``auth/epoch.py``). Key, user and epoch are read in one statement, so a revoke that
+commits beside the reading cannot be missed: the entry then carries the older epoch. What a principal may
+do is ``rpc/access.py``'s matter.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import math
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from morag_meta.auth.epoch import EpochWatch
+from morag_meta.auth.keys import KeyHasher, is_key
+from morag_meta.auth.principal import Principal, Role
+from morag_meta.auth.store import StandingStore
+from morag_meta.auth.tokens import Tokens, is_access_token
+from morag_meta.auth.usage import KeyUsage
+from morag_meta.db.database import Database
+from morag_meta.db.unit import Row
+from morag_meta.errors import Reason, Unauthenticated
+from morag_meta.uow import UnitOfWork
+
+KEY_HEADER: Final = "x-api-key"
+BEARER_HEADER: Final = "authorization"
+ALL_SCOPES: Final = "*"
+
+_REFUSED_SECONDS: Final = 3.0
+Reading = Callable[[StandingStore], Row]
+
+
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    """What is known of a credential: its principal or None, as of ``epoch``, until then (Unix seconds)."""
+
+    principal: Principal | None
+    epoch: int
+    until: float
+
+
+class _Cache:
+    """The entries used last, at most so many."""
+
+    def __init__(self, size: int) -> None:
+        self._size = size
+        self._entries: OrderedDict[str, _Entry] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def get(self, place: str) -> _Entry | None:
+        entry = self._entries.get(place)
+        if entry is not None:
+            self._entries.move_to_end(place)
+        return entry
+
+    def put(self, place: str, entry: _Entry) -> None:
+        self._entries[place] = entry
+        self._entries.move_to_end(place)
+        if len(self._entries) > self._size:
+            self._entries.popitem(last=False)
+
+    def drop(self, place: str) -> None:
+        self._entries.pop(place, None)
+
+
+class Authenticator:
+    """Proves who calls; for the event loop's thread."""
+
+    def __init__(
+        self,
+        database: Database,
+        hasher: KeyHasher,
+        tokens: Tokens,
+        epochs: EpochWatch,
+        usage: KeyUsage,
+        *,
+        cache_size: int = 10_000,
+    ) -> None:
+        """Prove through these parts, remembering at most ``cache_size`` principals, and as many refusals."""
+        self._database = database
+        self._hasher = hasher
+        self._tokens = tokens
+        self._epochs = epochs
+        self._usage = usage
+        self._principals = _Cache(cache_size)
+        # Refusals have a room of their own, so that a flood of made-up keys drives no principal out.
+        self._refusals = _Cache(cache_size)
+
+    async def authenticate(self, metadata: Mapping[str, Any]) -> Principal:
+        """Give the principal of a call's credential: ``x-api-key``, else ``authorization: Bearer``.
+
+        Either may carry an API key or an access token. A known one takes some microseconds and touches no
+        database.
+
+        Raises:
+            Unauthenticated: CREDENTIAL_MISSING, or CREDENTIAL_INVALID, which does not say why.
+            Unavailable: the credential is not known yet, or no longer trusted, and the database is away.
+        """
+        credential = _credential(metadata)
+        place = self._hasher.digest(credential)
+        now = time.time()
+        entry = self._known(place, now)
+        if entry is None:
+            entry = await self._look_up(place, credential)
+        principal = entry.principal
+        if principal is None:
+            raise _refused()
+        if principal.key_id:
+            self._usage.note(principal.key_id, now)
+        return principal
+
+    async def recheck(self, principal: Principal) -> Principal:
+        """Give the principal as it now is, for a call that goes on for long.
+
+        Raises:
+            Unauthenticated: its key, session or user no longer stands, or the credential has expired.
+            Unavailable: that is not known, and the database is away.
+        """
+        if principal.key_id:
+            place, reading = f"key {principal.key_id}", _key_reading(principal.key_id)
+        elif _is_over(principal.expire_time):  # an access token's own end, before its session's
+            raise _refused()
+        else:
+            place, reading = f"session {principal.session_id}", _session_reading(principal.session_id)
+        entry = self._known(place, time.time()) or await self._read(place, reading, None)
+        if entry.principal is None:
+            raise _refused()
+        return entry.principal
+
+    def _known(self, place: str, now: float) -> _Entry | None:
+        entry = self._principals.get(place) or self._refusals.get(place)
+        if entry is not None and now < entry.until and self._epochs.counts(entry.epoch):
+            return entry
+        return None
+
+    async def _look_up(self, place: str, credential: str) -> _Entry:
+        if is_key(credential):
+            return await self._read(place, lambda store: store.of_key(place), None)
+        if not is_access_token(credential):
+            raise _refused()
+        claims = self._tokens.verify(credential)
+        return await self._read(place, _session_reading(claims.session_id), claims.expire_time)
+
+    async def _read(self, place: str, reading: Reading, end: dt.datetime | None) -> _Entry:
+        """Read a standing and remember it; ``end`` is when the credential ends, if not by its row."""
+
+        def read(uow: UnitOfWork) -> tuple[Row, float]:
+            read_at = time.monotonic()
+            return reading(StandingStore(uow)), read_at
+
+        row, read_at = await self._database.read(read, point=True)
+        self._epochs.note(row["epoch"], read_at)
+        principal = _principal(row, end)
+        if principal is None:
+            entry = _Entry(None, row["epoch"], time.time() + _REFUSED_SECONDS)
+            self._refusals.put(place, entry)
+            self._principals.drop(place)
+        else:
+            until = principal.expire_time
+            entry = _Entry(principal, row["epoch"], math.inf if until is None else until.timestamp())
+            self._principals.put(place, entry)
+            self._refusals.drop(place)
+        return entry
+
+
+def _key_reading(key_id: str) -> Reading:
+    return lambda store: store.of_key_id(key_id)
+
+
+def _session_reading(session_id: str) -> Reading:
+    return lambda store: store.of_session(session_id)
+
+
+def _credential(metadata: Mapping[str, Any]) -> str:
+    key = metadata.get(KEY_HEADER)
+    if key:
+        return str(key)
+    header = metadata.get(BEARER_HEADER)
+    if not header:
+        raise Unauthenticated(
+            f"send {KEY_HEADER}: <key>, or {BEARER_HEADER}: Bearer <key or access token>",
+            reason=Reason.CREDENTIAL_MISSING,
+        )
+    scheme, _, value = str(header).partition(" ")
+    if scheme.lower() != "bearer":
+        raise _refused()
+    return value.strip()
+
+
+def _principal(row: Row, end: dt.datetime | None) -> Principal | None:
+    """Give who a standing proves, or None: unknown, ended, expired, or of a user who is not active."""
+    if row["credential_id"] is None or row["end_time"] is not None or not row["active"]:
+        return None
+    if _is_over(row["expire_time"]) or _is_over(end):
+        return None
+    is_key_row = "scopes" in row
+    scopes = row["scopes"] if is_key_row else [ALL_SCOPES]
+    return Principal(
+        user_id=row["user_id"],
+        role=Role[row["role"]],
+        scopes=None if ALL_SCOPES in scopes else frozenset(scopes),
+        key_id=row["credential_id"] if is_key_row else "",
+        session_id="" if is_key_row else row["credential_id"],
+        expire_time=row["expire_time"] if end is None else end,
+    )
+
+
+def _is_over(time: dt.datetime | None) -> bool:
+    return time is not None and time <= dt.datetime.now(dt.UTC)
+
+
+def _refused() -> Unauthenticated:
+    return Unauthenticated("the credential is not valid", reason=Reason.CREDENTIAL_INVALID)

@@ -1,0 +1,117 @@
+"""The two tokens of a session: the access token (a JWT, RFC 7519) and the refresh token (opaque).
+
+Pure: what a session is, and whether it goes on, is in its row (``auth/store.py``). An access token alone
+lets nobody in; the authenticator asks for its session too.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import secrets
+import uuid
+from dataclasses import dataclass
+from typing import Final
+
+import jwt
+
+from morag_meta.auth.keys import KeyHasher
+from morag_meta.auth.principal import Role
+from morag_meta.errors import Reason, Unauthenticated
+
+ALGORITHMS: Final = ("HS256", "HS384", "HS512")
+ACCESS_LIFE: Final = dt.timedelta(minutes=15)
+ISSUER: Final = "morag-meta"
+AUDIENCE: Final = "morag-meta"
+
+_REFRESH_BYTES: Final = 32
+_LONGEST: Final = 4096
+_CLAIMS: Final = ["sub", "sid", "role", "iat", "exp", "jti", "iss", "aud"]
+
+
+@dataclass(frozen=True, slots=True)
+class Claims:
+    """What a genuine access token says: whose it is, of which session, and when it ends."""
+
+    user_id: str
+    session_id: str
+    expire_time: dt.datetime
+
+
+class Tokens:
+    """Makes and reads tokens under the service's keys."""
+
+    def __init__(
+        self,
+        jwt_key: bytes,
+        refresh_key: bytes,
+        *,
+        algorithm: str = "HS256",
+        session_life: dt.timedelta = dt.timedelta(hours=24),
+    ) -> None:
+        """Take the keys; only tokens of ``algorithm`` are read, whatever they say of themselves.
+
+        Raises:
+            ValueError: the algorithm is not one of ``ALGORITHMS``.
+        """
+        if algorithm not in ALGORITHMS:
+            raise ValueError(f"{algorithm!r} is not one of {', '.join(ALGORITHMS)}")
+        self._key = jwt_key
+        self._algorithm = algorithm
+        self._refresh = KeyHasher(refresh_key)
+        self.session_life = session_life
+
+    def issue(
+        self, user_id: str, session_id: str, role: Role, *, now: dt.datetime, session_end: dt.datetime
+    ) -> tuple[str, dt.datetime]:
+        """Make an access token, and say when it ends: in 15 minutes, or with its session.
+
+        The role in it is for the client to read; what it may do is decided by the user's row.
+        """
+        expire_time = min(now + ACCESS_LIFE, session_end).replace(microsecond=0)
+        claims = {
+            "iss": ISSUER,
+            "aud": AUDIENCE,
+            "sub": user_id,
+            "sid": session_id,
+            "role": role.name,
+            "iat": int(now.timestamp()),
+            "exp": int(expire_time.timestamp()),
+            "jti": str(uuid.uuid4()),
+        }
+        return jwt.encode(claims, self._key, self._algorithm), expire_time
+
+    def verify(self, token: str) -> Claims:
+        """Read an access token.
+
+        Raises:
+            Unauthenticated: it is not ours, damaged or expired (CREDENTIAL_INVALID).
+        """
+        try:
+            claims = jwt.decode(
+                token,
+                self._key,
+                algorithms=[self._algorithm],
+                audience=AUDIENCE,
+                issuer=ISSUER,
+                # A process whose clock is a little behind still takes what another one just made.
+                options={"require": _CLAIMS, "verify_iat": False},
+            )
+            expire_time = dt.datetime.fromtimestamp(claims["exp"], dt.UTC)
+            return Claims(str(claims["sub"]), str(claims["sid"]), expire_time)
+        except (jwt.InvalidTokenError, ValueError, TypeError, OverflowError):
+            raise Unauthenticated(
+                "the access token is not valid, or has expired", reason=Reason.CREDENTIAL_INVALID
+            ) from None
+
+    def new_refresh_token(self) -> str:
+        """Make a refresh token: 32 random bytes in base64url without padding."""
+        return secrets.token_urlsafe(_REFRESH_BYTES)
+
+    def refresh_hash(self, refresh_token: str) -> str:
+        """Give the keyed hash under which a session keeps its refresh token."""
+        return self._refresh.digest(refresh_token)
+
+
+def is_access_token(text: str) -> bool:
+    """Say whether a text has a JWT's form: three parts between dots."""
+    return text.count(".") == 2 and len(text) <= _LONGEST

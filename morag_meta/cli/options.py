@@ -1,0 +1,54 @@
+"""The options that several commands share, and the settings that follow from them."""
+
+from __future__ import annotations
+
+import enum
+from typing import Annotated, Any
+
+import click
+import typer
+
+from morag_meta import config, logs
+from morag_meta.cli.output import warn
+from morag_meta.config import Settings
+
+DatabaseUrl = Annotated[
+    str | None,
+    typer.Option(
+        "--database-url",
+        metavar="URL",
+        help="The database, instead of MORAG_DATABASE_URL: sqlite:///FILE, postgresql://…, mariadb://…",
+        show_default=False,
+    ),
+]
+
+
+class Format(enum.StrEnum):
+    """How results are printed."""
+
+    TABLE = "table"
+    JSON = "json"
+
+
+Output = Annotated[Format, typer.Option("--output", "-o", help="A table for people, or JSON for programs.")]
+
+
+def remember(context: typer.Context, database_url: str | None) -> None:
+    """Keep the database URL that was given before the command."""
+    context.obj = database_url
+
+
+def read_settings(database_url: str | None = None, **overrides: Any) -> Settings:
+    """Read the settings, with what the command line says over the environment, and warn of misspellings.
+
+    Raises:
+        ConfigurationError: a value is not accepted.
+    """
+    context = click.get_current_context(silent=True)
+    given = database_url or (context.find_root().obj if context is not None else None)
+    for warning in config.unknown_variables():
+        warn(warning)
+    settings = config.load(database_url=given, **overrides)
+    # A command speaks for itself: libraries are heard when something is wrong, unless DEBUG asks for more.
+    logs.configure("DEBUG" if settings.log_level == "DEBUG" else "WARNING", settings.log_format)
+    return settings

@@ -1,0 +1,158 @@
+"""JobService: what each call does, in the words of ``actions.py`` and the store.
+
+What does not live here: who may call (``rpc/access.py``) and the fields' rules (the proto).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from morag_meta.errors import invalid
+from morag_meta.jobs import actions
+from morag_meta.jobs.actions import Report
+from morag_meta.jobs.convert import event_to_proto, filter_from_proto, job_to_proto, outcome_to_proto
+from morag_meta.jobs.feed import Feed
+from morag_meta.jobs.listing import parse_order
+from morag_meta.jobs.rules import INGESTION
+from morag_meta.jobs.watch import watch
+from morag_meta.rpc.call import Call
+from morag_meta.rpc.methods import reads, streams, writes
+from morag_meta.rpc.pages import Pages
+from morag_meta.rpc.streams import Stream
+from morag_meta.rpc.structs import struct_to_json
+from morag_meta.uow import UnitOfWork
+from moragmeta.v1 import jobs_pb2 as pb
+
+
+def _report_receipt(response: pb.CompleteJobResponse | pb.FailJobResponse) -> dict[str, Any]:
+    return {"id": response.job.id}
+
+
+class JobServicer:
+    """The jobs of a user; see ``protos/moragmeta/v1/jobs.proto``."""
+
+    SERVICE = "moragmeta.v1.JobService"
+
+    def __init__(self, pages: Pages, feed: Feed) -> None:
+        """Take what seals page tokens, and what follows the changes of jobs."""
+        self._pages = pages
+        self._feed = feed
+
+    def _replay(self, uow: UnitOfWork, call: Call, receipt: dict[str, Any]) -> pb.Job:
+        return job_to_proto(uow.jobs.get(call.reach, receipt["id"]))
+
+    def _replay_completion(
+        self, uow: UnitOfWork, call: Call, receipt: dict[str, Any]
+    ) -> pb.CompleteJobResponse:
+        job = self._replay(uow, call, receipt)
+        return pb.CompleteJobResponse(job=job, outcome=pb.REPORT_OUTCOME_REPEATED)
+
+    def _replay_failure(self, uow: UnitOfWork, call: Call, receipt: dict[str, Any]) -> pb.FailJobResponse:
+        job = self._replay(uow, call, receipt)
+        return pb.FailJobResponse(job=job, outcome=pb.REPORT_OUTCOME_REPEATED)
+
+    @writes(replay=_replay)
+    def CreateJob(self, uow: UnitOfWork, request: pb.CreateJobRequest, call: Call) -> pb.Job:
+        job = request.job
+        if job.kind == INGESTION and not job.document_id:
+            raise invalid("job.document_id", "is required for the kind INGESTION")
+        row = actions.create_job(
+            uow,
+            call.owner_for(request.owner_id),
+            kind=job.kind,
+            document_id=job.document_id or None,
+            priority=job.priority or pb.JOB_PRIORITY_NORMAL,
+            remote=job.execution == pb.JOB_EXECUTION_REMOTE,
+            parameters=struct_to_json(job.parameters, "job.parameters"),
+        )
+        return job_to_proto(row)
+
+    @writes(replay=_replay)
+    def StartJob(self, uow: UnitOfWork, request: pb.StartJobRequest, call: Call) -> pb.Job:
+        return job_to_proto(actions.start_job(uow, call.reach, request.id, etag=request.etag))
+
+    @writes()
+    def UpdateJobProgress(
+        self, uow: UnitOfWork, request: pb.UpdateJobProgressRequest, call: Call
+    ) -> pb.UpdateJobProgressResponse:
+        row, outcome = actions.report_progress(
+            uow,
+            call.reach,
+            request.id,
+            Report(request.attempt, request.report_number, request.summary),
+            percentage=request.percentage,
+            phase=request.phase,
+        )
+        return pb.UpdateJobProgressResponse(job=job_to_proto(row), outcome=outcome_to_proto(outcome))
+
+    @writes(replay=_replay_completion, receipt=_report_receipt)
+    def CompleteJob(
+        self, uow: UnitOfWork, request: pb.CompleteJobRequest, call: Call
+    ) -> pb.CompleteJobResponse:
+        row, outcome = actions.complete_job(
+            uow,
+            call.reach,
+            request.id,
+            Report(request.attempt, request.report_number, request.summary),
+            chunks=request.result.chunks,
+            quality=request.result.quality,
+            metadata=struct_to_json(request.result.metadata, "result.metadata"),
+        )
+        return pb.CompleteJobResponse(job=job_to_proto(row), outcome=outcome_to_proto(outcome))
+
+    @writes(replay=_replay_failure, receipt=_report_receipt)
+    def FailJob(self, uow: UnitOfWork, request: pb.FailJobRequest, call: Call) -> pb.FailJobResponse:
+        row, outcome = actions.fail_job(
+            uow,
+            call.reach,
+            request.id,
+            Report(request.attempt, request.report_number, request.summary),
+            error=request.error,
+        )
+        return pb.FailJobResponse(job=job_to_proto(row), outcome=outcome_to_proto(outcome))
+
+    @writes(replay=_replay)
+    def CancelJob(self, uow: UnitOfWork, request: pb.CancelJobRequest, call: Call) -> pb.Job:
+        row = actions.cancel_job(uow, call.reach, request.id, reason=request.reason, etag=request.etag)
+        return job_to_proto(row)
+
+    @writes(replay=_replay)
+    def RetryJob(self, uow: UnitOfWork, request: pb.RetryJobRequest, call: Call) -> pb.Job:
+        return job_to_proto(actions.retry_job(uow, call.reach, request.id))
+
+    @reads(point=True)
+    def GetJob(self, uow: UnitOfWork, request: pb.GetJobRequest, call: Call) -> pb.Job:
+        return job_to_proto(uow.jobs.get(call.reach, request.id))
+
+    @reads()
+    def ListJobs(self, uow: UnitOfWork, request: pb.ListJobsRequest, call: Call) -> pb.ListJobsResponse:
+        order = parse_order(request.order_by)
+        chosen = filter_from_proto(request.filter, call.reach_of(request.filter.owner_id))
+        page = self._pages.page(
+            call,
+            request,
+            keys=(order.column, "id"),
+            fetch=lambda after, limit: uow.jobs.page(chosen, order, after, limit),
+            convert=job_to_proto,
+        )
+        return pb.ListJobsResponse(jobs=page.items, next_page_token=page.next_token)
+
+    @reads()
+    def ListJobEvents(
+        self, uow: UnitOfWork, request: pb.ListJobEventsRequest, call: Call
+    ) -> pb.ListJobEventsResponse:
+        uow.jobs.get(call.reach, request.job_id)
+        page = self._pages.page(
+            call,
+            request,
+            keys=("number",),
+            fetch=lambda after, limit: uow.jobs.events_after(
+                call.reach, request.job_id, after["number"] if after else 0, limit
+            ),
+            convert=event_to_proto,
+        )
+        return pb.ListJobEventsResponse(events=page.items, next_page_token=page.next_token)
+
+    @streams
+    async def WatchJob(self, request: pb.WatchJobRequest, call: Call, stream: Stream) -> None:
+        await watch(self._feed, stream, call.reach, request.job_id, request.after_sequence)

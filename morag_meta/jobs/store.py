@@ -1,0 +1,234 @@
+"""The statements over jobs and their events, but for those that list jobs (``listing.py``).
+
+Every change of a job goes through ``add`` or ``change``, which write the row and its event together:
+numbers 1, 2, 3 … without a gap, because they are taken under the lock of the job's row.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from functools import cache
+from typing import Any, Final
+
+import sqlalchemy as sa
+
+from morag_meta.db.schema import job_events as events
+from morag_meta.db.schema import jobs
+from morag_meta.db.statements import owned, reach, system
+from morag_meta.db.unit import Row, Unit
+from morag_meta.errors import Collision, not_found
+from morag_meta.ids import new_id
+from morag_meta.jobs.listing import Filter, Order, page_parameters, page_statement
+from morag_meta.jobs.rules import INGESTION, Verb, after
+
+TOPIC: Final = "jobs/"
+"""What a committed change of a job announces, with the job's id behind it."""
+
+_ONE = jobs.c.id == sa.bindparam("job_id")
+_OF_JOB = events.c.job_id == sa.bindparam("job_id")
+_LIMIT: sa.BindParameter[int] = sa.bindparam("limit", type_=sa.Integer)
+
+_GET = sa.select(jobs).where(_ONE, reach(jobs))
+_LOCK = _GET.with_for_update()
+_FIND_OPEN = sa.select(jobs.c.id).where(owned(jobs), jobs.c.open_document_id == sa.bindparam("open_of"))
+_INSERT = sa.insert(jobs)
+_INSERT_EVENT = sa.insert(events)
+_EVENTS = (
+    sa.select(events)
+    .where(_OF_JOB, reach(events), events.c.number > sa.bindparam("after_number"))
+    .order_by(events.c.number)
+    .limit(_LIMIT)
+)
+_POSITION = sa.select(
+    jobs.c.event_number,
+    jobs.c.state,
+    sa.select(sa.func.min(events.c.number)).where(_OF_JOB).scalar_subquery().label("oldest"),
+).where(_ONE, reach(jobs))
+_NEWEST = system(
+    sa.select(jobs.c.id, jobs.c.event_number).where(jobs.c.id.in_(sa.bindparam("job_ids", expanding=True))),
+    "wakes watchers, whose access to the job was checked when they came",
+)
+_UNLINK_ALL = (
+    sa.update(jobs).where(owned(jobs), jobs.c.predecessor_id.is_not(None)).values(predecessor_id=sa.null())
+)
+_DELETE_EVENTS = sa.delete(events).where(owned(events))
+_DELETE_ALL = sa.delete(jobs).where(owned(jobs))
+
+
+@cache
+def _change(columns: frozenset[str]) -> sa.Update:
+    """Write the named columns of one job that still is as it was read."""
+    return (
+        sa.update(jobs)
+        .where(_ONE, owned(jobs), jobs.c.revision == sa.bindparam("old_revision"))
+        .values({column: sa.bindparam(f"new_{column}") for column in sorted(columns)})
+    )
+
+
+class JobStore:
+    """The jobs of one unit of work; ``reach`` is an owner's id, or ``-`` for everybody's."""
+
+    def __init__(self, unit: Unit) -> None:
+        """Work within the unit."""
+        self._unit = unit
+
+    def get(self, reach: str, job_id: str) -> Row:
+        """Give a job.
+
+        Raises:
+            NotFound: there is none within reach.
+        """
+        row = self._unit.one(_GET, job_id=job_id, owner_id=reach)
+        if row is None:
+            raise not_found("job", job_id)
+        return row
+
+    def lock(self, reach: str, job_id: str) -> Row:
+        """Give a job that nobody else changes before this unit ends.
+
+        Raises:
+            NotFound: there is none within reach.
+        """
+        row = self._unit.one(_LOCK, job_id=job_id, owner_id=reach)
+        if row is None:
+            raise not_found("job", job_id)
+        return row
+
+    def find_open_ingestion(self, owner_id: str, document_id: str) -> str | None:
+        """Give the id of the open INGESTION job of a document."""
+        row = self._unit.one(_FIND_OPEN, owner_id=owner_id, open_of=document_id)
+        return None if row is None else row["id"]
+
+    def page(self, chosen: Filter, order: Order, after: Row | None, limit: int) -> list[Row]:
+        """Give at most ``limit`` jobs that pass the filter, in the order, after the row ``after``."""
+        statement = page_statement(chosen, order, following=after is not None)
+        return self._unit.all(statement, limit=limit, **page_parameters(chosen, order, after))
+
+    def add(self, owner_id: str, state: str, fields: Mapping[str, Any]) -> Row:
+        """Write a new job and its first event; columns that are not given have their defaults.
+
+        Raises:
+            AlreadyExists: its document has an open INGESTION job (JOB_ALREADY_OPEN).
+            NotFound: there is no such owner.
+        """
+        row = {
+            "id": new_id(),
+            "owner_id": owner_id,
+            "state": state,
+            "document_id": None,
+            "open_document_id": fields.get("document_id") if fields["kind"] == INGESTION else None,
+            "document_name": None,
+            "document_type": None,
+            "database_id": None,
+            "attempt": 0,
+            "report_number": 0,
+            "percentage": 0,
+            "phase": "",
+            "summary": "",
+            "error": None,
+            "result": None,
+            "predecessor_id": None,
+            "event_number": 1,
+            "start_time": None,
+            "end_time": None,
+            "revision": 1,
+            "create_time": self._unit.now,
+            "update_time": self._unit.now,
+            **fields,
+        }
+        self._unit.run(_INSERT, **row)
+        self._append_event(None, row)
+        return row
+
+    def change(self, row: Row, **changes: Any) -> Row:
+        """Write columns of a locked job together with the event that tells it, and give the new row.
+
+        Raises:
+            Collision: the job is not as ``row`` says any more.
+        """
+        written = {
+            **changes,
+            "event_number": row["event_number"] + 1,
+            "revision": row["revision"] + 1,
+            "update_time": self._unit.now,
+        }
+        changed = self._unit.run(
+            _change(frozenset(written)),
+            job_id=row["id"],
+            owner_id=row["owner_id"],
+            old_revision=row["revision"],
+            **{f"new_{column}": value for column, value in written.items()},
+        )
+        if not changed:
+            raise Collision
+        new = {**row, **written}
+        self._append_event(row, new)
+        return new
+
+    def end(self, row: Row, verb: Verb, **changes: Any) -> Row:
+        """End a locked job for ever.
+
+        Raises:
+            WrongState: it has ended, or was not started.
+        """
+        state = after(row["state"], verb)
+        return self.change(row, state=state, end_time=self._unit.now, open_document_id=None, **changes)
+
+    def cancel_open_ingestion(self, owner_id: str, document_id: str, *, summary: str) -> str | None:
+        """Cancel the open INGESTION job of a document, whose row is locked; give the job's id, if any.
+
+        The document's state is the caller's matter.
+        """
+        job_id = self.find_open_ingestion(owner_id, document_id)
+        if job_id is None:
+            return None
+        row = self.lock(owner_id, job_id)
+        if row["open_document_id"] is None:  # it ended while its lock was waited for
+            return None
+        self.end(row, Verb.CANCEL, summary=summary)
+        return job_id
+
+    def position(self, reach: str, job_id: str) -> Row:
+        """Give ``event_number``, ``state`` and the number of the ``oldest`` event that is kept.
+
+        Raises:
+            NotFound: there is no such job within reach.
+        """
+        row = self._unit.one(_POSITION, job_id=job_id, owner_id=reach)
+        if row is None:
+            raise not_found("job", job_id)
+        return row
+
+    def events_after(self, reach: str, job_id: str, number: int, limit: int) -> list[Row]:
+        """Give at most ``limit`` events of a job that follow a number, in their order."""
+        return self._unit.all(_EVENTS, job_id=job_id, owner_id=reach, after_number=number, limit=limit)
+
+    def newest_events(self, job_ids: Collection[str]) -> dict[str, int]:
+        """Give the number of the newest event of each job that exists."""
+        rows = self._unit.all(_NEWEST, job_ids=list(job_ids))
+        return {row["id"]: row["event_number"] for row in rows}
+
+    def delete_all(self, owner_id: str) -> int:
+        """Remove every job of an owner for good, with its events; give the number of jobs."""
+        self._unit.run(_DELETE_EVENTS, owner_id=owner_id)
+        self._unit.run(_UNLINK_ALL, owner_id=owner_id)
+        return self._unit.run(_DELETE_ALL, owner_id=owner_id)
+
+    def _append_event(self, before: Row | None, row: Row) -> None:
+        self._unit.run(
+            _INSERT_EVENT,
+            job_id=row["id"],
+            number=row["event_number"],
+            previous_state=None if before is None else before["state"],
+            previous_percentage=None if before is None else before["percentage"],
+            create_time=row["update_time"],
+            **{column: row[column] for column in _TOLD},
+        )
+        self._unit.announce(TOPIC + row["id"])
+
+
+_TOLD: Final = (
+    *("owner_id", "state", "attempt", "percentage", "phase", "summary", "error"),
+    *("kind", "document_id", "document_type", "database_id"),
+)
+"""What an event tells of the job after the change."""

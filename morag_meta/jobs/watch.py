@@ -1,0 +1,114 @@
+"""One watcher's path: from the number it saw last through what is kept to what happens.
+
+It owns the position; what wakes it is ``feed.py``'s matter, and how bytes are sent, and a stream is
+ended, ``rpc/streams.py``'s.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from morag_meta.errors import OutOfRange, Reason, Unavailable, not_found
+from morag_meta.jobs.feed import PAGE, Event, Feed, Topic
+from morag_meta.jobs.rules import FINAL_STATES
+from morag_meta.rpc.streams import Stream
+from morag_meta.rpc.times import to_timestamp
+from morag_meta.uow import UnitOfWork
+from moragmeta.v1 import jobs_pb2 as pb
+
+
+async def watch(feed: Feed, stream: Stream, reach: str, job_id: str, after_sequence: int) -> None:
+    """Send every event of a job after a number, in order and once each, and return after the final one.
+
+    Raises:
+        NotFound: there is no such job within reach, or it was deleted meanwhile.
+        OutOfRange: POSITION_BEYOND_END or POSITION_TRIMMED, naming the number that is usable.
+        Unavailable: the stream is to be resumed, after the number in ``resume_after_sequence``.
+    """
+    watcher = _Watcher(feed, stream, reach, job_id, after_sequence)
+    try:
+        await watcher.run()
+    except Unavailable as interrupted:
+        interrupted.metadata["resume_after_sequence"] = str(watcher.position)
+        raise
+
+
+class _Watcher:
+    """A stream on a job, and the number of the last event that it sent."""
+
+    def __init__(self, feed: Feed, stream: Stream, reach: str, job_id: str, position: int) -> None:
+        self._feed = feed
+        self._stream = stream
+        self._reach = reach
+        self._job_id = job_id
+        self.position = position
+
+    async def run(self) -> None:
+        newest, over = await self._open()
+        if over:
+            return
+        topic = self._feed.subscribe(self._job_id, newest, self._stream)
+        try:
+            await self._follow(topic, behind=self.position < newest)
+        finally:
+            self._feed.unsubscribe(self._job_id, self._stream)
+
+    async def _open(self) -> tuple[int, bool]:
+        """Check the position; give the newest number, and whether nothing is left to come after it."""
+        found = await self._feed.read(lambda uow: uow.jobs.position(self._reach, self._job_id), point=True)
+        newest, oldest = found["event_number"], found["oldest"]
+        if self.position > newest:
+            raise OutOfRange(
+                f"the job's last event is {newest}",
+                reason=Reason.POSITION_BEYOND_END,
+                metadata={"last_sequence": str(newest)},
+            )
+        floor = newest if oldest is None else oldest - 1
+        if self.position < floor:
+            raise _trimmed(floor)
+        return newest, self.position == newest and found["state"] in FINAL_STATES
+
+    async def _follow(self, topic: Topic, *, behind: bool) -> None:
+        while True:
+            events = None if behind else topic.after(self.position)
+            if events is None:
+                events = await self._read_page()
+                behind = len(events) == PAGE
+            for event in events:
+                await self._stream.send(event.data)
+                self.position = event.number
+                if event.final:
+                    return
+            self._stream.check()
+            if topic.gone:
+                raise not_found("job", self._job_id)
+            if behind or self.position < topic.newest:
+                continue
+            if self._stream.heartbeat_due:
+                await self._stream.send(self._heartbeat())
+            await self._stream.wait()
+
+    async def _read_page(self) -> list[Event]:
+        """Read what follows the position; what is kept must begin right there."""
+
+        def read(uow: UnitOfWork) -> list[Event]:
+            rows = uow.jobs.events_after(self._reach, self._job_id, self.position, PAGE)
+            return [Event(row) for row in rows]
+
+        events = await self._feed.read(read)
+        if events and events[0].number != self.position + 1:
+            raise _trimmed(events[0].number - 1)
+        return events
+
+    def _heartbeat(self) -> bytes:
+        now = to_timestamp(dt.datetime.now(dt.UTC))
+        return pb.JobFrame(
+            heartbeat=pb.JobHeartbeat(sequence=self.position, server_time=now)
+        ).SerializeToString()
+
+
+def _trimmed(oldest: int) -> OutOfRange:
+    return OutOfRange(
+        f"the events up to {oldest} are no longer kept",
+        reason=Reason.POSITION_TRIMMED,
+        metadata={"oldest_after_sequence": str(oldest)},
+    )

@@ -1,0 +1,243 @@
+"""The one wrapper of every call: decoding, request id, authentication, access, rules, errors, log.
+
+It builds gRPC's handlers from the services' descriptors and the marks of ``rpc/methods.py``, and
+refuses a servicer that does not fit its descriptor. Statuses are made in ``rpc/status.py``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+import grpc
+import structlog
+from google.protobuf.descriptor import MethodDescriptor
+from google.protobuf.message import DecodeError, Message
+from google.protobuf.message_factory import GetMessageClass
+
+from morag_meta.auth.authenticator import Authenticator
+from morag_meta.auth.principal import ANONYMOUS
+from morag_meta.db.database import Database
+from morag_meta.errors import Invalid, MetaError, Reason
+from morag_meta.ids import new_id
+from morag_meta.rpc import status
+from morag_meta.rpc.access import Access, access_of, check_access, service
+from morag_meta.rpc.call import Call
+from morag_meta.rpc.methods import Kind, Mark, mark_of
+from morag_meta.rpc.streams import Streams
+from morag_meta.rpc.validation import validate
+
+REQUEST_ID_KEY: Final = "x-request-id"
+REPLAYED_KEY: Final = "morag-replayed"
+_REQUEST_ID: Final = re.compile(r"[\x21-\x7e]{1,64}")
+
+_log = structlog.get_logger("morag_meta.access")
+_faults = structlog.get_logger(__name__)
+
+Metadata = Mapping[str, Any]
+Work = Callable[[Call, Metadata], Awaitable[Any]]
+
+
+class UnfitServicer(RuntimeError):
+    """A servicer lacks a method of its service, or marks one so that it cannot be run."""
+
+
+@dataclass(frozen=True, slots=True)
+class Method:
+    """One method of a service, and how it is run."""
+
+    name: str  # "DocumentService.GetDocument"
+    request_type: type[Message]
+    access: Access
+    mark: Mark
+    run: Callable[..., Any]  # the servicer's method, unbound
+    servicer: Any
+    identified: bool  # its request carries a request_id, which the dispatcher looks after
+
+
+def describe(servicer: Any, descriptor: MethodDescriptor) -> Method:
+    """Match a servicer's method with its descriptor.
+
+    Raises:
+        UndeclaredAccess: the descriptor does not say who may call it.
+        UnfitServicer: the method is missing, unmarked, or takes a request id without saying how it is
+            replayed.
+    """
+    name = f"{descriptor.containing_service.name}.{descriptor.name}"
+    run = getattr(type(servicer), descriptor.name, None)
+    mark = mark_of(run) if run is not None else None
+    if run is None or mark is None:
+        raise UnfitServicer(f"{type(servicer).__name__} has no marked method {name}")
+    if descriptor.server_streaming != (mark.kind is Kind.STREAM):
+        raise UnfitServicer(f"{name} streams in the proto or in the servicer, but not in both")
+    identified = "request_id" in descriptor.input_type.fields_by_name
+    if mark.kind is Kind.WRITE and identified and mark.replay is None:
+        raise UnfitServicer(f"{name} takes a request_id and does not say how it is replayed")
+    return Method(
+        name=name,
+        request_type=GetMessageClass(descriptor.input_type),
+        access=access_of(descriptor),
+        mark=mark,
+        run=run,
+        servicer=servicer,
+        identified=identified and mark.kind is Kind.WRITE,
+    )
+
+
+class Dispatcher:
+    """Makes gRPC handlers of servicers."""
+
+    def __init__(
+        self, database: Database, authenticator: Authenticator, streams: Streams, fingerprint_key: bytes
+    ) -> None:
+        """Serve through these parts; ``fingerprint_key`` keys the hashes of requests with a request id."""
+        self._database = database
+        self._authenticator = authenticator
+        self._streams = streams
+        self._fingerprint_key = fingerprint_key
+
+    def handler(self, servicer: Any) -> grpc.GenericRpcHandler:
+        """Give the handler of a servicer's service.
+
+        Raises:
+            UndeclaredAccess, UnfitServicer: see ``describe``.
+        """
+        handlers: dict[str, Any] = {}
+        for descriptor in service(servicer.SERVICE).methods:
+            method = describe(servicer, descriptor)
+            if method.mark.kind is Kind.STREAM:
+                handlers[descriptor.name] = grpc.unary_stream_rpc_method_handler(self._stream(method))
+            else:
+                handlers[descriptor.name] = grpc.unary_unary_rpc_method_handler(self._unary(method))
+        return grpc.method_handlers_generic_handler(servicer.SERVICE, handlers)
+
+    def _unary(self, method: Method) -> Any:
+        async def unary(data: bytes, context: Any) -> Any:
+            async def work(call: Call, metadata: Metadata) -> bytes:
+                request = await self._admit(method, data, call, metadata)
+                response = await self._run(method, request, call)
+                return response.SerializeToString()  # type: ignore[no-any-return]
+
+            return await self._guard(method, context, work)
+
+        return unary
+
+    def _stream(self, method: Method) -> Any:
+        async def stream(data: bytes, context: Any) -> None:
+            async def work(call: Call, metadata: Metadata) -> None:
+                request = await self._admit(method, data, call, metadata)
+                opened = self._streams.open(context, call.principal, method.access)
+                try:
+                    await method.run(method.servicer, request, call, opened)
+                finally:
+                    self._streams.close(opened)
+
+            await self._guard(method, context, work)
+
+        return stream
+
+    async def _guard(self, method: Method, context: Any, work: Work) -> Any:
+        """Run a call so that nothing but a status leaves it, and write its line in the access log."""
+        started = time.perf_counter()
+        metadata = dict(context.invocation_metadata() or ())
+        call = self._new_call(method, metadata, context)
+        failure: MetaError
+        try:
+            answer = await work(call, metadata)
+        except asyncio.CancelledError:
+            _log_call(call, "CANCELLED", started)
+            raise
+        except MetaError as error:
+            failure = error
+        except Exception:
+            _faults.exception("unforeseen error", method=method.name, request_id=call.request_id)
+            failure = status.internal(call.request_id)
+        else:
+            _log_call(call, "OK", started)
+            context.set_trailing_metadata(_trailers(call))
+            return answer
+        code = status.code_of(failure)
+        _log_call(call, code.name, started, reason=str(failure.reason))
+        trailers = (*_trailers(call), (status.DETAILS_KEY, status.details_of(failure)))
+        await context.abort(code, status.message_of(failure), trailers)
+
+    def _new_call(self, method: Method, metadata: Metadata, context: Any) -> Call:
+        sent = metadata.get(REQUEST_ID_KEY, "")
+        remaining = context.time_remaining()
+        return Call(
+            principal=ANONYMOUS,
+            method=method.name,
+            request_id=sent if isinstance(sent, str) and _REQUEST_ID.fullmatch(sent) else new_id(),
+            peer=context.peer(),
+            deadline=None if remaining is None else time.monotonic() + remaining,
+            fingerprint_key=self._fingerprint_key,
+        )
+
+    async def _admit(self, method: Method, data: bytes, call: Call, metadata: Metadata) -> Message:
+        """Decode a request and decide whether it may run (AIP-211: who asks, before what is asked)."""
+        try:
+            request = method.request_type.FromString(data)
+        except DecodeError:
+            name = method.request_type.DESCRIPTOR.full_name
+            raise Invalid(
+                f"the request is not a {name}", reason=Reason.UNDECODABLE_REQUEST
+            ) from None
+        if not method.access.public:
+            call.principal = await self._authenticator.authenticate(metadata)
+            check_access(method.access, call.principal)
+        validate(request)
+        return request
+
+    async def _run(self, method: Method, request: Message, call: Call) -> Message:
+        mark = method.mark
+        if mark.kind is Kind.COMPOSE:
+            return await method.run(method.servicer, request, call)  # type: ignore[no-any-return]
+        if mark.kind is Kind.READ:
+            return await self._database.read(
+                lambda uow: method.run(method.servicer, uow, request, call),
+                point=mark.point,
+                snapshot=mark.snapshot,
+                deadline=call.deadline,
+            )
+        if not method.identified or not request.request_id:  # type: ignore[attr-defined]
+            return await self._database.write(
+                lambda uow: method.run(method.servicer, uow, request, call), deadline=call.deadline
+            )
+        return await self._database.write(
+            lambda uow: _run_once(method, uow, request, call), deadline=call.deadline
+        )
+
+
+def _run_once(method: Method, uow: Any, request: Any, call: Call) -> Message:
+    """Run a write under its request id, or answer what an earlier call under that id did."""
+    mark = method.mark
+    if mark.replay is None or mark.receipt is None:
+        raise UnfitServicer(method.name)
+    receipt = uow.requests.claim(call, request)
+    if receipt is not None:
+        return mark.replay(method.servicer, uow, call, receipt)  # type: ignore[no-any-return]
+    response: Message = method.run(method.servicer, uow, request, call)
+    uow.requests.settle(call, request, mark.receipt(response))
+    return response
+
+
+def _trailers(call: Call) -> tuple[tuple[str, str | bytes], ...]:
+    known = ((REQUEST_ID_KEY, call.request_id),)
+    return (*known, (REPLAYED_KEY, "true")) if call.replayed else known
+
+
+def _log_call(call: Call, code: str, started: float, **more: str) -> None:
+    _log.info(
+        "call",
+        method=call.method,
+        code=code,
+        ms=round((time.perf_counter() - started) * 1000, 2),
+        request_id=call.request_id,
+        principal=call.principal.user_id,
+        peer=call.peer,
+        **more,
+    )

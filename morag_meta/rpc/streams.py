@@ -1,0 +1,235 @@
+"""Open streams: how they send, sleep, show life, and end.
+
+One task per process looks after all of them; a waiting stream has no task, timer or connection of its
+own beyond the coroutine that gRPC gives it. What a stream sends is its feature's matter.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import datetime as dt
+import random
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any, Final
+
+import structlog
+
+from morag_meta.auth.principal import Principal
+from morag_meta.errors import Forbidden, MetaError, Reason, Unauthenticated, Unavailable
+from morag_meta.rpc.access import Access, check_access
+
+_log = structlog.get_logger(__name__)
+_TICK_SECONDS: Final = 0.25
+_AGE_JITTER: Final = 0.1
+
+Recheck = Callable[[Principal], Awaitable[Principal]]
+
+
+@dataclass(frozen=True, slots=True)
+class StreamOptions:
+    """Times of streams, in seconds."""
+
+    heartbeat: float = 10.0
+    write_timeout: float = 20.0
+    max_age: float = 3600.0
+
+
+class Stream:
+    """The server's side of one open stream."""
+
+    __slots__ = (
+        "_context",
+        "_loop",
+        "_options",
+        "_waiter",
+        "_woken",
+        "_writing",
+        "access",
+        "ends_at",
+        "ending",
+        "principal",
+        "sent_at",
+    )
+
+    def __init__(self, context: Any, options: StreamOptions, principal: Principal, access: Access) -> None:
+        """Open the stream of one call."""
+        self._context = context
+        self._options = options
+        self._loop = asyncio.get_running_loop()
+        self._waiter: asyncio.Future[None] | None = None
+        self._woken = False
+        self._writing: asyncio.Timeout | None = None
+        self.principal = principal
+        self.access = access
+        self.sent_at = time.monotonic()
+        self.ends_at = self.sent_at + options.max_age * random.uniform(1 - _AGE_JITTER, 1)  # noqa: S311
+        self.ending: MetaError | None = None
+
+    @property
+    def heartbeat_due(self) -> bool:
+        """Whether nothing was sent for the heartbeat's interval."""
+        return time.monotonic() - self.sent_at >= self._options.heartbeat
+
+    async def send(self, data: bytes) -> None:
+        """Send one serialized message.
+
+        Raises:
+            MetaError: the stream is to end, for the reason it gives.
+            Unavailable: the reader took nothing for the write timeout (READER_TOO_SLOW).
+        """
+        self.check()
+        try:
+            async with asyncio.timeout(self._options.write_timeout) as self._writing:
+                await self._context.write(data)
+        except TimeoutError:
+            raise self.ending or Unavailable(
+                "the reader took nothing for too long; resume", reason=Reason.READER_TOO_SLOW
+            ) from None
+        finally:
+            self._writing = None
+        self.sent_at = time.monotonic()
+
+    def check(self) -> None:
+        """Raise the error that the stream is to end with, if there is one."""
+        if self.ending is not None:
+            raise self.ending
+
+    async def wait(self) -> None:
+        """Sleep until somebody wakes the stream; at once if that happened since the last sleep."""
+        if not self._woken:
+            self._waiter = self._loop.create_future()
+            try:
+                await self._waiter
+            finally:
+                self._waiter = None
+        self._woken = False
+
+    def wake(self) -> None:
+        """Let the stream look again; for the event loop's thread only."""
+        self._woken = True
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    def end(self, error: MetaError) -> None:
+        """Have the stream end with ``error``, also when it is stuck in a write."""
+        if self.ending is None:
+            self.ending = error
+        if self._writing is not None and not self._writing.expired():
+            self._writing.reschedule(self._loop.time())
+        self.wake()
+
+
+class Streams:
+    """All open streams of the process, and the one task that looks after them."""
+
+    def __init__(self, options: StreamOptions, recheck: Recheck, epoch: Callable[[], int]) -> None:
+        """Look after streams.
+
+        ``recheck`` gives a principal as it now is, or raises; ``epoch`` gives the newest known epoch of
+        credentials, a change of which is when everybody is checked again.
+        """
+        self._options = options
+        self._recheck = recheck
+        self._epoch = epoch
+        self._checked_epoch = epoch()
+        self._open: set[Stream] = set()
+        self._draining = False
+
+    def __len__(self) -> int:
+        """Count the open streams."""
+        return len(self._open)
+
+    def open(self, context: Any, principal: Principal, access: Access) -> Stream:
+        """Open a stream; give it back with ``close``.
+
+        Raises:
+            Unavailable: the server is draining.
+        """
+        if self._draining:
+            raise draining()
+        stream = Stream(context, self._options, principal, access)
+        self._open.add(stream)
+        return stream
+
+    def close(self, stream: Stream) -> None:
+        """Forget a stream that ended."""
+        self._open.discard(stream)
+
+    def drain(self) -> None:
+        """End every stream, and refuse new ones, with the advice to resume elsewhere."""
+        self._draining = True
+        self.end_all(draining)
+
+    def end_all(self, error: Callable[[], MetaError]) -> None:
+        """End every stream with an error of its own."""
+        for stream in list(self._open):
+            stream.end(error())
+
+    async def run(self) -> None:
+        """Look after the streams until cancelled."""
+        while True:
+            await asyncio.sleep(_TICK_SECONDS)
+            self._keep_time()
+            try:
+                await self._keep_out()
+            except MetaError as error:  # looked at again at the next tick
+                _log.info("the access of open streams is not known", reason=str(error.reason))
+            except Exception:
+                _log.exception("looking after streams failed")
+
+    def _keep_time(self) -> None:
+        """Wake whose heartbeat is due, and end who is too old."""
+        now = time.monotonic()
+        for stream in list(self._open):
+            if now >= stream.ends_at:
+                stream.end(Unavailable("the stream reached its maximum age; resume", reason=Reason.STREAM_AGED))
+            elif stream.heartbeat_due:
+                stream.wake()
+
+    async def _keep_out(self) -> None:
+        """End the streams of who lost access: all are asked after when the epoch of credentials changed."""
+        epoch, now = self._epoch(), dt.datetime.now(dt.UTC)
+        if epoch != self._checked_epoch:
+            await self._check({stream.principal for stream in self._open})
+            self._checked_epoch = epoch
+            return
+        await self._check(
+            {
+                stream.principal
+                for stream in self._open
+                if stream.principal.expire_time is not None and stream.principal.expire_time <= now
+            }
+        )
+
+    async def _check(self, principals: set[Principal]) -> None:
+        """End the streams of principals that are not what they were; an outage is not their fault."""
+        for principal in principals:
+            streams = [stream for stream in self._open if stream.principal == principal]
+            try:
+                present = await self._recheck(principal)
+            except Unauthenticated as lost:
+                for stream in streams:
+                    stream.end(Unauthenticated(lost.message, reason=lost.reason))
+                continue
+            for stream in streams:
+                try:
+                    _check_standing(stream, present)
+                except Forbidden as lost:
+                    stream.end(lost)
+
+
+def _check_standing(stream: Stream, present: Principal) -> None:
+    """Refuse a stream whose role changed, as what it may reach was decided when it was opened."""
+    check_access(stream.access, present)
+    if present.role is not stream.principal.role:
+        raise Forbidden("the role has changed; watch again", reason=Reason.ROLE_TOO_LOW)
+    stream.principal = present
+
+
+def draining() -> Unavailable:
+    """Say that the server is shutting down."""
+    return Unavailable(
+        "the server is shutting down; resume elsewhere", reason=Reason.SERVER_DRAINING, retry_after=0.1
+    )

@@ -1,0 +1,192 @@
+"""The composition root: every part of a serving process, made and joined in one place.
+
+Read it top to bottom to see what there is. When a process starts and why it ends is ``process.py``'s
+matter; what a call goes through is ``rpc/dispatch.py``'s.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import datetime as dt
+from collections.abc import Coroutine
+from typing import Any, Final
+
+import grpc
+from grpc_reflection.v1alpha import reflection
+
+from morag_meta.api_keys.servicer import ApiKeyServicer
+from morag_meta.auth.authenticator import Authenticator
+from morag_meta.auth.epoch import EpochWatch
+from morag_meta.auth.keys import KeyHasher
+from morag_meta.auth.passwords import Passwords
+from morag_meta.auth.principal import Role
+from morag_meta.auth.tokens import Tokens
+from morag_meta.auth.usage import KeyUsage
+from morag_meta.config import Settings
+from morag_meta.databases.servicer import DatabaseServicer
+from morag_meta.db.database import Database
+from morag_meta.db.engine import DatabaseOptions
+from morag_meta.db.notices import Notices
+from morag_meta.documents.servicer import DocumentServicer
+from morag_meta.health.probe import Probe
+from morag_meta.health.servicer import SERVICE as HEALTH_SERVICE
+from morag_meta.health.servicer import Health
+from morag_meta.jobs.feed import Feed
+from morag_meta.jobs.servicer import JobServicer
+from morag_meta.rpc.access import SERVICES
+from morag_meta.rpc.dispatch import Dispatcher
+from morag_meta.rpc.pages import Pages
+from morag_meta.rpc.streams import StreamOptions, Streams
+from morag_meta.server import sweeper
+from morag_meta.server.secrets import credential_ring, root_secret
+from morag_meta.servers.servicer import ServerServicer
+from morag_meta.users.servicer import UserServicer
+
+_PENDING: Final = 20_000  # calls that gRPC's core lets wait: thousands of watchers may come back at once
+
+
+def database_options(settings: Settings) -> DatabaseOptions:
+    """Give the part of the settings that is about the database."""
+    return DatabaseOptions(
+        url=settings.database_url,
+        pool_size=settings.database_pool_size,
+        max_overflow=settings.database_max_overflow,
+        pool_timeout=settings.database_pool_timeout,
+        pool_recycle=settings.database_pool_recycle,
+        pre_ping=settings.database_pre_ping,
+        echo=settings.database_echo,
+        statement_timeout=settings.database_statement_timeout,
+        connect_timeout=settings.database_connect_timeout,
+        queue=settings.database_queue,
+    )
+
+
+class App:
+    """One server: make it, start it on a running event loop, stop it."""
+
+    def __init__(self, settings: Settings, *, shared_port: bool = False) -> None:
+        """Make every part; ``shared_port`` lets other processes listen on the same address.
+
+        Raises:
+            ConfigurationError: a secret is missing or unusable.
+            UndeclaredAccess, UnfitServicer: a service and its servicer do not fit.
+        """
+        self._settings = settings
+        secret = root_secret(settings)
+        options = database_options(settings)
+        self.database = Database(options)
+        self._passwords = Passwords(settings.bcrypt_cost)
+        self._hasher = KeyHasher(secret.subkey("api-key"))
+        jwt_key = settings.jwt_secret_key
+        self._tokens = Tokens(
+            secret.subkey("jwt", 64) if jwt_key is None else jwt_key.get_secret_value().encode(),
+            secret.subkey("refresh-token"),
+            algorithm=settings.jwt_algorithm,
+            session_life=dt.timedelta(hours=settings.jwt_expiration_hours),
+        )
+        self._epochs = EpochWatch(self.database)
+        self._usage = KeyUsage(self.database, interval=settings.api_key_usage_interval)
+        self.authenticator = Authenticator(
+            self.database, self._hasher, self._tokens, self._epochs, self._usage
+        )
+        self._streams = Streams(
+            StreamOptions(settings.stream_heartbeat, settings.stream_write_timeout, settings.stream_max_age),
+            self.authenticator.recheck,
+            lambda: self._epochs.newest,
+        )
+        self._feed = Feed(self.database, settings.stream_poll_interval, self._streams.end_all)
+        self._notices = Notices(options, self._feed.hint) if options.dialect == "postgresql" else None
+        self._probe = Probe(options)
+        self._health = Health(self._probe, SERVICES)
+        self._dispatcher = Dispatcher(
+            self.database, self.authenticator, self._streams, secret.subkey("request-fingerprint")
+        )
+        self._pages = Pages(secret.subkey("page-token"))
+        self._servicers = self._make_servicers()
+        self._server = self._make_server(shared_port=shared_port)
+        self._stop = asyncio.Event()
+        self._tasks: list[asyncio.Task[None]] = []
+
+    async def start(self) -> int:
+        """Begin to serve, and give the port.
+
+        Raises:
+            RuntimeError: the address is not to be had.
+        """
+        self._feed.start()
+        if self._notices is not None:
+            self.database.listen(self._notices.send)
+            self._notices.start()
+        await self._probe.start()
+        self._begin(self._epochs.run(self._stop))
+        self._begin(self._usage.run(self._stop))
+        self._begin(sweeper.run(self.database, self._stop))
+        self._looking_after = [
+            asyncio.create_task(self._streams.run()),
+            asyncio.create_task(self._feed.run()),
+        ]
+        port = self._server.add_insecure_port(self._settings.grpc_address)
+        await self._server.start()
+        return port
+
+    async def stop(self, grace: float) -> None:
+        """End: readiness turns, streams are told to resume, calls finish within ``grace`` seconds."""
+        self._health.drain()
+        self._streams.drain()
+        await self._server.stop(grace)
+        self._stop.set()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        for task in self._looking_after:
+            task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await task
+        await self._probe.stop()
+        if self._notices is not None:
+            await asyncio.to_thread(self._notices.stop)
+        self._passwords.close()
+        await asyncio.to_thread(self.database.close)
+
+    def _begin(self, work: Coroutine[Any, Any, None]) -> None:
+        self._tasks.append(asyncio.create_task(work))
+
+    def _make_servicers(self) -> list[Any]:
+        settings = self._settings
+        return [
+            UserServicer(
+                self.database,
+                self._pages,
+                self._passwords,
+                self._tokens,
+                registration=settings.enable_user_registration,
+                default_role=Role[settings.default_user_role],
+            ),
+            ServerServicer(self._pages, credential_ring(settings)),
+            DatabaseServicer(self._pages),
+            DocumentServicer(self._pages),
+            JobServicer(self._pages, self._feed),
+            ApiKeyServicer(self._pages, self._hasher),
+        ]
+
+    def _make_server(self, *, shared_port: bool) -> grpc.aio.Server:
+        server = grpc.aio.server(
+            options=[
+                ("grpc.so_reuseport", int(shared_port)),
+                ("grpc.max_receive_message_length", self._settings.grpc_max_request_bytes),
+                ("grpc.server.max_pending_requests", _PENDING // 2),
+                ("grpc.server.max_pending_requests_hard_limit", _PENDING),
+                # A peer that is gone without a word is found within a minute; clients may ping each 10 s.
+                ("grpc.keepalive_time_ms", 30_000),
+                ("grpc.keepalive_timeout_ms", 20_000),
+                ("grpc.keepalive_permit_without_calls", 1),
+                ("grpc.http2.max_pings_without_data", 0),
+                ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
+                ("grpc.http2.max_ping_strikes", 5),
+            ]
+        )
+        server.add_generic_rpc_handlers(tuple(map(self._dispatcher.handler, self._servicers)))
+        self._health.register(server)
+        if self._settings.grpc_reflection:
+            names = (*SERVICES, HEALTH_SERVICE, reflection.SERVICE_NAME)
+            reflection.enable_server_reflection(names, server)
+        return server

@@ -1,0 +1,102 @@
+"""One serving process: its event loop, what ends it, and how it ends.
+
+The first SIGTERM or SIGINT drains: readiness turns, streams are told to resume elsewhere, calls in
+flight get the grace, what is batched is written, and the process ends with 0. In a process that was
+started by a person a second signal ends it at once; a worker leaves that to its parent, because a
+process group or a service manager may well signal both. What is served stands in ``app.py``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import threading
+from collections.abc import Callable
+
+import structlog
+
+from morag_meta.config import Settings
+from morag_meta.exits import ExitCode
+from morag_meta.server.app import App
+
+try:
+    from uvloop import new_event_loop
+except ImportError:  # not on every platform
+    from asyncio import new_event_loop
+
+OVERTIME_SECONDS = 5.0
+"""What a drain may take beyond the grace before the process is ended all the same."""
+
+_log = structlog.get_logger(__name__)
+
+
+def run(settings: Settings, *, shared_port: bool = False, lifeline: int | None = None) -> ExitCode:
+    """Serve until a signal, or until ``lifeline``, a pipe's file descriptor, is closed by the parent."""
+    with asyncio.Runner(loop_factory=new_event_loop) as runner:
+        return runner.run(_serve(settings, shared_port=shared_port, lifeline=lifeline))
+
+
+async def _serve(settings: Settings, *, shared_port: bool, lifeline: int | None) -> ExitCode:
+    loop = asyncio.get_running_loop()
+    asked = asyncio.Event()
+
+    def ask(cause: str) -> None:
+        if not asked.is_set():
+            _log.info("draining", cause=cause, grace=settings.shutdown_grace)
+            _limit(settings.shutdown_grace + OVERTIME_SECONDS)
+            asked.set()
+        elif lifeline is None:
+            _log.warning("ended without waiting", cause=cause)
+            os._exit(ExitCode.INTERRUPTED)
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, ask, number.name)
+    if lifeline is not None:
+        loop.add_signal_handler(signal.SIGINT, lambda: None)
+        _watch(loop, lifeline, lambda: ask("parent ended"))
+    app = App(settings, shared_port=shared_port)
+    try:
+        if await _started(app, asked):
+            await asked.wait()
+    finally:
+        await app.stop(settings.shutdown_grace)
+    _log.info("stopped")
+    return ExitCode.OK
+
+
+async def _started(app: App, asked: asyncio.Event) -> bool:
+    """Start, unless the end is asked for meanwhile; return whether the app serves."""
+    starting = asyncio.ensure_future(app.start())
+    ending = asyncio.ensure_future(asked.wait())
+    await asyncio.wait({starting, ending}, return_when=asyncio.FIRST_COMPLETED)
+    ending.cancel()
+    if not starting.done():
+        starting.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await starting
+        return False
+    _log.info("serving", port=starting.result())
+    return True
+
+
+def _watch(loop: asyncio.AbstractEventLoop, descriptor: int, closed: Callable[[], None]) -> None:
+    def look() -> None:
+        if not os.read(descriptor, 4096):
+            loop.remove_reader(descriptor)
+            closed()
+
+    loop.add_reader(descriptor, look)
+
+
+def _limit(seconds: float) -> None:
+    """End the process when it has not ended by then, whatever hangs."""
+
+    def end() -> None:
+        _log.error("drain took too long")
+        os._exit(ExitCode.FAILURE)
+
+    timer = threading.Timer(seconds, end)
+    timer.daemon = True
+    timer.start()

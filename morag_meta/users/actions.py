@@ -1,0 +1,120 @@
+"""What is done to users, for the servicer, the command line and programs that embed the service.
+
+Each works within the caller's unit of work and commits nothing. Whatever takes standing away locks the
+epoch's row first: such changes then follow one another, so that of the last two ADMINs only one can go.
+"""
+
+from __future__ import annotations
+
+from morag_meta.auth.principal import Role
+from morag_meta.db.unit import Row
+from morag_meta.errors import Reason, WrongState
+from morag_meta.uow import UnitOfWork
+from morag_meta.users.rules import check_admin_remains, check_email, check_name
+
+
+def create_user(
+    uow: UnitOfWork, *, name: str, email: str, role: Role = Role.USER, password_hash: str | None = None
+) -> Row:
+    """Add an active user with default settings; without a password the user cannot log in.
+
+    Raises:
+        Invalid: the name or the email cannot be kept.
+        AlreadyExists: the email, once normalised, is taken.
+    """
+    row = uow.users.add(
+        name=check_name(name, "name"),
+        email=check_email(email, "email"),
+        role=role.name,
+        password_hash=password_hash,
+    )
+    uow.settings.add(row["id"])
+    return row
+
+
+def set_role(uow: UnitOfWork, row: Row, role: Role) -> Row:
+    """Give a locked user another role and end the user's sessions; the same role changes nothing.
+
+    The epoch is locked: ``lock_standing``.
+
+    Raises:
+        WrongState: the user is the last active ADMIN.
+    """
+    if row["role"] == role.name:
+        return row
+    _check_not_last_admin(uow, row)
+    return _without_sessions(uow, uow.users.change(row, role=role.name))
+
+
+def deactivate(uow: UnitOfWork, row: Row) -> Row:
+    """Deactivate a locked user and end the user's sessions; one who is not active stays as is.
+
+    The epoch is locked: ``lock_standing``.
+
+    Raises:
+        WrongState: the user is the last active ADMIN.
+    """
+    if not row["active"]:
+        return row
+    _check_not_last_admin(uow, row)
+    return _without_sessions(uow, uow.users.change(row, active=False))
+
+
+def reactivate(uow: UnitOfWork, row: Row) -> Row:
+    """Let a locked user in again; one who is active stays as is."""
+    if row["active"]:
+        return row
+    uow.epoch.bump()  # so that no process goes on refusing the user's keys
+    return uow.users.change(row, active=True)
+
+
+def set_password(uow: UnitOfWork, row: Row, password_hash: str) -> Row:
+    """Give a locked user another password and end the user's sessions.
+
+    The epoch is locked: ``lock_standing``.
+    """
+    return _without_sessions(uow, uow.users.change(row, password_hash=password_hash))
+
+
+def delete_user(uow: UnitOfWork, row: Row) -> None:
+    """Delete a locked user and every row that is the user's, children before parents.
+
+    The epoch is locked: ``lock_standing``.
+
+    Raises:
+        WrongState: the user is active (USER_ACTIVE).
+    """
+    if row["active"]:
+        raise WrongState("deactivate the user first", reason=Reason.USER_ACTIVE)
+    owner = row["id"]
+    uow.settings.delete_all(owner)
+    uow.jobs.delete_all(owner)
+    uow.documents.delete_all(owner)
+    uow.databases.delete_all(owner)
+    uow.servers.delete_all(owner)
+    uow.api_keys.delete_all(owner)
+    uow.sessions.delete_all(owner)
+    uow.requests.delete_all(owner)
+    uow.users.delete(owner)
+    uow.epoch.bump()
+
+
+def lock_standing(uow: UnitOfWork, reach: str, user_id: str) -> Row:
+    """Lock the epoch and then a user in reach, in the one order in which everybody does.
+
+    Raises:
+        NotFound: there is no such user, or it is somebody else.
+    """
+    uow.epoch.lock()
+    return uow.users.lock(reach, user_id)
+
+
+def _check_not_last_admin(uow: UnitOfWork, row: Row) -> None:
+    if row["role"] == Role.ADMIN.name and row["active"]:
+        check_admin_remains(uow.users.other_active_admins(row["id"]))
+
+
+def _without_sessions(uow: UnitOfWork, row: Row) -> Row:
+    uow.sessions.end_all(row["id"])
+    uow.epoch.bump()
+    return row

@@ -1,0 +1,96 @@
+"""Users and settings between rows and messages."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, Final
+
+from morag_meta.auth.principal import Role
+from morag_meta.db.unit import Row
+from morag_meta.errors import invalid
+from morag_meta.rpc.etags import etag_of
+from morag_meta.rpc.structs import json_to_struct, struct_to_json
+from morag_meta.rpc.times import to_timestamp
+from morag_meta.users.rules import check_email
+from morag_meta.users.store import DEFAULT_SETTINGS
+from moragmeta.v1 import options_pb2
+from moragmeta.v1 import users_pb2 as pb
+
+PREFERENCES_BYTES: Final = 16_384
+_THEME: Final = "THEME_"
+
+
+def user_to_proto(row: Row) -> pb.User:
+    """Give a user's message; the password's hash stays behind."""
+    return pb.User(
+        id=row["id"],
+        etag=etag_of(row),
+        create_time=to_timestamp(row["create_time"]),
+        update_time=to_timestamp(row["update_time"]),
+        name=row["name"],
+        email=row["email"],
+        avatar=row["avatar"],
+        role=options_pb2.Role.ValueType(Role[row["role"]]),
+        active=row["active"],
+        password_set=row["password_hash"] is not None,
+    )
+
+
+def user_from_proto(user: pb.User, names: Iterable[str]) -> dict[str, Any]:
+    """Give the values of the named fields; an avatar that is not set is None.
+
+    Raises:
+        Invalid: the email is none.
+    """
+    values: dict[str, Any] = {name: getattr(user, name) for name in names}
+    if "avatar" in values:
+        values["avatar"] = user.avatar or None
+    if "email" in values:
+        values["email"] = check_email(user.email, "user.email")
+    return values
+
+
+def role_name(role: options_pb2.Role.ValueType) -> str:
+    """Give a role's name, as rows hold it; empty for no role."""
+    return Role(role).name if role else ""
+
+
+def settings_to_proto(row: Row) -> pb.UserSettings:
+    """Give the message of a user's settings."""
+    return pb.UserSettings(
+        owner_id=row["owner_id"],
+        etag=etag_of(row),
+        create_time=to_timestamp(row["create_time"]),
+        update_time=to_timestamp(row["update_time"]),
+        theme=pb.Theme.Value(_THEME + row["theme"]),
+        language=row["language"],
+        notifications=row["notifications"],
+        auto_save=row["auto_save"],
+        default_database_id=row["default_database_id"],
+        preferences=json_to_struct(row["preferences"]),
+    )
+
+
+def settings_from_proto(settings: pb.UserSettings, names: Iterable[str]) -> dict[str, Any]:
+    """Give the values of the named fields; one that is not set goes back to its default.
+
+    Raises:
+        Invalid: the preferences are too large or too deep, or hold what JSON cannot.
+    """
+    return {name: _setting(settings, name) for name in names}
+
+
+def _setting(settings: pb.UserSettings, name: str) -> Any:
+    if name == "theme":
+        return pb.Theme.Name(settings.theme).removeprefix(_THEME) if settings.theme else _default(name)
+    if name == "preferences":
+        return struct_to_json(settings.preferences, "settings.preferences", max_bytes=PREFERENCES_BYTES)
+    if name == "language":
+        return settings.language or _default(name)
+    if name == "default_database_id" and settings.HasField(name) and not settings.default_database_id:
+        raise invalid("settings.default_database_id", "must be a UUID; leave it out to have none")
+    return getattr(settings, name) if settings.HasField(name) else _default(name)  # type: ignore[arg-type]
+
+
+def _default(name: str) -> Any:
+    return DEFAULT_SETTINGS[name]

@@ -1,0 +1,235 @@
+"""UserService: what each call does, in the words of the stores.
+
+What does not live here: who may call (``rpc/access.py``), the fields' rules (the proto), and what taking
+standing away means (``users/actions.py``).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from google.protobuf.empty_pb2 import Empty
+
+from morag_meta.auth.passwords import Passwords, check_password
+from morag_meta.auth.principal import Role
+from morag_meta.auth.tokens import Tokens
+from morag_meta.db.database import Database
+from morag_meta.db.statements import EVERYONE
+from morag_meta.db.unit import Row
+from morag_meta.errors import Forbidden, Reason, Stale, Unauthenticated
+from morag_meta.rpc.call import Call
+from morag_meta.rpc.etags import check_etag
+from morag_meta.rpc.masks import masked
+from morag_meta.rpc.methods import composes, reads, writes
+from morag_meta.rpc.pages import Pages
+from morag_meta.rpc.times import to_timestamp
+from morag_meta.uow import UnitOfWork
+from morag_meta.users import actions
+from morag_meta.users.convert import (
+    role_name,
+    settings_from_proto,
+    settings_to_proto,
+    user_from_proto,
+    user_to_proto,
+)
+from morag_meta.users.sessions import Sessions
+from moragmeta.v1 import users_pb2 as pb
+
+
+def _user_id(call: Call, sent: str) -> str:
+    """Read an id in which ``me``, or nothing where that is allowed, is the caller."""
+    return call.own if sent in ("", "me") else sent
+
+
+def _nothing(response: Any) -> dict[str, Any]:
+    return {}
+
+
+class UserServicer:
+    """Users; see ``protos/moragmeta/v1/users.proto``."""
+
+    SERVICE = "moragmeta.v1.UserService"
+
+    def __init__(
+        self,
+        database: Database,
+        pages: Pages,
+        passwords: Passwords,
+        tokens: Tokens,
+        *,
+        registration: bool = True,
+        default_role: Role = Role.USER,
+    ) -> None:
+        """Take the parts; ``default_role`` is what who registers becomes, if ``registration`` is on.
+
+        Raises:
+            ValueError: who registers would become an ADMIN.
+        """
+        if default_role is Role.ADMIN:
+            raise ValueError("who registers never becomes an ADMIN")
+        self._database = database
+        self._pages = pages
+        self._passwords = passwords
+        self._sessions = Sessions(database, passwords, tokens)
+        self._registration = registration
+        self._default_role = default_role
+
+    def _replay(self, uow: UnitOfWork, call: Call, receipt: dict[str, Any]) -> pb.User:
+        return user_to_proto(uow.users.get(call.reach, receipt["id"]))
+
+    def _replay_deletion(self, uow: UnitOfWork, call: Call, receipt: dict[str, Any]) -> Empty:
+        return Empty()
+
+    def _replay_settings(self, uow: UnitOfWork, call: Call, receipt: dict[str, Any]) -> pb.UserSettings:
+        return settings_to_proto(uow.settings.get(call.reach, receipt["owner_id"]))
+
+    @composes
+    async def RegisterUser(self, request: pb.RegisterUserRequest, call: Call) -> pb.User:
+        if not self._registration:
+            raise Forbidden("registration is switched off", reason=Reason.REGISTRATION_DISABLED)
+        check_password(request.password, new=True)
+        password_hash = await self._passwords.hash(request.password)
+
+        def register(uow: UnitOfWork) -> pb.User:
+            receipt = uow.requests.claim(call, request)
+            if receipt is not None:
+                return user_to_proto(uow.users.get(EVERYONE, receipt["id"]))
+            row = actions.create_user(
+                uow,
+                name=request.name,
+                email=request.email,
+                role=self._default_role,
+                password_hash=password_hash,
+            )
+            uow.requests.settle(call, request, {"id": row["id"]})
+            return user_to_proto(row)
+
+        return await self._database.write(register, deadline=call.deadline)
+
+    @composes
+    async def Login(self, request: pb.LoginRequest, call: Call) -> pb.LoginResponse:
+        session = await self._sessions.open(request.email, request.password, call.deadline)
+        return pb.LoginResponse(
+            access_token=session.access_token,
+            access_token_expire_time=to_timestamp(session.access_end),
+            refresh_token=session.refresh_token,
+            session_expire_time=to_timestamp(session.end),
+            user=user_to_proto(session.user),
+        )
+
+    @writes()
+    def RefreshToken(
+        self, uow: UnitOfWork, request: pb.RefreshTokenRequest, call: Call
+    ) -> pb.RefreshTokenResponse:
+        session = self._sessions.continue_(uow, request.refresh_token)
+        return pb.RefreshTokenResponse(
+            access_token=session.access_token,
+            access_token_expire_time=to_timestamp(session.access_end),
+            refresh_token=session.refresh_token,
+            session_expire_time=to_timestamp(session.end),
+        )
+
+    @writes()
+    def Logout(self, uow: UnitOfWork, request: pb.LogoutRequest, call: Call) -> pb.LogoutResponse:
+        uow.epoch.lock()
+        uow.sessions.end(call.own, call.principal.session_id)
+        uow.epoch.bump()
+        return pb.LogoutResponse()
+
+    @reads(point=True)
+    def GetUser(self, uow: UnitOfWork, request: pb.GetUserRequest, call: Call) -> pb.User:
+        return user_to_proto(uow.users.get(call.reach, _user_id(call, request.id)))
+
+    @reads()
+    def ListUsers(self, uow: UnitOfWork, request: pb.ListUsersRequest, call: Call) -> pb.ListUsersResponse:
+        active = request.active if request.HasField("active") else None
+        page = self._pages.page(
+            call,
+            request,
+            keys=("create_time", "id"),
+            fetch=lambda after, limit: uow.users.page(
+                call.reach, after, limit, role=role_name(request.role), active=active, text=request.text
+            ),
+            convert=user_to_proto,
+        )
+        return pb.ListUsersResponse(users=page.items, next_page_token=page.next_token)
+
+    @writes(replay=_replay)
+    def UpdateUser(self, uow: UnitOfWork, request: pb.UpdateUserRequest, call: Call) -> pb.User:
+        values = user_from_proto(request.user, masked(request.user, request.update_mask))
+        row = uow.users.lock(call.reach, _user_id(call, request.user.id))
+        check_etag(request.user.etag, row)
+        if values:
+            row = uow.users.change(row, **values)
+        return user_to_proto(row)
+
+    @composes
+    async def ChangePassword(
+        self, request: pb.ChangePasswordRequest, call: Call
+    ) -> pb.ChangePasswordResponse:
+        check_password(request.current_password, "current_password")
+        check_password(request.new_password, "new_password", new=True)
+        known: Row = await self._database.read(
+            lambda uow: uow.users.get(call.own, call.own), point=True, deadline=call.deadline
+        )
+        right = await self._passwords.matches(request.current_password, known["password_hash"])
+        new_hash = await self._passwords.hash(request.new_password) if right else ""
+
+        def change(uow: UnitOfWork) -> pb.ChangePasswordResponse:
+            # First of all, because after the change that is repeated the current password is another one.
+            if uow.requests.claim(call, request) is not None:
+                return pb.ChangePasswordResponse()
+            if not right:
+                raise Unauthenticated("the current password is wrong", reason=Reason.PASSWORD_WRONG)
+            row = actions.lock_standing(uow, call.own, call.own)
+            if row["password_hash"] != known["password_hash"]:
+                raise Stale("the password was changed meanwhile", reason=Reason.CONFLICT)
+            actions.set_password(uow, row, new_hash)
+            uow.requests.settle(call, request, {})
+            return pb.ChangePasswordResponse()
+
+        return await self._database.write(change, deadline=call.deadline)
+
+    @writes(replay=_replay)
+    def SetUserRole(self, uow: UnitOfWork, request: pb.SetUserRoleRequest, call: Call) -> pb.User:
+        row = actions.lock_standing(uow, call.reach, _user_id(call, request.id))
+        check_etag(request.etag, row)
+        return user_to_proto(actions.set_role(uow, row, Role(request.role)))
+
+    @writes(replay=_replay)
+    def DeactivateUser(self, uow: UnitOfWork, request: pb.DeactivateUserRequest, call: Call) -> pb.User:
+        row = actions.lock_standing(uow, call.reach, _user_id(call, request.id))
+        check_etag(request.etag, row)
+        return user_to_proto(actions.deactivate(uow, row))
+
+    @writes(replay=_replay)
+    def ReactivateUser(self, uow: UnitOfWork, request: pb.ReactivateUserRequest, call: Call) -> pb.User:
+        row = actions.lock_standing(uow, call.reach, _user_id(call, request.id))
+        check_etag(request.etag, row)
+        return user_to_proto(actions.reactivate(uow, row))
+
+    @writes(replay=_replay_deletion, receipt=_nothing)
+    def DeleteUser(self, uow: UnitOfWork, request: pb.DeleteUserRequest, call: Call) -> Empty:
+        row = actions.lock_standing(uow, call.reach, _user_id(call, request.id))
+        check_etag(request.etag, row)
+        actions.delete_user(uow, row)
+        return Empty()
+
+    @reads(point=True)
+    def GetUserSettings(
+        self, uow: UnitOfWork, request: pb.GetUserSettingsRequest, call: Call
+    ) -> pb.UserSettings:
+        return settings_to_proto(uow.settings.get(call.reach, _user_id(call, request.owner_id)))
+
+    @writes(replay=_replay_settings, receipt=lambda response: {"owner_id": response.owner_id})
+    def UpdateUserSettings(
+        self, uow: UnitOfWork, request: pb.UpdateUserSettingsRequest, call: Call
+    ) -> pb.UserSettings:
+        values = settings_from_proto(request.settings, masked(request.settings, request.update_mask))
+        row = uow.settings.lock(call.reach, _user_id(call, request.settings.owner_id))
+        check_etag(request.settings.etag, row)
+        if values.get("default_database_id"):
+            uow.databases.get(row["owner_id"], values["default_database_id"])  # the user's own, or NOT_FOUND
+        if values:
+            row = uow.settings.change(row, **values)
+        return settings_to_proto(row)
