@@ -31,7 +31,7 @@ class Grantor:
 
 
 def check_scopes(
-    asked: Iterable[str], *, known: Mapping[str, Role], owner_role: Role, grantor: Grantor, field: str
+    asked: Iterable[str], *, known: Mapping[str, Role], owner_role: Role, field: str
 ) -> list[str]:
     """Give the scopes that a key gets: sorted, without repeats, ``["*"]`` where none are asked for.
 
@@ -39,30 +39,40 @@ def check_scopes(
 
     Raises:
         Invalid: names ``field``: a scope is not known.
-        Forbidden: a scope is beyond the owner's role or the grantor (SCOPE_NOT_ALLOWED).
+        Forbidden: a scope is beyond the owner's role (SCOPE_NOT_ALLOWED).
     """
     wanted = sorted(set(asked)) or [EVERY_SCOPE]
     for scope in wanted:
         if scope != EVERY_SCOPE and scope not in known:
-            raise invalid(field, f"{scope[:64]!r} is not a scope; known are {', '.join(sorted(known))}")
+            raise invalid(field, f"{scope!r} is not a scope; known are {', '.join(sorted(known))}")
     if EVERY_SCOPE in wanted:
         wanted = [EVERY_SCOPE]
     for scope in wanted:
         if scope != EVERY_SCOPE and known[scope] > owner_role:
             raise _not_allowed(scope, "the owner's role")
-        if grantor.scopes is not None and scope not in grantor.scopes:
-            raise _not_allowed(scope, "the key that grants it")
     return wanted
 
 
-def check_end(end: dt.datetime | None, *, now: dt.datetime, grantor: Grantor, field: str) -> None:
-    """Refuse an end that has passed, or that comes after the grantor's own.
+def check_end(end: dt.datetime | None, *, now: dt.datetime, field: str) -> None:
+    """Refuse an end that has passed.
 
     Raises:
         Invalid: names ``field``.
     """
     if end is not None and end <= now:
         raise invalid(field, "must be in the future")
+
+
+def check_within(scopes: Iterable[str], end: dt.datetime | None, *, grantor: Grantor, field: str) -> None:
+    """Refuse a key that would do more, or live longer, than the key that makes or changes it.
+
+    Raises:
+        Forbidden: a scope is beyond the grantor's (SCOPE_NOT_ALLOWED).
+        Invalid: names ``field``, the end: it is after the grantor's.
+    """
+    for scope in scopes:
+        if grantor.scopes is not None and scope not in grantor.scopes:
+            raise _not_allowed(scope, "the key that grants it")
     if grantor.end is not None and (end is None or end > grantor.end):
         raise invalid(field, f"must not be after the end of the calling key, {grantor.end.isoformat()}")
 

@@ -6,14 +6,14 @@ lets somebody in (``auth/authenticator.py``).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from google.protobuf.empty_pb2 import Empty
 
 from morag_meta.api_keys import actions
 from morag_meta.api_keys.convert import end_from_proto, key_to_proto
-from morag_meta.api_keys.rules import Grantor, check_end, check_not_revoked, check_scopes
+from morag_meta.api_keys.rules import Grantor, check_end, check_not_revoked, check_scopes, check_within
 from morag_meta.auth.keys import KeyHasher
 from morag_meta.auth.principal import Role
 from morag_meta.db.statements import EVERYONE
@@ -64,14 +64,16 @@ class ApiKeyServicer:
     ) -> pb.CreateApiKeyResponse:
         owner_id = call.owner_for(request.owner_id)
         end = end_from_proto(request.api_key)
-        check_end(end, now=uow.now, grantor=_grantor(call), field=_END_FIELD)
+        check_end(end, now=uow.now, field=_END_FIELD)
+        scopes = self._allowed(uow, owner_id, request.api_key.scopes)
+        check_within(scopes, end, grantor=_grantor(call), field=_END_FIELD)
         row, secret = actions.create_key(
             uow,
             self._hasher,
             owner_id=owner_id,
             name=request.api_key.name,
             description=request.api_key.description,
-            scopes=self._granted(uow, call, owner_id, request.api_key.scopes),
+            scopes=scopes,
             expire_time=end,
         )
         return pb.CreateApiKeyResponse(api_key=key_to_proto(row, uow.now), secret=secret)
@@ -105,7 +107,9 @@ class ApiKeyServicer:
         row = uow.api_keys.lock(call.reach, request.api_key.id)
         check_etag(request.api_key.etag, row)
         check_not_revoked(row)
-        values = {name: getattr(request.api_key, name) for name in names}
+        values: dict[str, Any] = {
+            name: getattr(request.api_key, name) for name in names if name in ("name", "description")
+        }
         if standing:
             values |= self._regranted(uow, call, row, request.api_key, names)
             uow.epoch.bump()
@@ -113,7 +117,7 @@ class ApiKeyServicer:
             row = uow.api_keys.change(row, **values)
         return key_to_proto(row, uow.now)
 
-    @writes(replay=_replay_deletion, receipt=lambda response: {})
+    @writes(replay=_replay_deletion, receipt=lambda _: {})
     def DeleteApiKey(self, uow: UnitOfWork, request: pb.DeleteApiKeyRequest, call: Call) -> Empty:
         uow.epoch.lock()
         row = uow.api_keys.lock(call.reach, request.id)
@@ -129,23 +133,20 @@ class ApiKeyServicer:
         check_etag(request.etag, row)
         return key_to_proto(actions.revoke_locked(uow, row), uow.now)
 
-    def _granted(self, uow: UnitOfWork, call: Call, owner_id: str, asked: Any) -> list[str]:
-        """Give the scopes that a key of this owner gets from this caller."""
-        owner = uow.users.get(EVERYONE, owner_id)
-        return check_scopes(
-            asked,
-            known=self._scopes,
-            owner_role=Role[owner["role"]],
-            grantor=_grantor(call),
-            field=_SCOPES_FIELD,
-        )
+    def _allowed(self, uow: UnitOfWork, owner_id: str, asked: Iterable[str]) -> list[str]:
+        """Give the scopes that a key of this owner may hold."""
+        role = Role[uow.users.get(EVERYONE, owner_id)["role"]]
+        return check_scopes(asked, known=self._scopes, owner_role=role, field=_SCOPES_FIELD)
 
     def _regranted(
         self, uow: UnitOfWork, call: Call, row: Row, key: pb.ApiKey, names: list[str]
     ) -> dict[str, Any]:
-        """Give scopes and end as they are to be, both within the caller's bounds, whichever is changed."""
-        end = end_from_proto(key) if "expire_time" in names else row["expire_time"]
+        """Give scopes and end as they are to be: both within the caller's bounds, whichever is changed."""
+        end, scopes = row["expire_time"], row["scopes"]
         if "expire_time" in names:
-            check_end(end, now=uow.now, grantor=_grantor(call), field=_END_FIELD)
-        asked = key.scopes if "scopes" in names else row["scopes"]
-        return {"expire_time": end, "scopes": self._granted(uow, call, row["owner_id"], asked)}
+            end = end_from_proto(key)
+            check_end(end, now=uow.now, field=_END_FIELD)
+        if "scopes" in names:
+            scopes = self._allowed(uow, row["owner_id"], key.scopes)
+        check_within(scopes, end, grantor=_grantor(call), field=_END_FIELD)
+        return {"expire_time": end, "scopes": scopes}

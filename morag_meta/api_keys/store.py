@@ -149,9 +149,7 @@ class ApiKeyStore:
 
         In order of id, so that two processes that write at once do not block each other for good.
         """
-        rows = [
-            {"key_id": key_id, "uses": count, "used_time": time} for key_id, count, time in sorted(uses)
-        ]
+        rows = [{"key_id": key_id, "uses": count, "used_time": time} for key_id, count, time in sorted(uses)]
         self._unit.run_many(_ADD_USE, rows)
 
 

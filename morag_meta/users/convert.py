@@ -7,7 +7,6 @@ from typing import Any, Final
 
 from morag_meta.auth.principal import Role
 from morag_meta.db.unit import Row
-from morag_meta.errors import invalid
 from morag_meta.rpc.etags import etag_of
 from morag_meta.rpc.structs import json_to_struct, struct_to_json
 from morag_meta.rpc.times import to_timestamp
@@ -81,16 +80,12 @@ def settings_from_proto(settings: pb.UserSettings, names: Iterable[str]) -> dict
 
 
 def _setting(settings: pb.UserSettings, name: str) -> Any:
+    if name not in {field.name for field, _ in settings.ListFields()}:
+        return DEFAULT_SETTINGS[name]
     if name == "theme":
-        return pb.Theme.Name(settings.theme).removeprefix(_THEME) if settings.theme else _default(name)
+        return pb.Theme.Name(settings.theme).removeprefix(_THEME)
     if name == "preferences":
         return struct_to_json(settings.preferences, "settings.preferences", max_bytes=PREFERENCES_BYTES)
-    if name == "language":
-        return settings.language or _default(name)
-    if name == "default_database_id" and settings.HasField(name) and not settings.default_database_id:
-        raise invalid("settings.default_database_id", "must be a UUID; leave it out to have none")
-    return getattr(settings, name) if settings.HasField(name) else _default(name)  # type: ignore[arg-type]
-
-
-def _default(name: str) -> Any:
-    return DEFAULT_SETTINGS[name]
+    if name == "default_database_id":
+        return settings.default_database_id or None  # an empty text is no id, and means none
+    return getattr(settings, name)

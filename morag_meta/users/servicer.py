@@ -41,10 +41,6 @@ def _user_id(call: Call, sent: str) -> str:
     return call.own if sent in ("", "me") else sent
 
 
-def _nothing(response: Any) -> dict[str, Any]:
-    return {}
-
-
 class UserServicer:
     """Users; see ``protos/moragmeta/v1/users.proto``."""
 
@@ -208,7 +204,7 @@ class UserServicer:
         check_etag(request.etag, row)
         return user_to_proto(actions.reactivate(uow, row))
 
-    @writes(replay=_replay_deletion, receipt=_nothing)
+    @writes(replay=_replay_deletion, receipt=lambda _: {})
     def DeleteUser(self, uow: UnitOfWork, request: pb.DeleteUserRequest, call: Call) -> Empty:
         row = actions.lock_standing(uow, call.reach, _user_id(call, request.id))
         check_etag(request.etag, row)
