@@ -16,9 +16,9 @@ from typing import Any, Final
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
-from moragmeta.v1 import options_pb2
 
 from morag_meta.errors import Invalid, Reason, Violation
+from moragmeta.v1 import options_pb2
 
 Found = list[Violation]
 Check = Callable[[Any, str, Found], None]
@@ -41,9 +41,7 @@ def validate(request: Message) -> None:
     _check_message(request, "", found, None)
     if found:
         first = found[0]
-        raise Invalid(
-            f"{first.field}: {first.description}", reason=Reason.INVALID_FIELD, violations=found
-        )
+        raise Invalid(f"{first.field}: {first.description}", reason=Reason.INVALID_FIELD, violations=found)
 
 
 def _check_message(message: Message, path: str, found: Found, written: frozenset[str] | None) -> None:
@@ -58,7 +56,7 @@ def _check_message(message: Message, path: str, found: Found, written: frozenset
             return
         if name in plan.ignored:
             continue
-        if written is not None and name not in written and name not in ("id", "etag"):
+        if written is not None and name not in written and name != "etag":
             continue
         check = plan.checks.get(name)
         if check is not None:
@@ -71,11 +69,24 @@ def _check_nested(parent: Message, name: str, value: Any, path: str, found: Foun
     written = None
     if "update_mask" in parent.DESCRIPTOR.fields_by_name and name != "update_mask":
         written = _written(value, parent.update_mask.paths)  # type: ignore[attr-defined]
+        _check_identity(value, f"{path}{name}.", found)
     if parent.DESCRIPTOR.fields_by_name[name].is_repeated:
         for index, item in enumerate(value):
             _check_message(item, f"{path}{name}[{index}].", found, None)
     else:
         _check_message(value, f"{path}{name}.", found, written)
+
+
+def _check_identity(resource: Message, path: str, found: Found) -> None:
+    """Check the id of a resource in an update: there the output-only field says which one to change."""
+    field = resource.DESCRIPTOR.fields_by_name.get("id")
+    if field is None:
+        return
+    id: str = resource.id  # type: ignore[attr-defined]
+    if id:
+        _check_text(id, field.GetOptions().Extensions[options_pb2.rules], f"{path}id", found)
+    else:
+        found.append(Violation(f"{path}id", "is required"))
 
 
 def _written(resource: Message, paths: Any) -> frozenset[str]:
@@ -149,9 +160,7 @@ def _check_text(value: str, rules: options_pb2.FieldRules, path: str, found: Fou
     if "\x00" in value:
         found.append(Violation(path, "must not contain a NUL character"))
     elif rules.max_length and len(value) > rules.max_length:
-        found.append(
-            Violation(path, f"has {len(value)} characters; at most {rules.max_length} are allowed")
-        )
+        found.append(Violation(path, f"has {len(value)} characters; at most {rules.max_length} are allowed"))
     elif value and len(value) < rules.min_length:
         found.append(Violation(path, f"must have at least {rules.min_length} characters"))
     elif value and rules.format:
