@@ -8,7 +8,7 @@ here: whether a change is allowed and what it writes (``rules.py``, ``identity.p
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from morag_meta.db.unit import Row
@@ -24,6 +24,7 @@ from morag_meta.documents.identity import (
     scope_of,
 )
 from morag_meta.errors import AlreadyExists, Collision, MetaError, NotFound, exists, not_found
+from morag_meta.rpc.etags import check_etag
 from morag_meta.uow import UnitOfWork
 
 Upload = tuple[Mapping[str, Any], OnDuplicate]
@@ -82,18 +83,20 @@ def update_document(
     reach: str,
     document_id: str,
     changes: Mapping[str, Any],
-    check: Callable[[Row], None],
+    *,
+    etag: str = "",
 ) -> Row:
-    """Write fields of a live document; ``check`` refuses a row that the caller did not expect.
+    """Write fields of a live document; with ``etag`` only if it is as the caller knows it.
 
     Raises:
         NotFound: there is no such document within reach, or its owner has no such database.
         WrongState: the document is deleted.
         AlreadyExists: another live document has one of its identities.
+        Stale: it has another etag.
         Collision: a concurrent change won.
     """
     row = _lock_with_databases(uow, reach, document_id, changes.get("database_id"))
-    check(row)
+    check_etag(etag, row)
     written = rules.updated(row, changes)
     if not written:
         return row
@@ -105,16 +108,17 @@ def update_document(
     return changed
 
 
-def delete_document(uow: UnitOfWork, reach: str, document_id: str, check: Callable[[Row], None]) -> Row:
+def delete_document(uow: UnitOfWork, reach: str, document_id: str, *, etag: str = "") -> Row:
     """Delete a document so that it can be undeleted, and cancel its open ingestion job.
 
     Raises:
         NotFound: there is no such document within reach.
         WrongState: it is deleted already.
+        Stale: it has another etag.
         Collision: a concurrent change won.
     """
     row = _lock_with_databases(uow, reach, document_id)
-    check(row)
+    check_etag(etag, row)
     written = rules.deleted(row, uow.now)
     uow.jobs.cancel_open_ingestion(row["owner_id"], row["id"], summary="the document was deleted")
     changed = uow.documents.change(row, **written)
@@ -122,16 +126,17 @@ def delete_document(uow: UnitOfWork, reach: str, document_id: str, check: Callab
     return changed
 
 
-def undelete_document(uow: UnitOfWork, reach: str, document_id: str, check: Callable[[Row], None]) -> Row:
+def undelete_document(uow: UnitOfWork, reach: str, document_id: str, *, etag: str = "") -> Row:
     """Bring a deleted document back.
 
     Raises:
         NotFound: there is no such document within reach.
         AlreadyExists: it is live, or a live document has one of its identities.
+        Stale: it has another etag.
         Collision: a concurrent change won.
     """
     row = _lock_with_databases(uow, reach, document_id)
-    check(row)
+    check_etag(etag, row)
     written = rules.undeleted(row)
     _refuse_taken(uow, row, {**row, **written})
     changed = _change(uow, row, written)

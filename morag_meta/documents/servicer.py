@@ -5,7 +5,6 @@ What does not live here: who may call (``rpc/access.py``) and the fields' rules 
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 from morag_meta.db.unit import Row
@@ -41,10 +40,6 @@ def _batch_receipt(response: pb.BatchCreateDocumentsResponse) -> dict[str, Any]:
 
 def _created(row: Row, outcome: Outcome) -> pb.CreateDocumentResponse:
     return pb.CreateDocumentResponse(document=document_to_proto(row), outcome=outcome_to_proto(outcome))
-
-
-def _etag_check(etag: str) -> Callable[[Row], None]:
-    return lambda row: check_etag(etag, row)
 
 
 def _in_bounds(response: pb.BatchCreateDocumentsResponse) -> pb.BatchCreateDocumentsResponse:
@@ -146,7 +141,7 @@ class DocumentServicer:
     def UpdateDocument(self, uow: UnitOfWork, request: pb.UpdateDocumentRequest, call: Call) -> pb.Document:
         document = request.document
         changes = fields_from_proto(document, masked(document, request.update_mask))
-        row = actions.update_document(uow, call.reach, document.id, changes, _etag_check(document.etag))
+        row = actions.update_document(uow, call.reach, document.id, changes, etag=document.etag)
         return document_to_proto(row)
 
     @writes(replay=_replay)
@@ -167,12 +162,12 @@ class DocumentServicer:
 
     @writes(replay=_replay)
     def DeleteDocument(self, uow: UnitOfWork, request: pb.DeleteDocumentRequest, call: Call) -> pb.Document:
-        check = _etag_check(request.etag)
-        return document_to_proto(actions.delete_document(uow, call.reach, request.id, check))
+        row = actions.delete_document(uow, call.reach, request.id, etag=request.etag)
+        return document_to_proto(row)
 
     @writes(replay=_replay)
     def UndeleteDocument(
         self, uow: UnitOfWork, request: pb.UndeleteDocumentRequest, call: Call
     ) -> pb.Document:
-        check = _etag_check(request.etag)
-        return document_to_proto(actions.undelete_document(uow, call.reach, request.id, check))
+        row = actions.undelete_document(uow, call.reach, request.id, etag=request.etag)
+        return document_to_proto(row)

@@ -106,8 +106,12 @@ def _statement(
     conditions += [_condition(part, dialect) for part in sorted(shape)]
     if following:
         conditions += _after(order)
-    column = _c[order.column]
-    keys = (column.desc(), _c.id.desc()) if order.descending else (column, _c.id)
+    columns = [_c[order.column], _c.id]
+    if dialect == "postgresql" and "no_database" in shape and order.column == "create_time":
+        # Null in every row, so it changes no order; but only by it PostgreSQL sees that the index of a
+        # database's documents has them in this order already.
+        columns.insert(0, _c.database_id)
+    keys = [column.desc() if order.descending else column.asc() for column in columns]
     limit: sa.BindParameter[int] = sa.bindparam("limit", type_=sa.Integer)
     return sa.select(documents).where(*conditions).order_by(*keys).limit(limit)
 

@@ -59,15 +59,17 @@ def apply(row: dict[str, Any], event: Event) -> dict[str, Any]:
         Event.DELETE: lambda: rules.deleted(row, NOW),
         Event.UNDELETE: lambda: rules.undeleted(row),
         Event.NEW_VERSION: lambda: rules.new_version(row, {"name": "a.pdf", "type": "pdf"}),
-    }[event]()
-    return {**row, **changes}
+    }
+    return {**row, **changes[event]()}
 
 
 def test_the_table_is_the_one_that_the_contract_states() -> None:
-    """Ten rows of the contract, and nothing else, change the state of a document."""
+    """Sixteen rows, and nothing else, change the state of a document."""
     live = (State.PENDING, State.INGESTING, State.INGESTED, State.DEPRECATED)
     assert dict(TRANSITIONS) == {
-        **{(state, Event.START): State.INGESTING for state in live if state is not State.INGESTING},
+        (State.PENDING, Event.START): State.INGESTING,
+        (State.INGESTED, Event.START): State.INGESTING,
+        (State.DEPRECATED, Event.START): State.INGESTING,
         (State.INGESTING, Event.SUCCEED): State.INGESTED,
         (State.INGESTING, Event.ABANDON): RETURN,
         (State.INGESTED, Event.DEPRECATE): State.DEPRECATED,

@@ -553,7 +553,8 @@ class ListDocumentsRequest(_message.Message):
     order_by: _builtins.str
     """`create_time desc` (also where it is empty), `create_time`,
     `update_time desc`, `update_time`, `name desc` or `name`, written exactly
-    so. Names are ordered by their characters' code points.
+    so. Names are ordered by their characters' code points, but on PostgreSQL
+    as the database's locale orders them.
     """
     @_builtins.property
     def states(self) -> _containers.RepeatedScalarFieldContainer[Global___DocumentState.ValueType]:
