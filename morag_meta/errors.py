@@ -16,6 +16,7 @@ class Reason(enum.StrEnum):
 
     @staticmethod
     def _generate_next_value_(name: str, start: int, count: int, last_values: list[str]) -> str:
+        del start, count, last_values
         return name
 
     INVALID_FIELD = enum.auto()
@@ -169,7 +170,9 @@ def exists(resource_type: str, field: str, existing_id: str = "") -> AlreadyExis
     if existing_id:
         metadata["existing_id"] = existing_id
     return AlreadyExists(
-        f"a {resource_type} with this {field} already exists", reason=Reason.RESOURCE_EXISTS, metadata=metadata
+        f"a {resource_type} with this {field} already exists",
+        reason=Reason.RESOURCE_EXISTS,
+        metadata=metadata,
     )
 
 

@@ -7,7 +7,9 @@ own. Tests that kill, pause or restart start processes instead.
 from __future__ import annotations
 
 import asyncio
+import base64
 import itertools
+import secrets
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -36,9 +38,8 @@ from moragmeta.v1 import (
 )
 from tests.backends.databases import Backend
 
-# No example, but still no secret: these databases are gone after the run.
-SECRET_KEY = "kT3vXw9qLm2rB7nZcY5hJd8sFg4pQa6uEo1iRxWv0NzM"
-CREDENTIAL_KEYS = "t1:" + "q83vEjRWeJCrze8SNFZ4kKvN7xI0VniQq83vEjRWeJA="
+SECRET_KEY = secrets.token_urlsafe(48)
+CREDENTIAL_KEYS = "t1:" + base64.b64encode(secrets.token_bytes(32)).decode()
 
 
 class Channel:
@@ -60,7 +61,7 @@ class Channel:
         self.raw.close()
 
 
-class _Credentials(grpc.UnaryUnaryClientInterceptor, grpc.UnaryStreamClientInterceptor):  # type: ignore[misc]
+class _Credentials(grpc.UnaryUnaryClientInterceptor, grpc.UnaryStreamClientInterceptor):
     """Adds the caller's credential, and a deadline so that no test hangs."""
 
     def __init__(self, metadata: tuple[tuple[str, str], ...]) -> None:
@@ -78,7 +79,7 @@ class _Credentials(grpc.UnaryUnaryClientInterceptor, grpc.UnaryStreamClientInter
 
 
 @dataclass(frozen=True)
-class _Details(grpc.ClientCallDetails):  # type: ignore[misc]
+class _Details(grpc.ClientCallDetails):
     method: str
     timeout: float | None
     metadata: tuple[tuple[str, str | bytes], ...] | None
@@ -105,7 +106,11 @@ class Service:
     def __init__(self, url: str, kind: str, **overrides: Any) -> None:
         """Migrate the database and start to serve it; ``overrides`` are settings."""
         migrate.upgrade(url)
-        given = {"secret_key": SECRET_KEY, "credential_keys": CREDENTIAL_KEYS, "bcrypt_cost": 10} | overrides
+        given: dict[str, Any] = {
+            "secret_key": SECRET_KEY,
+            "credential_keys": CREDENTIAL_KEYS,
+            "bcrypt_cost": 10,
+        } | overrides
         self.settings = Settings(database_url=url, grpc_address="127.0.0.1:0", **given)
         self.url = url
         self.kind = kind

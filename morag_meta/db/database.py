@@ -106,7 +106,9 @@ class Database:
                 return work(self._unit(self._inline_connection()))
             except Unavailable:
                 self._drop_inline()  # somebody holds the file: wait for it in a thread, not here
-        return await self._readers.submit(lambda worker: self._reading(worker, work, snapshot), deadline)  # type: ignore[no-any-return]
+        return await self._readers.submit(
+            lambda worker: self._reading(worker, work, snapshot=snapshot), deadline
+        )  # type: ignore[no-any-return]
 
     async def write(self, work: Callable[[UnitOfWork], T], *, deadline: float | None = None) -> T:
         """Run work in a transaction and commit it; runs it again when concurrent changes collide.
@@ -160,7 +162,7 @@ class Database:
                 connection.invalidate()
                 connection.close()
 
-    def _reading(self, worker: Worker, work: Callable[[UnitOfWork], T], snapshot: bool) -> T:
+    def _reading(self, worker: Worker, work: Callable[[UnitOfWork], T], *, snapshot: bool) -> T:
         def attempt(uow: UnitOfWork) -> T:
             if snapshot:
                 uow.begin(snapshot=True)

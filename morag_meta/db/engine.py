@@ -100,8 +100,9 @@ def _connect_arguments(options: DatabaseOptions) -> dict[str, Any]:
         "charset": "utf8mb4",
         "init_command": (
             "SET SESSION tx_isolation = 'READ-COMMITTED', time_zone = '+00:00', "
-            f"sql_mode = 'STRICT_ALL_TABLES,NO_ENGINE_SUBSTITUTION', "
-            f"innodb_lock_wait_timeout = {LOCK_WAIT_SECONDS}, max_statement_time = {options.statement_timeout}"
+            "sql_mode = 'STRICT_ALL_TABLES,NO_ENGINE_SUBSTITUTION', "
+            f"innodb_lock_wait_timeout = {LOCK_WAIT_SECONDS}, "
+            f"max_statement_time = {options.statement_timeout}"
         ),
     }
 

@@ -52,10 +52,12 @@ def translate(fault: Exception, parameters: Mapping[str, Any] | None = None) -> 
     """Give the domain error for an exception of the database layer; others come back unchanged."""
     if isinstance(fault, PoolTimeout):
         return busy("every database connection is in use")
-    if not isinstance(fault, DBAPIError):
-        return fault
     if isinstance(fault, IntegrityError):
         return _integrity(fault, parameters or {})
+    return _operational(fault) if isinstance(fault, DBAPIError) else fault
+
+
+def _operational(fault: DBAPIError) -> Exception:
     if fault.connection_invalidated or _is_gone(fault):
         return Disconnected(
             "the database connection was lost",
@@ -105,7 +107,7 @@ def _is_collision(fault: DBAPIError) -> bool:
 def _integrity(fault: IntegrityError, parameters: Mapping[str, Any]) -> Exception:
     text = str(fault.orig)
     code = _code(fault)
-    if code == "23505" or code == 1062 or text.startswith("UNIQUE constraint failed: "):
+    if code in ("23505", 1062) or text.startswith("UNIQUE constraint failed: "):
         return _taken(fault, text)
     if code in ("23503", 1451, 1452) or "FOREIGN KEY" in text:
         owner_missing = re.search(r"fk_\w+__owner_id\b(?!_)", text) or text.startswith("FOREIGN KEY")

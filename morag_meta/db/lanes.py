@@ -99,7 +99,9 @@ class Worker:
 class Lane:
     """Some threads and their bounded queue."""
 
-    def __init__(self, name: str, engine: sa.Engine, *, threads: int, waiting: int, patience: float, recycle: float):
+    def __init__(
+        self, name: str, engine: sa.Engine, *, threads: int, waiting: int, patience: float, recycle: float
+    ) -> None:
         """Make the lane; threads start as work comes.
 
         ``waiting`` bounds the queue, ``patience`` (seconds) how long work may stay in it.

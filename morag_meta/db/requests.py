@@ -20,7 +20,11 @@ from morag_meta.errors import Invalid, Reason, Violation
 KEPT: Final = dt.timedelta(hours=24)
 """How long a request id is remembered."""
 
-_KEY = (owned(records), records.c.method == sa.bindparam("method_name"), records.c.request_id == sa.bindparam("id"))
+_KEY = (
+    owned(records),
+    records.c.method == sa.bindparam("method_name"),
+    records.c.request_id == sa.bindparam("id"),
+)
 _FIND = sa.select(records.c.fingerprint, records.c.receipt, records.c.create_time).where(*_KEY)
 _CLAIM = sa.insert(records).values(
     owner_id=sa.bindparam("owner_id"),

@@ -163,7 +163,9 @@ databases = _table(
     sa.CheckConstraint("document_count >= 0", name="document_count"),
     sa.UniqueConstraint("owner_id", "id"),
     sa.UniqueConstraint("owner_id", "name"),
-    sa.ForeignKeyConstraint(["owner_id", "server_id"], ["servers.owner_id", "servers.id"], ondelete="RESTRICT"),
+    sa.ForeignKeyConstraint(
+        ["owner_id", "server_id"], ["servers.owner_id", "servers.id"], ondelete="RESTRICT"
+    ),
     sa.Index("ix_databases__owner_id_server_id", "owner_id", "server_id"),
     sa.Index("ix_databases__owner_id_create_time_id", "owner_id", "create_time", "id"),
     sa.Index("ix_databases__create_time_id", "create_time", "id"),
@@ -212,7 +214,9 @@ documents = _table(
     sa.Index("ix_documents__owner_id_create_time_id", "owner_id", "create_time", "id"),
     sa.Index("ix_documents__owner_id_update_time_id", "owner_id", "update_time", "id"),
     sa.Index("ix_documents__owner_id_name_id", "owner_id", "name", "id"),
-    sa.Index("ix_documents__owner_id_database_id_create_time", "owner_id", "database_id", "create_time", "id"),
+    sa.Index(
+        "ix_documents__owner_id_database_id_create_time", "owner_id", "database_id", "create_time", "id"
+    ),
     sa.Index("ix_documents__owner_id_state_create_time", "owner_id", "state", "create_time", "id"),
     sa.Index("ix_documents__create_time_id", "create_time", "id"),
 )
@@ -249,7 +253,9 @@ jobs = _table(
     sa.CheckConstraint("percentage BETWEEN 0 AND 100", name="percentage"),
     sa.CheckConstraint("priority BETWEEN 1 AND 4", name="priority"),
     sa.CheckConstraint("kind <> 'INGESTION' OR document_id IS NOT NULL", name="ingestion_document"),
-    sa.CheckConstraint("(state IN ('FINISHED', 'FAILED', 'CANCELLED')) = (end_time IS NOT NULL)", name="end_time"),
+    sa.CheckConstraint(
+        "(state IN ('FINISHED', 'FAILED', 'CANCELLED')) = (end_time IS NOT NULL)", name="end_time"
+    ),
     sa.UniqueConstraint("owner_id", "id"),
     sa.ForeignKeyConstraint(
         ["owner_id", "document_id"], ["documents.owner_id", "documents.id"], ondelete="RESTRICT"

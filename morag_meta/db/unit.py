@@ -10,7 +10,7 @@ import datetime as dt
 import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
-from typing import Any
+from typing import Any, cast
 
 import sqlalchemy as sa
 
@@ -121,11 +121,11 @@ class Unit:
         """Give the first row as a mapping, or None."""
         result = self._execute(statement, parameters)
         row = result.first()
-        return None if row is None else row._mapping  # noqa: SLF001 - SQLAlchemy's public name for it
+        return None if row is None else cast("Row", row._mapping)  # noqa: SLF001 - its public name
 
     def all(self, statement: sa.Executable, **parameters: Any) -> list[Row]:
         """Give all rows as mappings."""
-        return list(self._execute(statement, parameters).mappings())
+        return cast("list[Row]", self._execute(statement, parameters).mappings().all())
 
     def run(self, statement: sa.Executable, **parameters: Any) -> int:
         """Run a statement that changes rows, and give their number."""
@@ -139,7 +139,7 @@ class Unit:
     def _execute(self, statement: sa.Executable, parameters: Any) -> sa.CursorResult[Any]:
         self.busy_since = time.monotonic()
         try:
-            return self.connection.execute(statement, parameters)  # type: ignore[return-value]
+            return self.connection.execute(statement, parameters)
         except Exception as fault:
             raise self._translated(fault, parameters) from fault
         finally:

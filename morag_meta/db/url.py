@@ -96,7 +96,9 @@ def _check_sqlite(url: sa.URL) -> None:
     if url.host:
         raise UrlError(f"{masked(url)}: SQLite takes three slashes and a path, four for an absolute one")
     if not database or ":memory:" in database or "memory" in url.query.get("mode", ()):
-        raise UrlError("an in-memory SQLite database is gone with its connection; name a file, sqlite:///path")
+        raise UrlError(
+            "an in-memory SQLite database is gone with its connection; name a file, sqlite:///path"
+        )
 
 
 def _check_server(url: sa.URL) -> None:

@@ -27,7 +27,7 @@ class Report:
     summary: str = ""
 
 
-def create_job(
+def create_job(  # noqa: PLR0913 - a job has these parts, all but two of them optional
     uow: UnitOfWork,
     owner_id: str,
     *,
@@ -152,9 +152,7 @@ def complete_job(
     return ended, outcome
 
 
-def fail_job(
-    uow: UnitOfWork, reach: str, job_id: str, report: Report, *, error: str
-) -> tuple[Row, Outcome]:
+def fail_job(uow: UnitOfWork, reach: str, job_id: str, report: Report, *, error: str) -> tuple[Row, Outcome]:
     """End a job with an error; its document is what it was before.
 
     Raises:

@@ -15,9 +15,7 @@ from moragmeta.v1 import jobs_pb2 as pb
 STATES: Final = {name.removeprefix("JOB_STATE_"): number for name, number in pb.JobState.items()}
 _STATE_NAMES: Final = {number: name for name, number in STATES.items()}
 _EXECUTIONS: Final = {"LOCAL": pb.JOB_EXECUTION_LOCAL, "REMOTE": pb.JOB_EXECUTION_REMOTE}
-_OUTCOMES: Final = {
-    outcome: pb.ReportOutcome.Value(f"REPORT_OUTCOME_{outcome.value}") for outcome in Outcome
-}
+_OUTCOMES: Final = {outcome: pb.ReportOutcome.Value(f"REPORT_OUTCOME_{outcome.value}") for outcome in Outcome}
 
 
 def job_to_proto(row: Mapping[str, Any]) -> pb.Job:
@@ -93,6 +91,6 @@ def filter_from_proto(message: pb.JobFilter, owner_id: str) -> Filter:
     )
 
 
-def outcome_to_proto(outcome: Outcome) -> pb.ReportOutcome:
+def outcome_to_proto(outcome: Outcome) -> pb.ReportOutcome.ValueType:
     """Give the message's value of an outcome."""
     return _OUTCOMES[outcome]

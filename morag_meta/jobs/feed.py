@@ -77,7 +77,9 @@ class Topic:
 class Feed:
     """The topics of one process, and their poller."""
 
-    def __init__(self, database: Database, interval: float, end_all: Callable[[Callable[[], MetaError]], None]) -> None:
+    def __init__(
+        self, database: Database, interval: float, end_all: Callable[[Callable[[], MetaError]], None]
+    ) -> None:
         """Poll every ``interval`` seconds while somebody watches; ``end_all`` ends every stream."""
         self._database = database
         self._interval = interval
@@ -145,7 +147,7 @@ class Feed:
             except Unavailable as error:
                 self._suffer(error)
                 await asyncio.sleep(self._interval)
-            except Exception:
+            except Exception:  # noqa: BLE001 - whatever it was, the watchers need the next poll
                 _log.exception("polling for job events failed")
                 await asyncio.sleep(self._interval)
 

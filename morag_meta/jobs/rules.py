@@ -44,7 +44,11 @@ def after(state: str, verb: Verb) -> str:
     """
     following = TRANSITIONS.get((state, verb))
     if following is None:
-        raise ended(state) if state in FINAL_STATES else wrong_state("job", state, f"a {state} job cannot be {verb.value}")
+        raise (
+            ended(state)
+            if state in FINAL_STATES
+            else wrong_state("job", state, f"a {state} job cannot be {verb.value}")
+        )
     return following
 
 

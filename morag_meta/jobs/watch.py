@@ -7,6 +7,7 @@ ended, ``rpc/streams.py``'s.
 from __future__ import annotations
 
 import datetime as dt
+
 from morag_meta.errors import OutOfRange, Reason, Unavailable, not_found
 from morag_meta.jobs.feed import PAGE, Event, Feed, Topic
 from morag_meta.jobs.rules import FINAL_STATES

@@ -11,10 +11,10 @@ from typing import Final
 
 from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
 from google.protobuf.descriptor_pool import Default
-from moragmeta.v1 import options_pb2
 
 from morag_meta.auth.principal import Principal, Role
 from morag_meta.errors import Forbidden, Reason
+from moragmeta.v1 import options_pb2
 
 # Importing these registers the services' descriptors.
 from moragmeta.v1 import api_keys_pb2, databases_pb2, documents_pb2, jobs_pb2, servers_pb2, users_pb2  # isort: skip

@@ -63,7 +63,7 @@ class Call:
         return self.reach_of(owner_id)
 
     def fingerprint(self, request: Any) -> str:
-        """Give a keyed hash of the request without its request id, so that no password can be guessed from it."""
+        """Give a keyed hash of the request without its request id; no password can be guessed from it."""
         bare = type(request)()
         bare.CopyFrom(request)
         bare.ClearField("request_id")

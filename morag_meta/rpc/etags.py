@@ -20,6 +20,4 @@ def check_etag(sent: str, row: Mapping[str, Any]) -> None:
         Stale: the row has another etag (ETAG_MISMATCH).
     """
     if sent and sent != etag_of(row):
-        raise Stale(
-            "the resource was changed meanwhile; read it again", reason=Reason.ETAG_MISMATCH
-        )
+        raise Stale("the resource was changed meanwhile; read it again", reason=Reason.ETAG_MISMATCH)

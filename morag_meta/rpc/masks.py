@@ -10,9 +10,9 @@ from typing import Final
 from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.field_mask_pb2 import FieldMask
 from google.protobuf.message import Message
-from moragmeta.v1 import options_pb2
 
 from morag_meta.errors import Invalid, Reason, Violation
+from moragmeta.v1 import options_pb2
 
 # Fields of a resource that an update carries but never writes.
 _CARRIED: Final = frozenset({"id", "etag"})

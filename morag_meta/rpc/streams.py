@@ -47,8 +47,8 @@ class Stream:
         "_woken",
         "_writing",
         "access",
-        "ends_at",
         "ending",
+        "ends_at",
         "principal",
         "sent_at",
     )
@@ -176,7 +176,7 @@ class Streams:
                 await self._keep_out()
             except MetaError as error:  # looked at again at the next tick
                 _log.info("the access of open streams is not known", reason=str(error.reason))
-            except Exception:
+            except Exception:  # noqa: BLE001 - whatever it was, the other streams need the next tick
                 _log.exception("looking after streams failed")
 
     def _keep_time(self) -> None:
@@ -184,7 +184,9 @@ class Streams:
         now = time.monotonic()
         for stream in list(self._open):
             if now >= stream.ends_at:
-                stream.end(Unavailable("the stream reached its maximum age; resume", reason=Reason.STREAM_AGED))
+                stream.end(
+                    Unavailable("the stream reached its maximum age; resume", reason=Reason.STREAM_AGED)
+                )
             elif stream.heartbeat_due:
                 stream.wake()
 

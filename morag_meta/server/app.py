@@ -34,7 +34,7 @@ from morag_meta.health.servicer import SERVICE as HEALTH_SERVICE
 from morag_meta.health.servicer import Health
 from morag_meta.jobs.feed import Feed
 from morag_meta.jobs.servicer import JobServicer
-from morag_meta.rpc.access import SERVICES
+from morag_meta.rpc.access import SERVICES, known_scopes
 from morag_meta.rpc.dispatch import Dispatcher
 from morag_meta.rpc.pages import Pages
 from morag_meta.rpc.streams import StreamOptions, Streams
@@ -165,7 +165,7 @@ class App:
             DatabaseServicer(self._pages),
             DocumentServicer(self._pages),
             JobServicer(self._pages, self._feed),
-            ApiKeyServicer(self._pages, self._hasher),
+            ApiKeyServicer(self._pages, self._hasher, known_scopes()),
         ]
 
     def _make_server(self, *, shared_port: bool) -> grpc.aio.Server:
