@@ -78,14 +78,18 @@ def _check_nested(parent: Message, name: str, value: Any, path: str, found: Foun
 
 
 def _check_identity(resource: Message, path: str, found: Found) -> None:
-    """Check the id of a resource in an update: there the output-only field says which one to change."""
+    """Check the id of a resource in an update: there the output-only field says which one to change.
+
+    One without a form may be left out, and then means the caller.
+    """
     field = resource.DESCRIPTOR.fields_by_name.get("id")
     if field is None:
         return
     id: str = resource.id  # type: ignore[attr-defined]
+    rules = field.GetOptions().Extensions[options_pb2.rules]
     if id:
-        _check_text(id, field.GetOptions().Extensions[options_pb2.rules], f"{path}id", found)
-    else:
+        _check_text(id, rules, f"{path}id", found)
+    elif rules.format:
         found.append(Violation(f"{path}id", "is required"))
 
 
