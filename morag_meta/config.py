@@ -27,7 +27,8 @@ ENV_FILE = ".env"
 HOW_TO_MAKE = "make one with: openssl rand -base64 48"
 
 # Read by the command line alone; they are no settings of the service, yet no mistakes either.
-CLIENT_VARIABLES = frozenset({"MORAG_API_KEY", "MORAG_TARGET"})
+KEY_VARIABLE = "MORAG_API_KEY"
+CLIENT_VARIABLES = frozenset({KEY_VARIABLE, "MORAG_TARGET"})
 
 _LEAST_SECRET_BYTES = 32
 # Text of 32 random bytes, in base64 or in hex, all but never has fewer distinct characters.
@@ -239,6 +240,11 @@ def _problem(error: ErrorDetails) -> str:
     if error["type"] == "url":
         return f"{PREFIX}{name.upper()} is not accepted: {error['msg']}"
     return f"{PREFIX}{name.upper()} is {str(error['input'])!r}: give {fix}"
+
+
+def client_key() -> str:
+    """Return the API key that a command calls a server with; empty if the environment has none."""
+    return os.environ.get(KEY_VARIABLE, "")
 
 
 def unknown_variables(environ: Mapping[str, str] | None = None) -> list[str]:

@@ -71,8 +71,8 @@ def _adopt_stdlib(shared: list[Processor], renderer: Processor, least: int) -> N
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(least)
-    # Alembic tells each step at INFO, which is wanted; its plugin loader tells itself, which is not.
-    logging.getLogger("alembic.runtime.plugins").setLevel(logging.WARNING)
+    # At INFO Alembic tells about itself; which revisions were applied is told by whoever applied them.
+    logging.getLogger("alembic").setLevel(max(least, logging.WARNING))
     logging.captureWarnings(capture=True)
 
 

@@ -7,15 +7,15 @@ in ``exits.py``.
 from __future__ import annotations
 
 import sys
+from typing import Any
 
-import click
 import grpc
 import structlog
 import typer
 
 from morag_meta import errors
 from morag_meta.config import ConfigurationError
-from morag_meta.db.migrate import MigrationError, MigrationLocked, SchemaAhead
+from morag_meta.db.migration_lock import MigrationError, MigrationLocked, SchemaAhead
 from morag_meta.db.url import UrlError
 from morag_meta.exits import ExitCode
 from morag_meta.server.address import AddressError
@@ -43,6 +43,9 @@ _BY_STATUS = {
     "ABORTED": ExitCode.REFUSED,
 }
 
+# Typer carries a Click of its own and shows this much of it.
+_USAGE_ERROR: Any = typer.BadParameter.__base__
+
 _log = structlog.get_logger(__name__)
 
 
@@ -59,12 +62,7 @@ def run(app: typer.Typer, arguments: list[str] | None) -> ExitCode:
     """Run a command line; return what it returned as an exit code, or that of its failure."""
     try:
         outcome = app(args=arguments, standalone_mode=False)
-    except click.exceptions.NoArgsIsHelpError as error:
-        error.show()
-        return ExitCode.USAGE
-    except click.ClickException as error:
-        return _tell(error.format_message(), ExitCode.USAGE)
-    except (click.Abort, KeyboardInterrupt):
+    except (typer.Abort, KeyboardInterrupt):
         return _tell("interrupted", ExitCode.INTERRUPTED)
     except BrokenPipeError:
         sys.stderr.close()  # who read our output has left; there is nobody to tell
@@ -74,13 +72,22 @@ def run(app: typer.Typer, arguments: list[str] | None) -> ExitCode:
     return ExitCode(outcome) if isinstance(outcome, int) else ExitCode.OK
 
 
+def status_name(error: grpc.RpcError) -> str:
+    """Return the name of the status that a call failed with."""
+    # The library types its errors without what every one of them has.
+    code: Any = getattr(error, "code", None)
+    return str(code().name) if code is not None else "UNKNOWN"
+
+
 def _tell(text: str, code: ExitCode) -> ExitCode:
-    for line in text.splitlines() or [""]:
+    for line in text.splitlines():
         sys.stderr.write(f"error: {line}\n")
     return code
 
 
 def _described(error: Exception) -> tuple[str, ExitCode]:
+    if isinstance(error, _USAGE_ERROR):
+        return error.format_message(), ExitCode.USAGE
     if isinstance(error, CommandError):
         return str(error), error.code
     if isinstance(error, MigrationError) and not isinstance(error, SchemaAhead | MigrationLocked):
@@ -90,13 +97,12 @@ def _described(error: Exception) -> tuple[str, ExitCode]:
     for kind, code in _BY_ERROR:
         if isinstance(error, kind):
             return str(error), code
-    if isinstance(error, grpc.RpcError) and isinstance(error, grpc.Call):
-        return _described_status(error.code().name, error.details() or "")
-    if isinstance(error, grpc.aio.AioRpcError):
-        return _described_status(error.code().name, error.details() or "")
+    if isinstance(error, grpc.RpcError):
+        name = status_name(error)
+        details = getattr(error, "details", str)()
+        return f"{name}: {details}", _BY_STATUS.get(name, ExitCode.FAILURE)
     _log.debug("unforeseen failure", exc_info=error)
-    return f"unforeseen failure ({type(error).__name__}); set MORAG_LOG_LEVEL=DEBUG to see more", ExitCode.FAILURE
-
-
-def _described_status(name: str, details: str) -> tuple[str, ExitCode]:
-    return f"{name}: {details}", _BY_STATUS.get(name, ExitCode.FAILURE)
+    return (
+        f"unforeseen failure ({type(error).__name__}); set MORAG_LOG_LEVEL=DEBUG to see more",
+        ExitCode.FAILURE,
+    )

@@ -8,7 +8,7 @@ import grpc
 import typer
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from morag_meta.cli.failures import CommandError
+from morag_meta.cli.failures import CommandError, status_name
 from morag_meta.cli.options import DatabaseUrl, Format, Output, read_settings
 from morag_meta.cli.output import print_json, say
 from morag_meta.cli.target import Target, open_channel
@@ -19,7 +19,9 @@ def health(
     target: Target = None,
     service: Annotated[
         str,
-        typer.Option("--service", "-s", help="readiness, liveness, or a service's full name; readiness if empty."),
+        typer.Option(
+            "--service", "-s", help="readiness, liveness, or a service's full name; readiness if empty."
+        ),
     ] = "",
     timeout: Annotated[float, typer.Option("--timeout", min=0.1, help="Seconds to wait.")] = 5.0,
     output: Output = Format.TABLE,
@@ -42,7 +44,7 @@ def _ask(stub: Any, service: str, timeout: float) -> str:
     try:
         response = stub.Check(health_pb2.HealthCheckRequest(service=service), timeout=timeout)
     except grpc.RpcError as error:
-        if isinstance(error, grpc.Call) and error.code().name == "NOT_FOUND":
+        if status_name(error) == "NOT_FOUND":
             raise CommandError(f"the server knows no service {service!r}", ExitCode.NOT_FOUND) from None
         raise
     return health_pb2.HealthCheckResponse.ServingStatus.Name(response.status)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import contextvars
 import enum
 from typing import Annotated, Any
 
-import click
 import typer
 
 from morag_meta import config, logs
@@ -33,9 +33,12 @@ class Format(enum.StrEnum):
 Output = Annotated[Format, typer.Option("--output", "-o", help="A table for people, or JSON for programs.")]
 
 
-def remember(context: typer.Context, database_url: str | None) -> None:
+_given: contextvars.ContextVar[str | None] = contextvars.ContextVar("database_url", default=None)
+
+
+def remember(database_url: str | None) -> None:
     """Keep the database URL that was given before the command."""
-    context.obj = database_url
+    _given.set(database_url)
 
 
 def read_settings(database_url: str | None = None, **overrides: Any) -> Settings:
@@ -44,11 +47,9 @@ def read_settings(database_url: str | None = None, **overrides: Any) -> Settings
     Raises:
         ConfigurationError: a value is not accepted.
     """
-    context = click.get_current_context(silent=True)
-    given = database_url or (context.find_root().obj if context is not None else None)
     for warning in config.unknown_variables():
         warn(warning)
-    settings = config.load(database_url=given, **overrides)
+    settings = config.load(database_url=database_url or _given.get(), **overrides)
     # A command speaks for itself: libraries are heard when something is wrong, unless DEBUG asks for more.
     logs.configure("DEBUG" if settings.log_level == "DEBUG" else "WARNING", settings.log_format)
     return settings

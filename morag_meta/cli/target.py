@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import sys
 from pathlib import Path
@@ -12,9 +11,8 @@ import grpc
 import typer
 
 from morag_meta.cli.failures import CommandError
+from morag_meta.config import KEY_VARIABLE, client_key
 from morag_meta.exits import ExitCode
-
-KEY_VARIABLE = "MORAG_API_KEY"
 
 Target = Annotated[
     str | None,
@@ -38,8 +36,8 @@ KeyFile = Annotated[
 ]
 
 _OPTIONS = (
-    # A server that went away without a word is noticed within half a minute.
-    ("grpc.keepalive_time_ms", 20_000),
+    # A server that went away without a word is noticed within three quarters of a minute.
+    ("grpc.keepalive_time_ms", 30_000),
     ("grpc.keepalive_timeout_ms", 10_000),
     ("grpc.max_receive_message_length", 16 * 1024 * 1024),
     ("grpc.initial_reconnect_backoff_ms", 200),
@@ -69,7 +67,7 @@ def credentials(key_file: Path | None) -> tuple[tuple[str, str], ...]:
         CommandError: there is none, or the file cannot be read.
     """
     if key_file is None:
-        key = os.environ.get(KEY_VARIABLE, "")
+        key = client_key()
     elif str(key_file) == "-":
         key = sys.stdin.readline()
     else:

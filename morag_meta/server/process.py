@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import importlib
 import os
 import signal
 import threading
@@ -19,12 +20,8 @@ import structlog
 
 from morag_meta.config import Settings
 from morag_meta.exits import ExitCode
+from morag_meta.server.address import AddressError
 from morag_meta.server.app import App
-
-try:
-    from uvloop import new_event_loop
-except ImportError:  # not on every platform
-    from asyncio import new_event_loop
 
 OVERTIME_SECONDS = 5.0
 """What a drain may take beyond the grace before the process is ended all the same."""
@@ -34,8 +31,16 @@ _log = structlog.get_logger(__name__)
 
 def run(settings: Settings, *, shared_port: bool = False, lifeline: int | None = None) -> ExitCode:
     """Serve until a signal, or until ``lifeline``, a pipe's file descriptor, is closed by the parent."""
-    with asyncio.Runner(loop_factory=new_event_loop) as runner:
+    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
         return runner.run(_serve(settings, shared_port=shared_port, lifeline=lifeline))
+
+
+def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop]:
+    try:
+        factory: Callable[[], asyncio.AbstractEventLoop] = importlib.import_module("uvloop").new_event_loop
+    except ImportError:  # not on every platform
+        return asyncio.new_event_loop
+    return factory
 
 
 async def _serve(settings: Settings, *, shared_port: bool, lifeline: int | None) -> ExitCode:
@@ -57,16 +62,14 @@ async def _serve(settings: Settings, *, shared_port: bool, lifeline: int | None)
         loop.add_signal_handler(signal.SIGINT, lambda: None)
         _watch(loop, lifeline, lambda: ask("parent ended"))
     app = App(settings, shared_port=shared_port)
-    try:
-        if await _started(app, asked):
-            await asked.wait()
-    finally:
+    if await _started(app, settings.grpc_address, asked):
+        await asked.wait()
         await app.stop(settings.shutdown_grace)
     _log.info("stopped")
     return ExitCode.OK
 
 
-async def _started(app: App, asked: asyncio.Event) -> bool:
+async def _started(app: App, address: str, asked: asyncio.Event) -> bool:
     """Start, unless the end is asked for meanwhile; return whether the app serves."""
     starting = asyncio.ensure_future(app.start())
     ending = asyncio.ensure_future(asked.wait())
@@ -77,7 +80,11 @@ async def _started(app: App, asked: asyncio.Event) -> bool:
         with contextlib.suppress(asyncio.CancelledError):
             await starting
         return False
-    _log.info("serving", port=starting.result())
+    try:
+        port = starting.result()
+    except RuntimeError:  # gRPC says no more than this
+        raise AddressError(f"address {address} cannot be listened on") from None
+    _log.info("serving", address=address, port=port)
     return True
 
 

@@ -1,0 +1,110 @@
+"""``morag-meta jobs``: looking at a running server's jobs; following them live stands in ``watch.py``."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Annotated, Any
+
+import typer
+
+from morag_meta.cli.options import DatabaseUrl, Format, Output, read_settings
+from morag_meta.cli.output import print_json, print_table
+from morag_meta.cli.target import KeyFile, Target, credentials, open_async_channel, open_channel
+from morag_meta.cli.watch import Bars, Lines, Watch, message_to_dict
+from morag_meta.exits import ExitCode
+from moragmeta.v1 import jobs_pb2 as pb
+from moragmeta.v1.jobs_pb2_grpc import JobServiceStub
+
+app = typer.Typer(name="jobs", help="Jobs of a running server.", no_args_is_help=True)
+
+_COLUMNS = ("id", "kind", "state", "%", "phase", "attempt", "document", "created", "error")
+_SECONDS = 30.0
+
+
+@app.command(name="list")
+def list_(
+    state: Annotated[
+        list[str] | None, typer.Option("--state", help="PENDING, PROCESSING, FAILED …; repeatable.")
+    ] = None,
+    document: Annotated[str, typer.Option("--document", metavar="ID", help="Jobs of this document.")] = "",
+    owner: Annotated[
+        str, typer.Option("--owner", metavar="ID", help="ADMIN only: whose jobs, '-' for everybody's.")
+    ] = "",
+    limit: Annotated[int, typer.Option("--limit", "-n", min=1, help="At most so many, newest first.")] = 50,
+    *,
+    target: Target = None,
+    key_file: KeyFile = None,
+    output: Output = Format.TABLE,
+    database_url: DatabaseUrl = None,
+) -> None:
+    """List jobs, newest first."""
+    settings = read_settings(database_url)
+    states = [_state(name) for name in state or []]
+    filter_ = pb.JobFilter(owner_id=owner, document_id=document, states=states)
+    with open_channel(target or settings.grpc_address) as channel:
+        jobs = _fetch(JobServiceStub(channel), filter_, limit, credentials(key_file))
+    if output is Format.JSON:
+        for job in jobs:
+            print_json(message_to_dict(job))
+    else:
+        print_table(_COLUMNS, [_row(job) for job in jobs])
+
+
+@app.command()
+def watch(
+    job_ids: Annotated[list[str], typer.Argument(metavar="ID...", help="The jobs to follow.")],
+    after: Annotated[int, typer.Option("--after", min=0, help="Begin after this event's number.")] = 0,
+    patience: Annotated[
+        float, typer.Option("--patience", min=0, help="Seconds to try for when the server is away.")
+    ] = 120.0,
+    target: Target = None,
+    key_file: KeyFile = None,
+    output: Output = Format.TABLE,
+    database_url: DatabaseUrl = None,
+) -> ExitCode:
+    """Follow jobs live until each has ended, whatever happens to the connection: 9 if one did not finish."""
+    settings = read_settings(database_url)
+    metadata = credentials(key_file)
+
+    async def follow() -> bool:
+        async with open_async_channel(target or settings.grpc_address) as channel:
+            view = Lines() if output is Format.JSON else Bars()
+            with view:
+                watches = [Watch(channel, metadata, view, patience).follow(each, after) for each in job_ids]
+                return all(await asyncio.gather(*watches))
+
+    return ExitCode.OK if asyncio.run(follow()) else ExitCode.JOB_NOT_FINISHED
+
+
+def _state(name: str) -> pb.JobState.ValueType:
+    known = [each.removeprefix("JOB_STATE_") for each in pb.JobState.keys()[1:]]
+    if name.upper() not in known:
+        raise typer.BadParameter(f"{name!r} is none of {', '.join(known)}", param_hint="--state")
+    return pb.JobState.Value(f"JOB_STATE_{name.upper()}")
+
+
+def _fetch(stub: Any, filter_: pb.JobFilter, limit: int, metadata: Any) -> list[pb.Job]:
+    jobs: list[pb.Job] = []
+    token = ""
+    while len(jobs) < limit:
+        request = pb.ListJobsRequest(filter=filter_, page_size=limit - len(jobs), page_token=token)
+        response = stub.ListJobs(request, metadata=metadata, timeout=_SECONDS)
+        jobs += response.jobs
+        token = response.next_page_token
+        if not token:
+            break
+    return jobs
+
+
+def _row(job: pb.Job) -> list[Any]:
+    return [
+        job.id,
+        job.kind,
+        pb.JobState.Name(job.state).removeprefix("JOB_STATE_"),
+        job.percentage,
+        job.phase,
+        job.attempt,
+        job.document_name or job.document_id,
+        job.create_time.ToDatetime().strftime("%Y-%m-%d %H:%M:%SZ"),
+        job.error,
+    ]

@@ -1,0 +1,118 @@
+"""``morag-meta key``: API keys, made and revoked straight in the database."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Iterator
+from typing import Annotated, Any
+
+import typer
+
+from morag_meta.api_keys.actions import create_key, revoke_key
+from morag_meta.api_keys.rules import check_scopes, state_of
+from morag_meta.auth.principal import Role
+from morag_meta.cli.accounts import person, unit_of_work
+from morag_meta.cli.options import DatabaseUrl, Format, Output, read_settings
+from morag_meta.cli.output import print_json, print_table, say
+from morag_meta.db.statements import EVERYONE
+from morag_meta.db.unit import Row
+from morag_meta.rpc.access import known_scopes
+from morag_meta.server.preparation import key_hasher
+from morag_meta.uow import UnitOfWork
+
+app = typer.Typer(name="key", help="API keys.", no_args_is_help=True)
+
+_PAGE = 500
+_SHOWN = (
+    "id",
+    "owner_id",
+    "name",
+    "key_prefix",
+    "scopes",
+    "state",
+    "expire_time",
+    "last_used_time",
+    "use_count",
+)
+
+
+@app.command()
+def create(
+    name: Annotated[str, typer.Argument(help="What the key is called, once among the owner's keys.")],
+    owner: Annotated[str, typer.Option("--owner", metavar="EMAIL", help="Whose key it is.")],
+    scope: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--scope", help="What it may do, as documents:read; repeatable. Everything if not given."
+        ),
+    ] = None,
+    expire_days: Annotated[
+        int | None,
+        typer.Option("--expire-days", min=1, max=36_500, help="Days until it ends; never if not given."),
+    ] = None,
+    output: Output = Format.TABLE,
+    database_url: DatabaseUrl = None,
+) -> None:
+    """Create an API key and print it, once and never again."""
+    settings = read_settings(database_url)
+    hasher = key_hasher(settings)
+    with unit_of_work(settings) as uow:
+        user = person(uow, owner)
+        role = Role[user["role"]]
+        scopes = check_scopes(scope or [], known=known_scopes(), owner_role=role, field="scope")
+        end = None if expire_days is None else uow.now + dt.timedelta(days=expire_days)
+        row, secret = create_key(uow, hasher, owner_id=user["id"], name=name, scopes=scopes, expire_time=end)
+        uow.commit()
+    if output is Format.JSON:
+        print_json({"id": row["id"], "owner_id": row["owner_id"], "name": name, "key": secret})
+    else:
+        say(f"API key: {secret}")
+
+
+@app.command(name="list")
+def list_(
+    owner: Annotated[
+        str, typer.Option("--owner", metavar="EMAIL", help="Whose keys; everybody's if not given.")
+    ] = "",
+    show_all: Annotated[bool, typer.Option("--all", help="Revoked ones too.")] = False,
+    output: Output = Format.TABLE,
+    database_url: DatabaseUrl = None,
+) -> None:
+    """List API keys, newest first; never the secrets."""
+    with unit_of_work(read_settings(database_url)) as uow:
+        reach = person(uow, owner)["id"] if owner else EVERYONE
+        rows = [{**row, "state": state_of(row, uow.now)} for row in _pages(uow, reach, show_revoked=show_all)]
+    if output is Format.JSON:
+        for row in rows:
+            print_json({name: _plain(row[name]) for name in _SHOWN})
+        return
+    print_table(_SHOWN, [[_cell(row[name]) for name in _SHOWN] for row in rows])
+
+
+@app.command()
+def revoke(
+    key_id: Annotated[str, typer.Argument(help="The key's id, as key list shows it.")],
+    database_url: DatabaseUrl = None,
+) -> None:
+    """Revoke an API key for good; every process refuses it within seconds."""
+    with unit_of_work(read_settings(database_url)) as uow:
+        row = revoke_key(uow, EVERYONE, key_id)
+        uow.commit()
+    say(f"revoked {row['name']} {row['id']}")
+
+
+def _pages(uow: UnitOfWork, reach: str, *, show_revoked: bool) -> Iterator[Row]:
+    after: Row | None = None
+    while rows := uow.api_keys.page(reach, after, _PAGE, show_revoked=show_revoked):
+        yield from rows
+        after = rows[-1]
+
+
+def _plain(value: Any) -> Any:
+    return value.isoformat() if isinstance(value, dt.datetime) else value
+
+
+def _cell(value: Any) -> Any:
+    if isinstance(value, dt.datetime):
+        return value.strftime("%Y-%m-%d %H:%M:%SZ")
+    return " ".join(value) if isinstance(value, list) else value

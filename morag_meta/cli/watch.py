@@ -1,0 +1,166 @@
+"""Following one job over its stream, and showing what happens: bars for people, lines for programs.
+
+A stream that ends early is opened again after the last event seen, so nothing is missed or shown twice.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import sys
+import time
+from types import TracebackType
+from typing import Any, Protocol, Self
+
+import grpc
+from google.protobuf import json_format
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextColumn, TimeElapsedColumn
+
+from morag_meta.cli.failures import CommandError
+from morag_meta.cli.output import print_json
+from morag_meta.exits import ExitCode
+from moragmeta.v1 import jobs_pb2 as pb
+from moragmeta.v1.jobs_pb2_grpc import JobServiceStub
+
+_FINAL = (pb.JOB_STATE_FINISHED, pb.JOB_STATE_FAILED, pb.JOB_STATE_CANCELLED)
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.2, 5.0
+_SECONDS = 30.0
+# What a new try may mend; a stream ends so at drain, at its maximum age and when the server is gone.
+_TRY_AGAIN = frozenset({"UNAVAILABLE", "DEADLINE_EXCEEDED", "INTERNAL", "CANCELLED", "UNKNOWN"})
+
+
+def message_to_dict(message: Any) -> dict[str, Any]:
+    """Return a message as JSON values, with the names of the proto."""
+    return json_format.MessageToDict(
+        message, preserving_proto_field_name=True, always_print_fields_with_no_presence=True
+    )
+
+
+class View(Protocol):
+    """What is told about the jobs that are followed."""
+
+    def begin(self, job: pb.Job) -> None:
+        """Show a job before its first event."""
+
+    def event(self, event: pb.JobEvent) -> None:
+        """Show one event."""
+
+    def away(self, job_id: str, cause: str) -> None:
+        """Show that the stream of a job is interrupted."""
+
+    def __enter__(self) -> Self:
+        """Begin to show."""
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """End."""
+
+
+class Lines:
+    """One JSON object a line for each event."""
+
+    def begin(self, job: pb.Job) -> None:
+        """Print nothing: the first event says it all."""
+
+    def event(self, event: pb.JobEvent) -> None:
+        """Print the event."""
+        print_json(message_to_dict(event))
+
+    def away(self, job_id: str, cause: str) -> None:
+        """Say it on stderr."""
+        sys.stderr.write(f"warning: {job_id}: {cause}; resuming\n")
+
+    def __enter__(self) -> Self:
+        """Begin."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """End."""
+
+
+class Bars:
+    """One live progress bar for each job; where there is no terminal, the bars as they ended."""
+
+    def __init__(self) -> None:
+        """Prepare the bars."""
+        self._progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TaskProgressColumn(),
+            TextColumn("{task.fields[state]}"),
+            TextColumn("{task.fields[said]}"),
+            TimeElapsedColumn(),
+            console=Console(width=None if sys.stdout.isatty() else 160, highlight=False),
+        )
+        self._tasks: dict[str, TaskID] = {}
+
+    def begin(self, job: pb.Job) -> None:
+        """Add the job's bar."""
+        title = f"{job.kind} {job.document_name or job.id}".replace("[", r"\[")
+        self._tasks[job.id] = self._progress.add_task(title, total=100, state="", said="")
+
+    def event(self, event: pb.JobEvent) -> None:
+        """Move the bar."""
+        state = pb.JobState.Name(event.state).removeprefix("JOB_STATE_")
+        said = (event.error or event.summary or event.phase).replace("[", r"\[")
+        task = self._tasks[event.job_id]
+        self._progress.update(task, completed=event.percentage, state=state, said=said)
+
+    def away(self, job_id: str, cause: str) -> None:
+        """Say it beside the bar."""
+        self._progress.update(self._tasks[job_id], said=f"{cause}; resuming")
+
+    def __enter__(self) -> Self:
+        """Show the bars."""
+        self._progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Leave the bars as they are."""
+        self._progress.stop()
+
+
+class Watch:
+    """Follows jobs over one channel."""
+
+    def __init__(self, channel: grpc.aio.Channel, metadata: Any, view: View, patience: float) -> None:
+        """Try again for ``patience`` seconds when nothing arrives."""
+        self._stub: Any = JobServiceStub(channel)
+        self._metadata = metadata
+        self._view = view
+        self._patience = patience
+
+    async def follow(self, job_id: str, after: int) -> bool:
+        """Show a job's events after a number until it ends; return whether it FINISHED.
+
+        Raises:
+            grpc.aio.AioRpcError: the server refuses, or knows no such job.
+            CommandError: the server was away for longer than the patience.
+        """
+        request = pb.GetJobRequest(id=job_id)
+        job = await self._stub.GetJob(request, metadata=self._metadata, timeout=_SECONDS)
+        self._view.begin(job)
+        state, seen, pause, alive = job.state, after, _FIRST_PAUSE, time.monotonic()
+        while True:
+            try:
+                async for frame in self._stub.WatchJob(
+                    pb.WatchJobRequest(job_id=job_id, after_sequence=seen), metadata=self._metadata
+                ):
+                    pause, alive = _FIRST_PAUSE, time.monotonic()
+                    if frame.WhichOneof("frame") == "event":
+                        state, seen = frame.event.state, frame.event.sequence
+                        self._view.event(frame.event)
+                if state in _FINAL:
+                    return bool(state == pb.JOB_STATE_FINISHED)
+                cause = "the stream ended"
+            except grpc.aio.AioRpcError as error:
+                if error.code().name not in _TRY_AGAIN:
+                    raise
+                cause = error.details() or error.code().name
+            if time.monotonic() - alive > self._patience:
+                raise CommandError(f"{job_id}: {cause}; gave up after event {seen}", ExitCode.UNREACHABLE)
+            self._view.away(job_id, cause)
+            await asyncio.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311 - spreads, hides nothing
+            pause = min(pause * 2, _LONGEST_PAUSE)

@@ -1,0 +1,102 @@
+"""What is done once before serving: the secrets, the schema, and the first admin of an empty database.
+
+The command line uses the same steps to fill a database without serving it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+
+import structlog
+
+from morag_meta.api_keys.actions import create_key
+from morag_meta.auth.keys import KeyHasher
+from morag_meta.auth.principal import Role
+from morag_meta.config import Settings
+from morag_meta.db import migrate
+from morag_meta.db.database import Database
+from morag_meta.db.migrate import MigrationError, State
+from morag_meta.db.url import masked
+from morag_meta.errors import AlreadyExists
+from morag_meta.server.app import database_options
+from morag_meta.server.secrets import credential_ring, root_secret
+from morag_meta.uow import UnitOfWork
+from morag_meta.users.actions import create_user
+
+FIRST_ADMIN_EMAIL = "admin@localhost"
+FIRST_ADMIN_NAME = "Administrator"
+_KEY_NAME = "first key"
+
+_log = structlog.get_logger(__name__)
+
+
+def prepare(settings: Settings) -> str | None:
+    """Make ready to serve, and give the API key of the first admin if this call made one.
+
+    Raises:
+        ConfigurationError: a secret is missing or unusable.
+        MigrationError: the schema cannot be brought up to date, or is not current and may not be.
+        MetaError: the database fails.
+    """
+    root_secret(settings)
+    credential_ring(settings)
+    if settings.auto_migrate:
+        applied = migrate.upgrade(settings.database_url)
+        if applied:
+            _log.info("schema upgraded", revisions=applied)
+    else:
+        require_schema(settings)
+    with opened(settings) as database, database.unit_of_work() as uow:
+        if uow.users.any():
+            return None
+        try:
+            key = add_admin(uow, settings, email=FIRST_ADMIN_EMAIL)
+            uow.commit()
+        except AlreadyExists:  # another process was faster, and has printed its key
+            return None
+        return key
+
+
+def require_schema(settings: Settings) -> None:
+    """Refuse a database whose schema is not exactly that of this version.
+
+    Raises:
+        MigrationError: says where it stands, and the command that mends it.
+    """
+    where = migrate.status(settings.database_url)
+    if where.state is State.CURRENT:
+        return
+    fix = "run the newer version" if where.state is State.AHEAD else "run 'morag-meta db upgrade'"
+    at = where.current or "none"
+    raise MigrationError(f"{masked(settings.database_url)}: revision {at}, needed is {where.head}: {fix}")
+
+
+@contextlib.contextmanager
+def opened(settings: Settings) -> Iterator[Database]:
+    """Open the database for synchronous use."""
+    database = Database(database_options(settings))
+    try:
+        yield database
+    finally:
+        database.close()
+
+
+def key_hasher(settings: Settings) -> KeyHasher:
+    """Give what hashes API keys.
+
+    Raises:
+        ConfigurationError: the secret is missing or unusable.
+    """
+    return KeyHasher(root_secret(settings).subkey("api-key"))
+
+
+def add_admin(uow: UnitOfWork, settings: Settings, *, email: str, name: str = FIRST_ADMIN_NAME) -> str:
+    """Add an ADMIN who has an API key and no password, and give the key; the caller commits.
+
+    Raises:
+        Invalid: the email cannot be kept.
+        AlreadyExists: the email is taken.
+    """
+    row = create_user(uow, name=name, email=email, role=Role.ADMIN)
+    return create_key(uow, key_hasher(settings), owner_id=row["id"], name=_KEY_NAME)[1]
