@@ -56,17 +56,18 @@ def _by_alembic(connection: sa.Connection) -> list[str]:
 
 
 def _line(change: Any) -> str:
-    """Say one of Alembic's changes in words: what would have to be done to the database."""
+    """Say one of Alembic's changes, which it gives as what to do to the database, as what is the matter."""
     if isinstance(change, list):
         return "; ".join(_line(each) for each in change)
-    verb, *rest = change
-    names = []
-    for item in rest:
-        table = getattr(item, "table", None)
-        name = getattr(item, "name", item)
-        if name is not None and not isinstance(name, dict):
-            names.append(f"{table.name}.{name}" if table is not None else str(name))
-    return f"{str(verb).replace('_', ' ')}: {' '.join(names)}"
+    action, _, kind = str(change[0]).partition("_")
+    kind = {"fk": "foreign key"}.get(kind, kind)
+    if action == "modify":
+        _, _, table, column, _, is_now, wanted = change
+        return f"{kind} differs: {table}.{column} is {is_now}, not {wanted}"
+    item = change[-1]
+    table = getattr(item, "table", None)
+    name = item.name if table is None else f"{table.name}.{item.name}"
+    return f"{kind} {'missing' if action == 'add' else 'unknown'}: {name}"
 
 
 def _checks(connection: sa.Connection, table: sa.Table) -> Iterator[str]:

@@ -9,7 +9,7 @@ What does not live here: the revisions (``migrations/versions``) and their lock 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, Literal
 
 import sqlalchemy as sa
@@ -125,21 +125,26 @@ def _inspector() -> sa.Inspector:
     return sa.inspect(op.get_bind())
 
 
-def _columns(table: str) -> set[str]:
-    return {column["name"] for column in _inspector().get_columns(table)}
+def _columns(table: str) -> set[str | None]:
+    return _names(table, lambda inspector: inspector.get_columns(table))
 
 
 def _indexes(table: str) -> set[str | None]:
-    return {index["name"] for index in _inspector().get_indexes(table)}
+    return _names(table, lambda inspector: inspector.get_indexes(table))
 
 
 def _constraints(table: str, kind: ConstraintKind) -> set[str | None]:
-    inspector = _inspector()
     if kind == "check":
-        return {each["name"] for each in inspector.get_check_constraints(table)}
+        return _names(table, lambda inspector: inspector.get_check_constraints(table))
     if kind == "unique":
-        return {each["name"] for each in inspector.get_unique_constraints(table)}
-    return {each["name"] for each in inspector.get_foreign_keys(table)}
+        return _names(table, lambda inspector: inspector.get_unique_constraints(table))
+    return _names(table, lambda inspector: inspector.get_foreign_keys(table))
+
+
+def _names(table: str, parts: Callable[[sa.Inspector], Sequence[Mapping[str, Any]]]) -> set[str | None]:
+    """Name what a table has; nothing, where an earlier run dropped the table itself in a later step."""
+    inspector = _inspector()
+    return {part["name"] for part in parts(inspector)} if inspector.has_table(table) else set()
 
 
 def _table_options() -> dict[str, Any]:

@@ -1,0 +1,145 @@
+"""One row for each table, each pointing at its parents, and reading all rows back."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Mapping
+from typing import Any
+
+import sqlalchemy as sa
+
+from morag_meta.db.schema import metadata
+from morag_meta.db.url import normalize
+
+NOW = dt.datetime(2026, 3, 1, 12, 30, 15, 123456, tzinfo=dt.UTC)
+OWNER = "0195a000-0000-7000-8000-000000000001"
+SERVER = "0195a000-0000-7000-8000-000000000002"
+DATABASE = "0195a000-0000-7000-8000-000000000003"
+DOCUMENT = "0195a000-0000-7000-8000-000000000004"
+JOB = "0195a000-0000-7000-8000-000000000005"
+OTHER = "0195a000-0000-7000-8000-000000000006"
+STAMPS = {"revision": 1, "create_time": NOW, "update_time": NOW}
+
+
+def engine_of(url: str) -> sa.Engine:
+    """Make an engine for a test, with a connection of its own for each use and foreign keys enforced."""
+    engine = sa.create_engine(normalize(url), poolclass=sa.NullPool)
+    if engine.dialect.name == "sqlite":
+        sa.event.listen(engine, "connect", lambda driver, _: driver.execute("PRAGMA foreign_keys = ON"))
+    return engine
+
+
+def user(id: str, email: str) -> dict[str, Any]:
+    """Make a user's row."""
+    return {"id": id, "name": "Ada", "email": email, "role": "ADMIN", "active": True, **STAMPS}
+
+
+def server(id: str, owner_id: str, name: str) -> dict[str, Any]:
+    """Make a server's row."""
+    own = {"id": id, "owner_id": owner_id, "name": name, "kind": "QDRANT", "host": "localhost"}
+    return {**own, "port": 6333, "active": True, "config": {"tls": False}, **STAMPS}
+
+
+def database(id: str, owner_id: str, server_id: str, name: str) -> dict[str, Any]:
+    """Make a database's row."""
+    own = {"id": id, "owner_id": owner_id, "server_id": server_id, "name": name, "description": "notes"}
+    return {**own, "document_count": 1, "content_update_time": NOW, **STAMPS}
+
+
+def document(id: str, owner_id: str, database_id: str | None, name: str) -> dict[str, Any]:
+    """Make a document's row."""
+    own = {"id": id, "owner_id": owner_id, "database_id": database_id, "live_scope": database_id or "-"}
+    counts = {"version": 1, "ingested_version": 1, "chunks": 7, "quality": 0.1, "size_bytes": 2**40}
+    return {
+        **own,
+        "name": name,
+        "type": "pdf",
+        "state": "INGESTED",
+        "metadata": {"a": [1.5]},
+        **counts,
+        **STAMPS,
+    }
+
+
+def job(id: str, owner_id: str, document_id: str | None) -> dict[str, Any]:
+    """Make a job's row."""
+    own = {"id": id, "owner_id": owner_id, "document_id": document_id, "open_document_id": document_id}
+    state = {"kind": "INGESTION", "state": "PROCESSING", "execution": "REMOTE", "priority": 2, "attempt": 1}
+    progress = {"report_number": 3, "percentage": 40, "phase": "chunking", "summary": "", "event_number": 1}
+    return {**own, **state, **progress, "parameters": {}, "start_time": NOW, **STAMPS}
+
+
+def sample() -> Mapping[str, dict[str, Any]]:
+    """Make one row for each table but the one that a revision fills itself, parents first."""
+    return {
+        "users": user(OWNER, "ada@example.org"),
+        "sessions": {
+            "id": OTHER,
+            "owner_id": OWNER,
+            "refresh_hash": "ab" * 32,
+            "create_time": NOW,
+            "refresh_time": NOW,
+            "expire_time": NOW,
+        },
+        "api_keys": {
+            "id": OTHER,
+            "owner_id": OWNER,
+            "name": "ci",
+            "description": "",
+            "key_hash": "cd" * 32,
+            "key_prefix": "mm_abcdef",
+            "scopes": ["jobs:read"],
+            "use_count": 0,
+            **STAMPS,
+        },
+        "servers": server(SERVER, OWNER, "vectors"),
+        "databases": database(DATABASE, OWNER, SERVER, "papers"),
+        "user_settings": {
+            "owner_id": OWNER,
+            "theme": "DARK",
+            "language": "en",
+            "notifications": True,
+            "auto_save": False,
+            "default_database_id": DATABASE,
+            "preferences": {},
+            **STAMPS,
+        },
+        "documents": document(DOCUMENT, OWNER, DATABASE, "paper.pdf"),
+        "jobs": job(JOB, OWNER, DOCUMENT),
+        "job_events": {
+            "job_id": JOB,
+            "number": 1,
+            "owner_id": OWNER,
+            "state": "PENDING",
+            "attempt": 0,
+            "percentage": 0,
+            "phase": "",
+            "summary": "",
+            "kind": "INGESTION",
+            "create_time": NOW,
+        },
+        "request_records": {
+            "owner_id": OWNER,
+            "method": "JobService.CreateJob",
+            "request_id": "r-1",
+            "fingerprint": "ef" * 32,
+            "receipt": {"id": JOB},
+            "create_time": NOW,
+        },
+    }
+
+
+def fill(url: str) -> None:
+    """Insert the sample."""
+    with engine_of(url).begin() as connection:
+        for table, row in sample().items():
+            connection.execute(sa.insert(metadata.tables[table]).values(**row))
+
+
+def read_all(url: str) -> dict[str, list[tuple[Any, ...]]]:
+    """Read every row of every table, by the columns that the code knows."""
+    with engine_of(url).connect() as connection:
+        return {
+            name: sorted(tuple(row) for row in connection.execute(sa.select(table)))
+            for name, table in metadata.tables.items()
+        }

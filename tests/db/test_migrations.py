@@ -1,0 +1,272 @@
+"""Revisions forth and back on every database, and what is said of where a database stands."""
+
+from __future__ import annotations
+
+import pathlib
+import shutil
+import sqlite3
+from collections.abc import Callable
+from typing import Any
+
+import psycopg2
+import pymysql
+import pytest
+import sqlalchemy as sa
+from pymysql.constants import CLIENT
+
+from morag_meta.db import migrate
+from morag_meta.db.migrate import MigrationError, SchemaAhead, State
+from morag_meta.db.migration_lock import migrating
+from morag_meta.db.schema import metadata
+from morag_meta.db.url import normalize
+from tests.backends.databases import Backend
+from tests.db.rows import engine_of, fill, read_all
+
+
+def _tables(url: str) -> set[str]:
+    return set(sa.inspect(engine_of(url)).get_table_names())
+
+
+def test_up_makes_what_the_code_says(database_url: str) -> None:
+    """After an upgrade of an empty database nothing differs from the tables, and there is one epoch."""
+    assert migrate.upgrade(database_url) == [each.id for each in reversed(migrate.history())]
+    assert migrate.check_differences(database_url) == []
+    assert read_all(database_url)["auth_epoch"] == [(1, 1)]
+    assert _tables(database_url) == {*metadata.tables, "alembic_version"}
+
+
+def test_up_down_up_keeps_rows(database_url: str, any_revisions: pathlib.Path) -> None:
+    """Each revision after the first can be undone and done again under rows, and every row stays."""
+    first, *later = migrate.status(database_url, migrations=any_revisions).pending
+    migrate.upgrade(database_url, first, migrations=any_revisions)
+    fill(database_url)
+    before = read_all(database_url)
+    for revision in later:
+        assert migrate.upgrade(database_url, "+1", migrations=any_revisions) == [revision]
+        assert migrate.downgrade(database_url, "-1", migrations=any_revisions) == [revision]
+        assert read_all(database_url) == before
+        assert migrate.upgrade(database_url, "+1", migrations=any_revisions) == [revision]
+        assert read_all(database_url) == before
+    assert migrate.status(database_url, migrations=any_revisions).state is State.CURRENT
+
+
+def test_down_to_nothing_and_up_again(database_url: str, any_revisions: pathlib.Path) -> None:
+    """All revisions can be undone under rows; nothing is left, and all can be done again."""
+    done = migrate.upgrade(database_url, migrations=any_revisions)
+    fill(database_url)
+    assert migrate.downgrade(database_url, "base", migrations=any_revisions) == done[::-1]
+    assert _tables(database_url) == {"alembic_version"}
+    assert migrate.upgrade(database_url, migrations=any_revisions) == done
+
+
+def test_foreign_keys_are_enforced_after_tables_were_copied(
+    database_url: str, later_revisions: pathlib.Path
+) -> None:
+    """On SQLite a changed table is a copy: its children still point at it, and restrict its rows."""
+    migrate.upgrade(database_url, migrations=later_revisions)
+    fill(database_url)
+    with engine_of(database_url).connect() as connection, pytest.raises(sa.exc.IntegrityError):
+        connection.execute(sa.delete(metadata.tables["servers"]))
+
+
+def test_a_copy_keeps_checks_and_constraints(database_url: str, later_revisions: pathlib.Path) -> None:
+    """After later revisions changed tables and were undone, the tables are again exactly as before."""
+    migrate.upgrade(database_url, migrations=later_revisions)
+    migrate.downgrade(database_url, migrate.head(), migrations=later_revisions)
+    assert migrate.check_differences(database_url) == []
+
+
+def test_status_tells_where_a_database_stands(database_url: str, later_revisions: pathlib.Path) -> None:
+    """A database is empty, behind, current or ahead, and the revisions to come are listed in order."""
+    own = [each.id for each in reversed(migrate.history())]
+    empty = migrate.status(database_url)
+    assert (empty.state, empty.current, empty.pending) == (State.EMPTY, None, own)
+    migrate.upgrade(database_url)
+    assert migrate.status(database_url) == migrate.Status(own[-1], own[-1], [], State.CURRENT)
+    behind = migrate.status(database_url, migrations=later_revisions)
+    assert (behind.state, behind.pending, behind.head) == (State.BEHIND, ["9001", "9002"], "9002")
+    migrate.upgrade(database_url, migrations=later_revisions)
+    assert migrate.status(database_url) == migrate.Status("9002", own[-1], [], State.AHEAD)
+
+
+def test_a_schema_ahead_is_refused(database_url: str, later_revisions: pathlib.Path) -> None:
+    """Code that does not know the database's revision changes nothing and says in a line what to do."""
+    migrate.upgrade(database_url, migrations=later_revisions)
+    attempts: list[Callable[[], object]] = [
+        lambda: migrate.upgrade(database_url),
+        lambda: migrate.downgrade(database_url, "base"),
+        lambda: migrate.reset(database_url),
+    ]
+    for refused in attempts:
+        with pytest.raises(SchemaAhead, match="at revision 9002, which this version does not know") as said:
+            refused()
+        assert "run the newer version" in str(said.value)
+        assert "\n" not in str(said.value)
+    assert migrate.current(database_url) == "9002"
+
+
+def test_reset_drops_ours_alone(database_url: str) -> None:
+    """A reset drops every table of the service with its rows, and leaves those of others."""
+    migrate.upgrade(database_url)
+    fill(database_url)
+    with engine_of(database_url).begin() as connection:
+        connection.exec_driver_sql("CREATE TABLE theirs (id INTEGER PRIMARY KEY)")
+    assert set(migrate.reset(database_url)) == set(metadata.tables)
+    assert _tables(database_url) == {"theirs"}
+    assert migrate.status(database_url).state is State.EMPTY
+    assert migrate.upgrade(database_url) != []
+
+
+def test_a_foreign_table_of_our_name_is_not_taken_over(database_url: str) -> None:
+    """Where another application has a table named as ours the migration fails and leaves it alone."""
+    with engine_of(database_url).begin() as connection:
+        connection.exec_driver_sql("CREATE TABLE servers (theirs INTEGER PRIMARY KEY)")
+        connection.exec_driver_sql("INSERT INTO servers VALUES (1)")
+    with pytest.raises(MigrationError):
+        migrate.upgrade(database_url)
+    with engine_of(database_url).connect() as connection:
+        assert connection.exec_driver_sql("SELECT theirs FROM servers").scalar() == 1
+    assert migrate.current(database_url) is None
+
+
+def test_an_unknown_revision_is_one_line(database_url: str) -> None:
+    """Asking for a revision that does not exist is an error of one line."""
+    with pytest.raises(MigrationError, match="nonesuch") as said:
+        migrate.upgrade(database_url, "nonesuch")
+    assert "\n" not in str(said.value)
+
+
+def _execute_script(url: str, script: str) -> None:
+    parsed = normalize(url)
+    options: dict[str, Any] = {"host": parsed.host, "port": parsed.port, "user": parsed.username}
+    match parsed.get_backend_name():
+        case "sqlite":
+            lite = sqlite3.connect(parsed.database or "")
+            lite.executescript(script)
+            lite.close()
+        case "postgresql":
+            options |= {**parsed.query, "password": parsed.password, "dbname": parsed.database}
+            postgres = psycopg2.connect(**{key: value for key, value in options.items() if value is not None})
+            postgres.autocommit = True
+            postgres.cursor().execute(script)
+            postgres.close()
+        case _:
+            options |= {"database": parsed.database, "password": parsed.password or ""}
+            options |= {key: str(value) for key, value in parsed.query.items()}
+            maria = pymysql.connect(
+                **{key: value for key, value in options.items() if value is not None},
+                client_flag=CLIENT.MULTI_STATEMENTS,
+                autocommit=True,
+            )
+            with maria.cursor() as cursor:
+                cursor.execute(script)
+                while cursor.nextset():
+                    pass
+            maria.close()
+
+
+def test_offline_sql_does_what_an_upgrade_does(backend: Backend, database_url: str) -> None:
+    """The written SQL, run by the plain driver, makes the same schema, and the way back removes it."""
+    _execute_script(database_url, migrate.offline_sql(backend.name))
+    assert migrate.status(database_url).state is State.CURRENT
+    assert migrate.check_differences(database_url) == []
+    fill(database_url)
+    _execute_script(database_url, migrate.offline_sql(backend.name, down=True))
+    assert _tables(database_url) <= {"alembic_version"}
+    assert migrate.current(database_url) is None
+
+
+def test_offline_sql_for_mysql_and_for_nothing_known() -> None:
+    """MySQL 8 has a collation of its own, and another dialect is refused."""
+    assert "utf8mb4_0900_bin" in migrate.offline_sql("mysql")
+    assert "utf8mb4_nopad_bin" not in migrate.offline_sql("mysql")
+    assert "utf8mb4_nopad_bin" in migrate.offline_sql("mariadb")
+    with pytest.raises(MigrationError, match="choose one of"):
+        migrate.offline_sql("oracle")
+
+
+def test_sqlite_undoes_a_migration_that_leaves_orphans(
+    tmp_path: pathlib.Path, later_revisions: pathlib.Path
+) -> None:
+    """Foreign keys are off while SQLite migrates; rows without a parent at its end undo it all."""
+    url = f"sqlite:///{tmp_path / 'm.db'}"
+    migrate.upgrade(url)
+    fill(url)
+    with (
+        pytest.raises(MigrationError, match="rows without a parent in databases"),
+        migrating(url) as connection,
+    ):
+        connection.execute(sa.delete(metadata.tables["servers"]))
+    assert len(read_all(url)["servers"]) == 1
+    with engine_of(url).connect() as connection:
+        assert connection.exec_driver_sql("PRAGMA journal_mode").scalar() == "wal"
+
+
+def test_reading_makes_no_file(tmp_path: pathlib.Path) -> None:
+    """Asking about, undoing or resetting a SQLite database that is not there makes none."""
+    path = tmp_path / "m.db"
+    url = f"sqlite:///{path}"
+    assert migrate.status(url).state is State.EMPTY
+    assert migrate.current(url) is None
+    assert migrate.downgrade(url, "base") == []
+    assert migrate.reset(url) == []
+    with pytest.raises(MigrationError, match="does not exist"):
+        migrate.check_differences(url)
+    assert not path.exists()
+
+
+@pytest.mark.parametrize(
+    ("url", "words"),
+    [
+        ("postgresql://me:hush@127.0.0.1:1/d", "the server cannot be reached"),
+        ("mariadb://me:hush@127.0.0.1:1/d", "the server cannot be reached"),
+        ("sqlite:////nonexistent/folder/m.db", "the file cannot be opened"),
+    ],
+)
+def test_a_database_out_of_reach_is_one_line(url: str, words: str) -> None:
+    """A database that cannot be opened is an error of one line with its cause, without the password."""
+    with pytest.raises(MigrationError, match=words) as said:
+        migrate.upgrade(url)
+    assert "hush" not in str(said.value)
+    assert "\n" not in str(said.value)
+
+
+def test_a_file_that_is_no_database_is_named_as_such(tmp_path: pathlib.Path) -> None:
+    """A SQLite URL that leads to another kind of file is an error that says so."""
+    path = tmp_path / "notes.txt"
+    path.write_text("not a database at all, but long enough to look like one" * 40)
+    with pytest.raises(MigrationError, match="not a SQLite database"):
+        migrate.upgrade(f"sqlite:///{path}")
+
+
+def test_a_new_revision_starts_from_the_difference(
+    database_url: str, own_revisions: pathlib.Path, tmp_path: pathlib.Path
+) -> None:
+    """A revision written against a database holds how it differs, takes the next number, and can run."""
+    folder = tmp_path / "migrations"
+    shutil.copytree(own_revisions, folder)
+    migrate.upgrade(database_url)
+    with engine_of(database_url).begin() as connection:
+        connection.execute(sa.schema.DropIndex(_index("jobs", "ix_jobs__create_time_id")))
+    path = migrate.revision("Put back an index", database_url, migrations=folder)
+    number = f"{int(migrate.head()) + 1:04d}"
+    assert path.name == f"{number}_put_back_an_index.py"
+    assert "ix_jobs__create_time_id" in path.read_text()
+    assert migrate.upgrade(database_url, migrations=folder) == [number]
+    assert migrate.check_differences(database_url) == []
+
+
+def test_a_new_revision_without_a_database_is_empty(
+    own_revisions: pathlib.Path, tmp_path: pathlib.Path
+) -> None:
+    """A revision written without a database holds no steps, and follows the newest."""
+    folder = tmp_path / "migrations"
+    shutil.copytree(own_revisions, folder)
+    text = migrate.revision("Think of something", migrations=folder).read_text()
+    assert f'down_revision = "{migrate.head()}"'.replace('"', "'") in text
+    assert text.startswith('"""Think of something.')
+    assert text.count("    pass\n") == 2
+
+
+def _index(table: str, name: str) -> sa.Index:
+    return next(index for index in metadata.tables[table].indexes if index.name == name)
