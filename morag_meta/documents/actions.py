@@ -1,6 +1,6 @@
 """What is done with documents that takes more than one row, for servicers and for programs without one.
 
-Each action locks in the order database, document, job, keeps ``document_count`` true, and raises
+Each action locks in the order owner, database, document, job, keeps ``document_count`` true, and raises
 ``Collision`` where a concurrent change won, so that the unit of work runs again. What does not live
 here: whether a change is allowed and what it writes (``rules.py``, ``identity.py``).
 """
@@ -60,7 +60,12 @@ def create_documents(uow: UnitOfWork, owner_id: str, uploads: Sequence[Upload]) 
     Raises:
         MetaError: as ``create_document``, naming the item as ``requests[<position>]``.
     """
-    missing = _lock_databases(uow, owner_id, [fields.get("database_id") for fields, _ in uploads])
+    database_ids = [fields.get("database_id") for fields, _ in uploads]
+    if not all(database_ids):
+        # Several rows in no database, in an order of the caller's: two batches at once would wait for
+        # each other, as those of a database do not, which lock it first.
+        uow.documents.lock_owner(owner_id)
+    missing = _lock_databases(uow, owner_id, database_ids)
     created: Counter[str] = Counter()
     done = []
     for position, (fields, on_duplicate) in enumerate(uploads):

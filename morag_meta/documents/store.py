@@ -12,7 +12,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from morag_meta.db.schema import documents
+from morag_meta.db.schema import documents, users
 from morag_meta.db.statements import owned, reach
 from morag_meta.db.unit import Row, Unit
 from morag_meta.documents import rules
@@ -29,6 +29,10 @@ _GET = sa.select(documents).where(_ONE, reach(documents))
 _LOCK = _GET.with_for_update()
 _GET_MANY = sa.select(documents).where(
     documents.c.id.in_(sa.bindparam("document_ids", expanding=True)), reach(documents)
+)
+# The key is shared, so that on PostgreSQL the owner's other rows can still be added meanwhile.
+_LOCK_OWNER = (
+    sa.select(users.c.id).where(users.c.id == sa.bindparam("owner_id")).with_for_update(key_share=True)
 )
 _INSERT = sa.insert(documents)
 _COUNT_LIVE = sa.select(sa.func.count()).where(
@@ -103,6 +107,10 @@ class DocumentStore:
         if row is None:
             raise not_found("document", document_id)
         return row
+
+    def lock_owner(self, owner_id: str) -> None:
+        """Make other units that lock the same owner wait until this one ends; no owner locks nothing."""
+        self._unit.one(_LOCK_OWNER, owner_id=owner_id)
 
     def find_many(self, reach: str, document_ids: Collection[str]) -> dict[str, Row]:
         """Give those of the documents that exist within reach, by their ids."""

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
-import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -17,13 +16,12 @@ from morag_meta.documents.identity import IDENTITIES
 from morag_meta.documents.listing import Filter, parse_order
 from morag_meta.documents.rules import State
 from morag_meta.ids import new_id
-from morag_meta.uow import UnitOfWork
 from tests.backends.databases import Backend
 from tests.documents.conftest import Owner, add_owner
+from tests.plans import Plan
 
 START = dt.datetime(2026, 1, 1, tzinfo=dt.UTC)
 OWNERS, DATABASES, DOCUMENTS = 4, 9, 1500
-Work = Callable[[UnitOfWork], object]
 
 
 @pytest.fixture(scope="module")
@@ -71,71 +69,12 @@ def _fill(owner: Owner, databases: list[str | None]) -> None:
         uow.commit()
 
 
-class Plan:
-    """What a database says of how it runs a statement."""
-
-    def __init__(self, owner: Owner, work: Work) -> None:
-        """Explain the first statement that the work runs."""
-        engine, dialect = owner.database.engine, owner.database.dialect
-        seen: list[tuple[str, Any]] = []
-
-        def note(_: Any, __: Any, statement: str, parameters: Any, *___: Any) -> None:
-            seen.append((statement, parameters))
-
-        with owner.database.unit_of_work() as uow:
-            sa.event.listen(engine, "before_cursor_execute", note)
-            try:
-                work(uow)
-            finally:
-                sa.event.remove(engine, "before_cursor_execute", note)
-        statement, parameters = seen[0]
-        explain = {
-            "sqlite": "EXPLAIN QUERY PLAN ",
-            "postgresql": "EXPLAIN (FORMAT JSON) ",
-            "mariadb": "EXPLAIN ",
-        }[dialect]
-        with engine.connect() as connection:
-            rows = connection.exec_driver_sql(explain + statement, parameters).mappings().all()
-        read = {"sqlite": self._sqlite, "postgresql": self._postgresql, "mariadb": self._mariadb}[dialect]
-        self.text = json.dumps([dict(row) for row in rows], default=str)
-        self.indexes: set[str] = set()
-        self.scans = self.sorts = False
-        read(rows)
-
-    def _sqlite(self, rows: Any) -> None:
-        for row in rows:
-            detail = row["detail"]
-            words = detail.split()
-            self.sorts |= "TEMP B-TREE" in detail
-            if words[0] in ("SCAN", "SEARCH"):
-                self.scans |= words[0] == "SCAN" and "INDEX" not in words
-            if "INDEX" in words:
-                self.indexes.add(words[words.index("INDEX") + 1])
-
-    def _postgresql(self, rows: Any) -> None:
-        nodes = [rows[0]["QUERY PLAN"][0]["Plan"]]
-        while nodes:
-            node = nodes.pop()
-            nodes += node.get("Plans", [])
-            self.scans |= node["Node Type"] == "Seq Scan"
-            self.sorts |= node["Node Type"] in ("Sort", "Incremental Sort")
-            if "Index Name" in node:
-                self.indexes.add(node["Index Name"])
-
-    def _mariadb(self, rows: Any) -> None:
-        for row in rows:
-            self.scans |= row["type"] == "ALL"
-            self.sorts |= "filesort" in (row["Extra"] or "")
-            if row["key"]:
-                self.indexes.add(row["key"])
-
-
 def page(owner: Owner, order: str = "", *, reach: str = "", following: bool = False, **filters: Any) -> Plan:
     """Explain a page of a list, the first one or one far from the start."""
     chosen, by = Filter(**filters), parse_order(order)
     middle = {"name": "5.pdf"}.get(by.column, START + dt.timedelta(seconds=DOCUMENTS // 2))
     after = {by.column: middle, "id": new_id()} if following else None
-    return Plan(owner, lambda uow: uow.documents.page(reach or owner.id, chosen, by, after, 51))
+    return Plan(owner.database, lambda uow: uow.documents.page(reach or owner.id, chosen, by, after, 51))
 
 
 @pytest.mark.parametrize("following", [False, True])
@@ -187,7 +126,7 @@ def test_a_document_is_found_by_its_key(filled: Owner) -> None:
     """One document is read by its id, alone or with its owner's."""
     with filled.database.unit_of_work() as uow:
         id = uow.documents.page(filled.id, Filter(), parse_order(""), None, 1)[0]["id"]
-    plan = Plan(filled, lambda uow: uow.documents.get(filled.id, id))
+    plan = Plan(filled.database, lambda uow: uow.documents.get(filled.id, id))
     keys = {"sqlite_autoindex_documents_1", "pk_documents", "uq_documents__owner_id_id", "PRIMARY"}
     assert plan.indexes, plan.text
     assert plan.indexes <= keys, plan.text
@@ -198,7 +137,7 @@ def test_the_same_document_is_found_by_its_identities(filled: Owner) -> None:
     with filled.database.unit_of_work() as uow:
         chosen = Filter(database_id="-", states=("INGESTED",))
         row = uow.documents.page(filled.id, chosen, parse_order("create_time"), None, 1)[0]
-    plan = Plan(filled, lambda uow: uow.documents.find_same(filled.id, "-", row))
+    plan = Plan(filled.database, lambda uow: uow.documents.find_same(filled.id, "-", row))
     by_name = {"uq_documents__owner_id_live_scope_name", "ix_documents__owner_id_name_id"}
     if filled.database.dialect == "sqlite":  # which names the index of a constraint by its number
         by_name |= {index for index in plan.indexes if "autoindex" in index}
