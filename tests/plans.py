@@ -1,0 +1,80 @@
+"""What a database says of how it runs a statement, read alike on every kind of database."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import sqlalchemy as sa
+
+from morag_meta.db.database import Database
+from morag_meta.uow import UnitOfWork
+
+Work = Callable[[UnitOfWork], object]
+
+
+def analyze(database: Database, table: str) -> None:
+    """Bring the statistics of a table up to date, by which plans are chosen."""
+    quoted = database.engine.dialect.identifier_preparer.quote_identifier(table)
+    with database.engine.connect() as connection:
+        connection.exec_driver_sql(f"ANALYZE {'TABLE ' * (database.dialect == 'mariadb')}{quoted}")
+
+
+class Plan:
+    """What a database says of how it runs a statement."""
+
+    def __init__(self, database: Database, work: Work) -> None:
+        """Explain the first statement that the work runs."""
+        engine, dialect = database.engine, database.dialect
+        seen: list[tuple[str, Any]] = []
+
+        def note(_: Any, __: Any, statement: str, parameters: Any, *___: Any) -> None:
+            seen.append((statement, parameters))
+
+        with database.unit_of_work() as uow:
+            sa.event.listen(engine, "before_cursor_execute", note)
+            try:
+                work(uow)
+            finally:
+                sa.event.remove(engine, "before_cursor_execute", note)
+        statement, parameters = seen[0]
+        explain = {
+            "sqlite": "EXPLAIN QUERY PLAN ",
+            "postgresql": "EXPLAIN (FORMAT JSON) ",
+            "mariadb": "EXPLAIN ",
+        }[dialect]
+        with engine.connect() as connection:
+            rows = connection.exec_driver_sql(explain + statement, parameters).mappings().all()
+        read = {"sqlite": self._sqlite, "postgresql": self._postgresql, "mariadb": self._mariadb}[dialect]
+        self.text = json.dumps([dict(row) for row in rows], default=str)
+        self.indexes: set[str] = set()
+        self.scans = self.sorts = False
+        read(rows)
+
+    def _sqlite(self, rows: Any) -> None:
+        for row in rows:
+            detail = row["detail"]
+            words = detail.split()
+            self.sorts |= "TEMP B-TREE" in detail
+            if words[0] in ("SCAN", "SEARCH"):
+                self.scans |= words[0] == "SCAN" and "INDEX" not in words
+            if "INDEX" in words:
+                self.indexes.add(words[words.index("INDEX") + 1])
+
+    def _postgresql(self, rows: Any) -> None:
+        nodes = [rows[0]["QUERY PLAN"][0]["Plan"]]
+        while nodes:
+            node = nodes.pop()
+            nodes += node.get("Plans", [])
+            self.scans |= node["Node Type"] == "Seq Scan"
+            self.sorts |= node["Node Type"] in ("Sort", "Incremental Sort")
+            if "Index Name" in node:
+                self.indexes.add(node["Index Name"])
+
+    def _mariadb(self, rows: Any) -> None:
+        for row in rows:
+            self.scans |= row["type"] == "ALL"
+            self.sorts |= "filesort" in (row["Extra"] or "")
+            if row["key"]:
+                self.indexes.add(row["key"])
