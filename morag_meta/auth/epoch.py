@@ -17,7 +17,6 @@ import structlog
 
 from morag_meta.auth.store import EPOCH_TOPIC
 from morag_meta.db.database import Database
-from morag_meta.errors import MetaError
 from morag_meta.uow import UnitOfWork
 
 INTERVAL_SECONDS: Final = 1.0
@@ -67,12 +66,12 @@ class EpochWatch:
                 self._trusted_until = max(self._trusted_until, read_at + self._trust)
 
     async def refresh(self) -> None:
-        """Read the epoch now; a failure is logged once, and trust runs out by itself."""
+        """Read the epoch now; a failure, of whatever kind, is logged once, and trust runs out by itself."""
         try:
             epoch, read_at = await self._database.read(_read, point=True)
-        except MetaError as error:
+        except Exception as error:  # noqa: BLE001 - the watch goes on, so that trust comes back
             if self._readable:
-                _log.warning("the epoch of authorization cannot be read", reason=str(error.reason))
+                _log.warning("the epoch of authorization cannot be read", cause=type(error).__name__)
             self._readable = False
             return
         self._readable = True

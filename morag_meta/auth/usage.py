@@ -15,7 +15,6 @@ from typing import Final
 import structlog
 
 from morag_meta.db.database import Database
-from morag_meta.errors import MetaError
 from morag_meta.uow import UnitOfWork
 
 INTERVAL_SECONDS: Final = 5.0
@@ -43,7 +42,7 @@ class KeyUsage:
         """Count one use of a key at ``time`` (Unix seconds)."""
         known = self._uses.get(key_id)
         if known is not None:
-            self._uses[key_id] = (known[0] + 1, time)
+            self._uses[key_id] = (known[0] + 1, max(known[1], time))
         elif len(self._uses) < self._most_keys:
             self._uses[key_id] = (1, time)
 
@@ -58,8 +57,8 @@ class KeyUsage:
             batch, waiting = waiting[:_BATCH], waiting[_BATCH:]
             try:
                 await self._database.write(_adding(batch))
-            except MetaError as error:
-                _log.warning("the use of API keys cannot be written yet", reason=str(error.reason))
+            except Exception as error:  # noqa: BLE001 - counting goes on, whatever went wrong
+                _log.warning("the use of API keys cannot be written yet", cause=type(error).__name__)
                 self._put_back(batch + waiting)
                 return
 
@@ -69,6 +68,7 @@ class KeyUsage:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(stop.wait(), self._interval)
             await self.flush()
+        await self.flush()  # what was counted while the last batch was being written
 
     def _put_back(self, uses: list[Use]) -> None:
         for key_id, count, time in uses:
