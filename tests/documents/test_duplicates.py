@@ -39,7 +39,7 @@ IDENTITIES = ["name", "external_id", "content_hash"]
 INSIDE = pytest.mark.parametrize("inside", [False, True], ids=["in no database", "in a database"])
 
 
-def scope(user: User, *, inside: bool) -> dict[str, str]:
+def scope(user: User, *, inside: bool) -> dict[str, Any]:
     """The fields that put a document in a new database, or in none."""
     return {"database_id": new_database(user)} if inside else {}
 
@@ -218,7 +218,7 @@ def at_once(work: Callable[[int], Any]) -> list[Any]:
         try:
             return work(number)
         except grpc.RpcError as error:
-            return error.code()  # type: ignore[attr-defined]
+            return error.code()
 
     with ThreadPoolExecutor(THREADS) as pool:
         return list(pool.map(run, range(THREADS)))

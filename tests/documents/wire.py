@@ -26,7 +26,7 @@ def struct(**values: Any) -> Struct:
 
 
 def request(
-    on_duplicate: pb.OnDuplicate.ValueType = pb.ON_DUPLICATE_UNSPECIFIED, **fields: Any
+    on_duplicate: pb.OnDuplicate.ValueType = pb.ON_DUPLICATE_UNSPECIFIED, /, **fields: Any
 ) -> pb.CreateDocumentRequest:
     """A request for a document named ``a.pdf``, but for the fields that are given."""
     document = pb.Document(**{"name": "a.pdf", "type": "pdf", **fields})
@@ -34,7 +34,7 @@ def request(
 
 
 def upload(
-    user: User, on_duplicate: pb.OnDuplicate.ValueType = pb.ON_DUPLICATE_UNSPECIFIED, **fields: Any
+    user: User, on_duplicate: pb.OnDuplicate.ValueType = pb.ON_DUPLICATE_UNSPECIFIED, /, **fields: Any
 ) -> pb.CreateDocumentResponse:
     """Create a document named ``a.pdf``, but for the fields that are given."""
     return user.channel.documents.CreateDocument(request(on_duplicate, **fields))
