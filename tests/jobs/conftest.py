@@ -65,7 +65,9 @@ class Work:
         response: jobs_pb2.CompleteJobResponse = self.jobs.CompleteJob(request)
         return response
 
-    def fail(self, job_id: str, number: int, error: str = "broken", **fields: Any) -> jobs_pb2.FailJobResponse:
+    def fail(
+        self, job_id: str, number: int, error: str = "broken", **fields: Any
+    ) -> jobs_pb2.FailJobResponse:
         """Report failure."""
         request = jobs_pb2.FailJobRequest(
             id=job_id, report_number=number, error=error, **{"attempt": 1} | fields

@@ -69,7 +69,7 @@ def test_a_failed_repetition_takes_no_good_document_away(work: Work) -> None:
 
 
 @pytest.mark.parametrize("started", [False, True])
-def test_cancelling_returns_the_document_to_what_it_was(work: Work, started: bool) -> None:  # noqa: FBT001
+def test_cancelling_returns_the_document_to_what_it_was(work: Work, started: bool) -> None:
     """A cancelled job leaves its document as before, whether it ran or waited."""
     job = work.add_job()
     if started:
@@ -205,7 +205,7 @@ def test_ingestion_needs_a_document(work: Work) -> None:
 
 @pytest.mark.parametrize("verb", ["CreateJob", "StartJob", "CompleteJob", "FailJob", "CancelJob", "RetryJob"])
 def test_a_repeated_request_id_does_nothing_again(work: Work, verb: str) -> None:
-    """Every create and change of state answers a repeat with the job as it is, and says so in the trailers."""
+    """Every create and change of state answers a repeat with the job as it is, and says so in trailers."""
     request_id = str(uuid.uuid4())
     job = work.add_job(kind="REINDEX")
     if verb in ("CompleteJob", "FailJob"):
@@ -292,15 +292,15 @@ def test_jobs_of_others_do_not_exist(service: Service, work: Work) -> None:
     job = work.add_job(kind="REINDEX")
     stranger = Work(service.new_user())
     calls = [
-        lambda id_: stranger.job(id_),
-        lambda id_: stranger.start(id_),
+        stranger.job,
+        stranger.start,
         lambda id_: stranger.progress(id_, 1),
         lambda id_: stranger.complete(id_, 1),
         lambda id_: stranger.fail(id_, 1),
-        lambda id_: stranger.cancel(id_),
+        stranger.cancel,
         lambda id_: stranger.jobs.RetryJob(pb.RetryJobRequest(id=id_)),
         lambda id_: stranger.jobs.ListJobEvents(pb.ListJobEventsRequest(job_id=id_)),
-        lambda id_: stranger.events(id_),
+        stranger.events,
     ]
     for call in calls:
         missing = str(uuid.uuid4())
@@ -314,12 +314,10 @@ def test_jobs_of_others_do_not_exist(service: Service, work: Work) -> None:
 
 
 def test_an_admin_sees_and_makes_jobs_of_others(service: Service, work: Work) -> None:
-    """An ADMIN gets any job, lists an owner's by owner_id and everybody's with '-', and makes them for others."""
+    """An ADMIN gets any job, lists by owner_id, everybody's with '-', and makes them for others."""
     admin = service.new_user("ADMIN")
     job = work.add_job(kind="REINDEX")
-    made = admin.channel.jobs.CreateJob(
-        pb.CreateJobRequest(job=pb.Job(kind="ADMIN"), owner_id=work.user.id)
-    )
+    made = admin.channel.jobs.CreateJob(pb.CreateJobRequest(job=pb.Job(kind="ADMIN"), owner_id=work.user.id))
 
     def listed(owner_id: str) -> list[str]:
         request = pb.ListJobsRequest(filter=pb.JobFilter(owner_id=owner_id), page_size=2)

@@ -64,9 +64,7 @@ class _Job:
         return outcome
 
 
-_REPORTS = st.tuples(
-    st.sampled_from([None, Verb.COMPLETE, Verb.FAIL]), st.integers(0, 2), st.integers(1, 5)
-)
+_REPORTS = st.tuples(st.sampled_from([None, Verb.COMPLETE, Verb.FAIL]), st.integers(0, 2), st.integers(1, 5))
 
 
 @given(st.lists(_REPORTS, max_size=25))
