@@ -23,6 +23,7 @@ from morag_meta.db import migrate
 from morag_meta.db.database import Database
 from morag_meta.ids import new_id
 from morag_meta.users.actions import create_user
+from tests.backends.databases import Backend
 
 HASHER = KeyHasher(bytes(range(32)))
 TOKENS = Tokens(bytes(range(64)), bytes(range(64, 96)))
@@ -92,18 +93,35 @@ async def eventually(fact: Callable[[], bool], seconds: float = 5.0) -> None:
         await asyncio.sleep(0.01)
 
 
+@pytest.fixture(scope="module")
+def shared_url(backend: Backend) -> Iterator[str]:
+    """A database for all tests of a module, which keep apart by making users of their own."""
+    url = backend.new_url()
+    migrate.upgrade(url)
+    yield url
+    backend.drop(url)
+
+
 @pytest.fixture
-def process(database_url: str) -> Iterator[Process]:
-    """A process with an empty database at the newest revision."""
-    migrate.upgrade(database_url)
-    opened = Process(database_url)
+def process(shared_url: str) -> Iterator[Process]:
+    """A process that has just started on the shared database."""
+    opened = Process(shared_url)
     yield opened
     opened.database.close()
 
 
 @pytest.fixture
-def other(process: Process, database_url: str) -> Iterator[Process]:
-    """Another process with the same database."""
+def other(shared_url: str) -> Iterator[Process]:
+    """Another process on the same database."""
+    opened = Process(shared_url)
+    yield opened
+    opened.database.close()
+
+
+@pytest.fixture
+def lonely(database_url: str) -> Iterator[Process]:
+    """A process on a database of its own, for what would disturb other tests."""
+    migrate.upgrade(database_url)
     opened = Process(database_url)
     yield opened
     opened.database.close()

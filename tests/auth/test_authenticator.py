@@ -223,9 +223,9 @@ async def test_session_that_ended_in_the_table_refuses_a_valid_token(process: Pr
     assert await _refused(process, x_api_key=token) == Reason.CREDENTIAL_INVALID
 
 
-async def test_cache_keeps_what_was_used_last(process: Process, database_url: str) -> None:
+async def test_cache_keeps_what_was_used_last(process: Process, shared_url: str) -> None:
     """At most so many principals are remembered; the one used longest ago goes, never for a refusal."""
-    small = Process(database_url, cache_size=2)
+    small = Process(shared_url, cache_size=2)
     user = process.add_user()
     first, second, third = (process.add_key(user)[1] for _ in range(3))
     for key in (first, second, first, third):
@@ -241,9 +241,9 @@ async def test_cache_keeps_what_was_used_last(process: Process, database_url: st
     small.database.close()
 
 
-async def test_unreadable_epoch_ends_what_is_remembered(process: Process, database_url: str) -> None:
+async def test_unreadable_epoch_ends_what_is_remembered(process: Process, shared_url: str) -> None:
     """While the epoch cannot be read a cached key is believed for a while, then UNAVAILABLE, then again."""
-    watching = Process(database_url, trust=0.6)
+    watching = Process(shared_url, trust=0.6)
     _, key = process.add_key(process.add_user())
     stop = asyncio.Event()
     watch = asyncio.create_task(watching.epochs.run(stop))
@@ -262,29 +262,29 @@ async def test_unreadable_epoch_ends_what_is_remembered(process: Process, databa
     watching.database.close()
 
 
-async def test_database_that_was_never_migrated_is_unavailable(process: Process) -> None:
+async def test_database_that_was_never_migrated_is_unavailable(lonely: Process) -> None:
     """Without the epoch's row nobody is let in, and nobody is told that the key is wrong."""
-    _, key = process.add_key(process.add_user())
-    process.execute("DELETE FROM auth_epoch")
+    _, key = lonely.add_key(lonely.add_user())
+    lonely.execute("DELETE FROM auth_epoch")
     with pytest.raises(Unavailable):
-        await _caller(process, key)
+        await _caller(lonely, key)
 
 
-async def test_restored_database_does_not_stop_the_cache(process: Process) -> None:
+async def test_restored_database_does_not_stop_the_cache(lonely: Process) -> None:
     """When the epoch goes back, as after a restore, keys are read again once and remembered as before."""
-    user = process.add_user()
-    key_id, key = process.add_key(user)
+    user = lonely.add_user()
+    key_id, key = lonely.add_key(user)
     for _ in range(3):
-        _revoke(process, process.add_key(user)[0])
-    await _caller(process, key)
-    process.execute("UPDATE auth_epoch SET epoch = 1")
-    await process.epochs.refresh()
-    await _caller(process, key)
-    with process.counted() as statements:
-        await _caller(process, key)
+        _revoke(lonely, lonely.add_key(user)[0])
+    await _caller(lonely, key)
+    lonely.execute("UPDATE auth_epoch SET epoch = 1")
+    await lonely.epochs.refresh()
+    await _caller(lonely, key)
+    with lonely.counted() as statements:
+        await _caller(lonely, key)
     assert statements == []
-    _revoke(process, key_id)
-    assert await _refused(process, x_api_key=key) == Reason.CREDENTIAL_INVALID
+    _revoke(lonely, key_id)
+    assert await _refused(lonely, x_api_key=key) == Reason.CREDENTIAL_INVALID
 
 
 async def test_recheck_gives_the_present_standing(process: Process) -> None:

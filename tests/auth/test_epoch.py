@@ -45,16 +45,16 @@ async def test_watch_hears_of_other_processes(process: Process, other: Process) 
     await asyncio.wait_for(watch, 5)
 
 
-async def test_watch_survives_what_nobody_foresaw(process: Process) -> None:
+async def test_watch_survives_what_nobody_foresaw(lonely: Process) -> None:
     """A failure that is no outage, such as a missing table, does not end the watch."""
     stop = asyncio.Event()
-    watch = asyncio.create_task(process.epochs.run(stop))
-    await eventually(lambda: process.epochs.counts(process.epochs.newest))
-    process.execute("ALTER TABLE auth_epoch RENAME TO lost")
+    watch = asyncio.create_task(lonely.epochs.run(stop))
+    await eventually(lambda: lonely.epochs.counts(lonely.epochs.newest))
+    lonely.execute("ALTER TABLE auth_epoch RENAME TO lost")
     await asyncio.sleep(0.3)
-    process.execute("ALTER TABLE lost RENAME TO auth_epoch")
-    process.execute("UPDATE auth_epoch SET epoch = 77")
-    await eventually(lambda: process.epochs.newest == 77)
+    lonely.execute("ALTER TABLE lost RENAME TO auth_epoch")
+    lonely.execute("UPDATE auth_epoch SET epoch = 77")
+    await eventually(lambda: lonely.epochs.newest == 77)
     stop.set()
     await watch
 
@@ -71,7 +71,7 @@ def test_nothing_counts_before_the_first_reading(process: Process) -> None:
     assert not epochs.counts(7)
 
 
-async def test_trust_runs_out(process: Process, database_url: str) -> None:
+async def test_trust_runs_out(process: Process, shared_url: str) -> None:
     """What was read is believed for five seconds from when its reading began, unless a test says less."""
     assert EpochWatch(process.database)._trust == 5.0  # noqa: SLF001 - the promise is this number
     epochs = EpochWatch(process.database, trust=0.2)

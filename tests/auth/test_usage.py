@@ -55,17 +55,17 @@ async def test_last_use_never_goes_back(process: Process) -> None:
     assert abs(row["last_used_time"].timestamp() - now) < 0.001
 
 
-async def test_failed_write_is_kept_and_repeated(process: Process) -> None:
+async def test_failed_write_is_kept_and_repeated(lonely: Process) -> None:
     """What could not be written is added to what was counted meanwhile, and written later."""
-    key_id, _ = process.add_key(process.add_user())
+    key_id, _ = lonely.add_key(lonely.add_user())
     now = time.time()
-    process.usage.note(key_id, now)
-    process.execute("ALTER TABLE api_keys RENAME TO lost")
-    await process.usage.flush()
-    process.execute("ALTER TABLE lost RENAME TO api_keys")
-    process.usage.note(key_id, now - 50)
-    await process.usage.flush()
-    row = _row(process, key_id)
+    lonely.usage.note(key_id, now)
+    lonely.execute("ALTER TABLE api_keys RENAME TO lost")
+    await lonely.usage.flush()
+    lonely.execute("ALTER TABLE lost RENAME TO api_keys")
+    lonely.usage.note(key_id, now - 50)
+    await lonely.usage.flush()
+    row = _row(lonely, key_id)
     assert row["use_count"] == 2
     assert abs(row["last_used_time"].timestamp() - now) < 0.001
 
