@@ -46,12 +46,14 @@ class ConfigurationError(Exception):
         self.problems = problems
 
 
-def _upper(value: Any) -> Any:
-    return value.strip().upper() if isinstance(value, str) else value
+def _any_case(*choices: str) -> BeforeValidator:
+    """Take a choice in any letter case; anything else stays as it was written, to be told so."""
 
+    def choose(value: Any) -> Any:
+        text = value.strip().lower() if isinstance(value, str) else None
+        return next((choice for choice in choices if choice.lower() == text), value)
 
-def _lower(value: Any) -> Any:
-    return value.strip().lower() if isinstance(value, str) else value
+    return BeforeValidator(choose)
 
 
 def _known_database(url: str) -> str:
@@ -151,22 +153,22 @@ class Settings(BaseSettings):
         "<id>:<base64 of 32 random bytes>, several separated by commas, the first one encrypts",
     )
     jwt_secret_key: Secret | None = _secret("The key of access tokens, instead of one derived.")
-    jwt_algorithm: Annotated[Literal["HS256", "HS384", "HS512"], BeforeValidator(_upper)] = _setting(
-        "HS256", "How access tokens are signed.", "HS256, HS384 or HS512"
+    jwt_algorithm: Annotated[Literal["HS256", "HS384", "HS512"], _any_case("HS256", "HS384", "HS512")] = (
+        _setting("HS256", "How access tokens are signed.", "HS256, HS384 or HS512")
     )
     jwt_expiration_hours: int = _count(24, "Longest life of a session, in hours.", 1, 168)
     enable_user_registration: bool = _switch(default=True, what="Let anybody register.")
-    default_user_role: Annotated[Literal["USER", "VIEWER"], BeforeValidator(_upper)] = _setting(
+    default_user_role: Annotated[Literal["USER", "VIEWER"], _any_case("USER", "VIEWER")] = _setting(
         "USER", "The role of who registers.", "USER or VIEWER (never ADMIN)"
     )
     bcrypt_cost: int = _count(12, "Cost of a password hash, as a power of two.", 10, 16)
     api_key_usage_interval: float = _seconds(5, "Pause between two writes of key usage.", 0.05, 3600)
 
     workers: int = _count(1, "Serving processes that share the port.", 1, 64)
-    log_level: Annotated[Literal["DEBUG", "INFO", "WARNING", "ERROR"], BeforeValidator(_upper)] = _setting(
-        "INFO", "The least severe line that is logged.", "DEBUG, INFO, WARNING or ERROR"
-    )
-    log_format: Annotated[Literal["json", "console"] | None, BeforeValidator(_lower)] = _setting(
+    log_level: Annotated[
+        Literal["DEBUG", "INFO", "WARNING", "ERROR"], _any_case("DEBUG", "INFO", "WARNING", "ERROR")
+    ] = _setting("INFO", "The least severe line that is logged.", "DEBUG, INFO, WARNING or ERROR")
+    log_format: Annotated[Literal["json", "console"] | None, _any_case("json", "console")] = _setting(
         None, "How lines are logged; console on a terminal, json elsewhere.", "json or console"
     )
     auto_migrate: bool = _switch(default=True, what="Bring the schema up to date at start.")

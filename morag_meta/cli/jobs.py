@@ -19,6 +19,7 @@ app = typer.Typer(name="jobs", help="Jobs of a running server.", no_args_is_help
 
 _COLUMNS = ("id", "kind", "state", "%", "phase", "attempt", "document", "created", "error")
 _SECONDS = 30.0
+PAGE = 500
 
 
 @app.command(name="list")
@@ -87,7 +88,7 @@ def _fetch(stub: Any, filter_: pb.JobFilter, limit: int, metadata: Any) -> list[
     jobs: list[pb.Job] = []
     token = ""
     while len(jobs) < limit:
-        request = pb.ListJobsRequest(filter=filter_, page_size=limit - len(jobs), page_token=token)
+        request = pb.ListJobsRequest(filter=filter_, page_size=min(limit - len(jobs), PAGE), page_token=token)
         response = stub.ListJobs(request, metadata=metadata, timeout=_SECONDS)
         jobs += response.jobs
         token = response.next_page_token

@@ -1,0 +1,132 @@
+"""``morag-meta user`` and ``morag-meta key``: accounts and keys made straight in the database."""
+
+from __future__ import annotations
+
+import datetime as dt
+
+import bcrypt
+import pytest
+
+from morag_meta.exits import ExitCode
+from morag_meta.ids import new_id
+from moragmeta.v1 import users_pb2
+from tests.cli.command import Command
+from tests.service import Service, User
+
+pytestmark = pytest.mark.usefixtures("secrets_given")
+
+
+@pytest.fixture
+def url(service: Service) -> str:
+    """Give the database of a running server, with the schema and whatever other tests have made."""
+    return service.url
+
+
+def test_user_is_made_with_the_password_of_stdin(cli: Command, service: Service, url: str) -> None:
+    """The first line of standard input is the password, and it is printed nowhere."""
+    email = f"{new_id()}@example.org"
+    words = ["user", "create", email.upper(), "--name", "Ada L.", "--admin", "-o", "json"]
+    result = cli(*words, "--database-url", url, stdin="correct horse\nignored\n")
+    assert result.code is ExitCode.OK, result.err
+    assert (result.json["email"], result.json["role"]) == (email, "ADMIN")
+    assert "correct horse" not in result.out + result.err
+    with service.database.unit_of_work() as uow:
+        row = uow.users.get("-", result.json["id"])
+        assert bcrypt.checkpw(b"correct horse", row["password_hash"].encode())
+        assert (row["name"], row["active"]) == ("Ada L.", True)
+        assert uow.settings.get("-", row["id"])["theme"] == "LIGHT"
+
+
+@pytest.mark.parametrize(
+    ("stdin", "code"),
+    [("", ExitCode.USAGE), ("short\n", ExitCode.REFUSED), ("x" * 73 + "\n", ExitCode.REFUSED)],
+)
+def test_user_without_a_fit_password_is_refused(
+    cli: Command, service: Service, url: str, stdin: str, code: ExitCode
+) -> None:
+    """No password, a short one and one that bcrypt would cut are refused in one line."""
+    result = cli("user", "create", "new@example.org", "--database-url", url, stdin=stdin)
+    assert result.code is code
+    assert result.err.count("\n") == 1
+    with service.database.unit_of_work() as uow:
+        assert uow.users.find_by_email("new@example.org") is None
+
+
+def test_password_is_no_option(cli: Command, service: Service, url: str) -> None:
+    """A password cannot be given as an argument, where other users of the machine would see it."""
+    result = cli("user", "create", "new@example.org", "--password", "x" * 20, "--database-url", url)
+    assert result.code is ExitCode.USAGE
+
+
+def test_taken_email_is_refused(cli: Command, user: User, url: str) -> None:
+    """A second user with the same email, in whatever case, is refused."""
+    result = cli("user", "create", user.email.upper(), "--no-password", "--database-url", url)
+    assert result.code is ExitCode.REFUSED
+    assert result.err.count("\n") == 1
+
+
+def test_key_is_made_listed_and_revoked(cli: Command, user: User, url: str) -> None:
+    """A key's secret is printed once; the list shows its prefix alone, and revoked ones only when asked."""
+    database = ("--database-url", url)
+    mine = ("--owner", user.email)
+    words = ["key", "create", "ci", *mine, "--scope", "documents:read", "--expire-days", "2"]
+    made = cli(*words, "-o", "json", *database).json
+    listed = cli("key", "list", *mine, "-o", "json", *database)
+    assert made["key"] not in listed.out
+    row = listed.jsons[0]
+    assert (row["id"], row["name"], row["state"]) == (made["id"], "ci", "ACTIVE")
+    assert row["scopes"] == ["documents:read"]
+    assert made["key"].startswith(row["key_prefix"])
+    left = dt.datetime.fromisoformat(row["expire_time"]) - dt.datetime.now(dt.UTC)
+    assert dt.timedelta(days=1, hours=23) < left <= dt.timedelta(days=2)
+    assert cli("key", "revoke", made["id"], *database).code is ExitCode.OK
+    left_over = cli("key", "list", *mine, *database, "-o", "json").jsons
+    assert made["id"] not in [each["id"] for each in left_over]
+    revoked = cli("key", "list", *mine, "--all", *database, "-o", "json").jsons[0]
+    assert (revoked["id"], revoked["state"]) == (made["id"], "REVOKED")
+    assert made["id"] in cli("key", "list", "--all", *database).out
+
+
+def test_made_key_opens_the_service(cli: Command, service: Service, user: User) -> None:
+    """What key create prints is accepted by a server over the same database and secret."""
+    printed = cli("key", "create", "cli", "--owner", user.email, "--database-url", service.url).out
+    channel = service.channel(api_key=printed.removeprefix("API key: ").strip())
+    assert channel.users.GetUser(users_pb2.GetUserRequest(id="me")).id == user.id
+
+
+@pytest.mark.parametrize(
+    ("words", "code"),
+    [
+        (["create", "k", "--owner", "nobody@example.org"], ExitCode.NOT_FOUND),
+        (["create", "k", "--owner", "no email"], ExitCode.REFUSED),
+        (["create", "k", "--owner", "USER", "--scope", "no:such"], ExitCode.REFUSED),
+        (["create", "k"], ExitCode.USAGE),
+        (["list", "--owner", "nobody@example.org"], ExitCode.NOT_FOUND),
+        (["revoke", new_id()], ExitCode.NOT_FOUND),
+    ],
+)
+def test_wrong_key_commands_are_one_line(
+    cli: Command, user: User, url: str, words: list[str], code: ExitCode
+) -> None:
+    """What cannot be done is refused in one line with its exit code, and makes no key."""
+    words = [user.email if word == "USER" else word for word in words]
+    result = cli("key", *words, "--database-url", url)
+    assert result.code is code
+    assert result.err.count("\n") == 1
+    kept = cli("key", "list", "--all", "--owner", user.email, "-o", "json", "--database-url", url).jsons
+    assert [each["id"] for each in kept] == [user.key_id]
+
+
+def test_scope_beyond_the_owners_role_is_refused(cli: Command, service: Service, url: str) -> None:
+    """A VIEWER gets no key that writes."""
+    viewer = service.new_user("VIEWER")
+    words = ["key", "create", "k", "--owner", viewer.email, "--scope", "documents:write"]
+    assert cli(*words, "--database-url", url).code is ExitCode.REFUSED
+
+
+def test_commands_need_a_current_schema(cli: Command, database_url: str) -> None:
+    """Before db upgrade, users and keys are refused with the command that helps."""
+    for words in (["user", "create", "a@b.dev", "--no-password"], ["key", "list"]):
+        result = cli(*words, "--database-url", database_url)
+        assert result.code is ExitCode.SCHEMA
+        assert "db upgrade" in result.err
