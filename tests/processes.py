@@ -1,0 +1,79 @@
+"""Real server processes, for tests that kill, pause or restart them."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import grpc
+
+from tests.service import CREDENTIAL_KEYS, SECRET_KEY
+
+
+class ServerProcess:
+    """``morag-meta serve`` on a port of its own, which stays its port when it is started again."""
+
+    def __init__(self, url: str, log: Path, **settings: object) -> None:
+        """Prepare; ``settings`` become MORAG_ variables, and what the process says goes to ``log``."""
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            self.target = f"127.0.0.1:{probe.getsockname()[1]}"
+        self._log = log
+        self._environment = {
+            name: value for name, value in os.environ.items() if not name.startswith("MORAG_")
+        }
+        self._environment |= {
+            "MORAG_DATABASE_URL": url,
+            "MORAG_GRPC_ADDRESS": self.target,
+            "MORAG_SECRET_KEY": SECRET_KEY,
+            "MORAG_CREDENTIAL_KEYS": CREDENTIAL_KEYS,
+            "MORAG_LOG_LEVEL": "WARNING",
+        }
+        self._environment |= {f"MORAG_{name.upper()}": str(value) for name, value in settings.items()}
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def process(self) -> subprocess.Popen[bytes]:
+        """The process that was started last."""
+        assert self._process is not None
+        return self._process
+
+    def start(self, timeout: float = 30.0) -> None:
+        """Start, and wait until it serves."""
+        with self._log.open("ab") as log:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "morag_meta", "serve"],
+                env=self._environment,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+            )
+        end = time.monotonic() + timeout
+        while True:
+            with grpc.insecure_channel(self.target) as channel:
+                try:
+                    grpc.channel_ready_future(channel).result(0.5)
+                    return
+                except grpc.FutureTimeoutError:
+                    assert self.process.poll() is None, self._log.read_text()
+                    assert time.monotonic() < end, self._log.read_text()
+
+    def kill(self) -> None:
+        """End it as a power cut does."""
+        self.process.kill()
+        self.process.wait()
+
+    def terminate(self, timeout: float = 20.0) -> int:
+        """Ask it to end, and give its exit code."""
+        self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(timeout)
+
+    def close(self) -> None:
+        """Make sure that nothing is left of it."""
+        if self._process is not None and self._process.poll() is None:
+            self.kill()
