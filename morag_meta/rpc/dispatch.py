@@ -99,6 +99,8 @@ class Dispatcher:
         self._authenticator = authenticator
         self._streams = streams
         self._fingerprint_key = fingerprint_key
+        self.in_flight = 0
+        """How many methods are running."""
 
     def handler(self, servicer: Any) -> grpc.GenericRpcHandler:
         """Give the handler of a servicer's service.
@@ -146,6 +148,7 @@ class Dispatcher:
         metadata = dict(context.invocation_metadata() or ())
         call = self._new_call(method, metadata, context)
         failure: MetaError
+        self.in_flight += 1
         try:
             answer = await work(call, metadata)
         except asyncio.CancelledError:
@@ -160,6 +163,8 @@ class Dispatcher:
             _log_call(call, "OK", started)
             context.set_trailing_metadata(_trailers(call))
             return answer
+        finally:
+            self.in_flight -= 1
         code = status.code_of(failure)
         _log_call(call, code.name, started, reason=str(failure.reason))
         trailers = (*_trailers(call), (status.DETAILS_KEY, status.details_of(failure)))

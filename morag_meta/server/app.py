@@ -36,6 +36,7 @@ from morag_meta.jobs.feed import Feed
 from morag_meta.jobs.servicer import JobServicer
 from morag_meta.rpc.access import SERVICES, known_scopes
 from morag_meta.rpc.dispatch import Dispatcher
+from morag_meta.rpc.drain import drain
 from morag_meta.rpc.pages import Pages
 from morag_meta.rpc.streams import StreamOptions, Streams
 from morag_meta.server import sweeper
@@ -134,7 +135,7 @@ class App:
         """End: readiness turns, streams are told to resume, calls finish within ``grace`` seconds."""
         self._health.drain()
         self._streams.drain()
-        await self._server.stop(grace)
+        await drain(self._server, lambda: self._dispatcher.in_flight, grace)
         self._stop.set()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         for task in self._looking_after:

@@ -26,6 +26,7 @@ from morag_meta.db import migrate
 from morag_meta.db.database import Database
 from morag_meta.rpc.call import Call
 from morag_meta.rpc.dispatch import Dispatcher
+from morag_meta.rpc.drain import drain
 from morag_meta.rpc.methods import composes, reads, streams, writes
 from morag_meta.rpc.streams import StreamOptions, Streams
 from morag_meta.uow import UnitOfWork
@@ -114,22 +115,22 @@ class Trial:
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="trial", daemon=True)
         self._thread.start()
-        self.streams, self._server, self._task, port = self.on_loop(self._start(options))
+        port, self._task = self.on_loop(self._start(options))
         self.target = f"127.0.0.1:{port}"
         self.channel = grpc.insecure_channel(self.target)
 
-    async def _start(self, options: StreamOptions) -> tuple[Streams, grpc.aio.Server, Any, int]:
+    async def _start(self, options: StreamOptions) -> tuple[int, asyncio.Task[None]]:
         epochs, hasher = EpochWatch(self.database), KeyHasher(_KEY)
         tokens = Tokens(_KEY * 2, _KEY, algorithm="HS256", session_life=dt.timedelta(hours=1))
         usage = KeyUsage(self.database, interval=60)
         authenticator = Authenticator(self.database, hasher, tokens, epochs, usage)
-        opened = Streams(options, authenticator.recheck, lambda: epochs.newest)
-        dispatcher = Dispatcher(self.database, authenticator, opened, _KEY)
-        server = grpc.aio.server()
-        server.add_generic_rpc_handlers((dispatcher.handler(self.servicer),))
-        port = server.add_insecure_port("127.0.0.1:0")
-        await server.start()
-        return opened, server, asyncio.create_task(opened.run()), port
+        self.streams = Streams(options, authenticator.recheck, lambda: epochs.newest)
+        self.dispatcher = Dispatcher(self.database, authenticator, self.streams, _KEY)
+        self._server = grpc.aio.server()
+        self._server.add_generic_rpc_handlers((self.dispatcher.handler(self.servicer),))
+        port = self._server.add_insecure_port("127.0.0.1:0")
+        await self._server.start()
+        return port, asyncio.create_task(self.streams.run())
 
     def on_loop(self, work: Any) -> Any:
         """Run a coroutine on the server's event loop and give its result."""
@@ -154,6 +155,15 @@ class Trial:
             request_serializer=lambda request: request.SerializeToString(),
             response_deserializer=Answer.FromString,
         )
+
+    def drain(self, grace: float) -> None:
+        """End the streams and stop serving, as a server at SIGTERM does."""
+
+        async def stop() -> None:
+            self.streams.drain()
+            await drain(self._server, lambda: self.dispatcher.in_flight, grace)
+
+        self.on_loop(stop())
 
     def close(self) -> None:
         """Stop the server and its loop."""
