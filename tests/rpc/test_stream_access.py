@@ -1,0 +1,189 @@
+"""Open streams of who loses access: they end soon, in this process and in others of the same database."""
+
+from __future__ import annotations
+
+import datetime as dt
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import grpc
+import pytest
+from google.protobuf.field_mask_pb2 import FieldMask
+
+from morag_meta.auth.keys import new_key, prefix_of
+from morag_meta.auth.principal import Role
+from moragmeta.v1 import api_keys_pb2, jobs_pb2, options_pb2, users_pb2
+from tests.backends.databases import Backend
+from tests.refusals import refused
+from tests.service import Channel, Service, User, serving
+
+HERE_SECONDS, THERE_SECONDS = 1.0, 5.0
+
+
+@dataclass
+class Pair:
+    """Two servers of one database."""
+
+    here: Service
+    there: Service
+
+
+@pytest.fixture(scope="module")
+def pair(backend: Backend) -> Iterator[Pair]:
+    """Serve a database twice, as two processes do."""
+    with serving(backend) as here:
+        there = Service(here.url, here.kind)
+        try:
+            yield Pair(here, there)
+        finally:
+            there.close()
+
+
+class Watching:
+    """A job of a user, watched through both servers."""
+
+    def __init__(self, pair: Pair, user: User, key: str) -> None:
+        job = user.channel.jobs.CreateJob(jobs_pb2.CreateJobRequest(job=jobs_pb2.Job(kind="REINDEX")))
+        self._channels = [Channel(server.target, (("x-api-key", key),)) for server in (pair.here, pair.there)]
+        self._streams = [
+            channel.jobs.WatchJob(jobs_pb2.WatchJobRequest(job_id=job.id)) for channel in self._channels
+        ]
+        for stream in self._streams:
+            assert next(stream).event.sequence == 1
+
+    def ends(self, code: str, reason: str, change: Callable[[], Any]) -> None:
+        """Make a change, and expect the streams to end with a code and reason, each in its time."""
+        change()
+        changed = time.monotonic()
+        for stream, seconds in zip(self._streams, (HERE_SECONDS, THERE_SECONDS), strict=True):
+            with refused(code, reason):
+                list(stream)
+            assert time.monotonic() - changed < seconds
+        self.close()
+
+    def go_on(self, seconds: float) -> None:
+        """Expect the streams to stay open for so long, and leave."""
+        time.sleep(seconds)
+        assert all(stream.is_active() for stream in self._streams)
+        self.close()
+
+    def close(self) -> None:
+        """Disconnect."""
+        for channel in self._channels:
+            channel.close()
+
+
+def _second_key(pair: Pair, user: User, *scopes: str, seconds: float | None = None) -> tuple[str, str]:
+    """Write another key of a user; give its id and secret."""
+    key = new_key()
+    with pair.here.database.unit_of_work() as uow:
+        row = uow.api_keys.add(
+            user.id,
+            name=f"second {key[-6:]}",
+            description="",
+            key_hash=pair.here.hasher.digest(key),
+            key_prefix=prefix_of(key),
+            scopes=list(scopes),
+            expire_time=None if seconds is None else uow.now + dt.timedelta(seconds=seconds),
+        )
+        uow.commit()
+    return row["id"], key
+
+
+def test_a_revoked_key_ends_its_streams(pair: Pair) -> None:
+    """Streams of a revoked key end with UNAUTHENTICATED, here within 1 s, elsewhere within 5 s."""
+    user = pair.here.new_user()
+    watching = Watching(pair, user, user.key)
+    revoke = api_keys_pb2.RevokeApiKeyRequest(id=user.key_id)
+    watching.ends("UNAUTHENTICATED", "CREDENTIAL_INVALID", lambda: user.channel.api_keys.RevokeApiKey(revoke))
+
+
+def test_a_changed_role_ends_the_users_streams(pair: Pair) -> None:
+    """Streams of a user whose role was changed end with PERMISSION_DENIED, though the new role may watch."""
+    user = pair.here.new_user()
+    watching = Watching(pair, user, user.key)
+    change = users_pb2.SetUserRoleRequest(id=user.id, role=options_pb2.ROLE_VIEWER)
+    watching.ends(
+        "PERMISSION_DENIED", "ROLE_TOO_LOW", lambda: pair.here.admin.channel.users.SetUserRole(change)
+    )
+
+
+def test_a_deactivated_users_streams_end(pair: Pair) -> None:
+    """Streams of a user who was deactivated end with UNAUTHENTICATED."""
+    user = pair.here.new_user()
+    watching = Watching(pair, user, user.key)
+    change = users_pb2.DeactivateUserRequest(id=user.id)
+    watching.ends(
+        "UNAUTHENTICATED", "CREDENTIAL_INVALID", lambda: pair.here.admin.channel.users.DeactivateUser(change)
+    )
+
+
+def test_a_key_that_lost_the_scope_ends_its_streams(pair: Pair) -> None:
+    """Streams of a key whose scopes no longer hold the method's end with PERMISSION_DENIED."""
+    user = pair.here.new_user()
+    key_id, key = _second_key(pair, user, "jobs:read", "servers:read")
+    watching = Watching(pair, user, key)
+    change = api_keys_pb2.UpdateApiKeyRequest(
+        api_key=api_keys_pb2.ApiKey(id=key_id, scopes=["servers:read"]),
+        update_mask=FieldMask(paths=["scopes"]),
+    )
+    watching.ends("PERMISSION_DENIED", "SCOPE_MISSING", lambda: user.channel.api_keys.UpdateApiKey(change))
+
+
+def test_an_expired_key_ends_its_streams(pair: Pair) -> None:
+    """Streams of a key end when it expires, in either process, though nobody revoked it."""
+    user = pair.here.new_user()
+    _, key = _second_key(pair, user, "*", seconds=2)
+    began = time.monotonic()
+    watching = Watching(pair, user, key)
+
+    def wait() -> None:
+        time.sleep(max(0.0, 2 - (time.monotonic() - began)))
+
+    watching.ends("UNAUTHENTICATED", "CREDENTIAL_INVALID", wait)
+
+
+def test_streams_of_others_go_on(pair: Pair) -> None:
+    """What one user loses ends no stream of another user, nor of another key of the same user."""
+    loser, winner = pair.here.new_user(), pair.here.new_user()
+    _, other = _second_key(pair, loser, "jobs:read")
+    watchings = [Watching(pair, winner, winner.key), Watching(pair, loser, other)]
+    loser.channel.api_keys.RevokeApiKey(api_keys_pb2.RevokeApiKeyRequest(id=loser.key_id))
+    for watching, seconds in zip(watchings, (2.0, 0.0), strict=True):
+        watching.go_on(seconds)
+
+
+def test_an_ended_session_ends_its_streams(pair: Pair) -> None:
+    """Streams that were opened with an access token end at the session's logout."""
+    email, password = f"watcher@{pair.here.kind}.test", "correct horse battery"
+    anybody = pair.here.channel()
+    anybody.users.RegisterUser(users_pb2.RegisterUserRequest(name="Jo", email=email, password=password))
+    session = anybody.users.Login(users_pb2.LoginRequest(email=email, password=password))
+    mine = pair.here.channel(token=session.access_token)
+    job = mine.jobs.CreateJob(jobs_pb2.CreateJobRequest(job=jobs_pb2.Job(kind="REINDEX")))
+    stream: Any = mine.jobs.WatchJob(jobs_pb2.WatchJobRequest(job_id=job.id))
+    next(stream)
+    mine.users.Logout(users_pb2.LogoutRequest())
+    ended = time.monotonic()
+    with refused("UNAUTHENTICATED", "CREDENTIAL_INVALID"):
+        list(stream)
+    assert time.monotonic() - ended < HERE_SECONDS
+
+
+def test_an_admins_stream_on_anothers_job_ends_with_the_role(pair: Pair) -> None:
+    """An ADMIN who watches somebody's job and is made a USER sees no more of it."""
+    admin, owner = pair.here.new_user(Role.ADMIN), pair.here.new_user()
+    job = owner.channel.jobs.CreateJob(jobs_pb2.CreateJobRequest(job=jobs_pb2.Job(kind="REINDEX")))
+    stream: Any = admin.channel.jobs.WatchJob(jobs_pb2.WatchJobRequest(job_id=job.id))
+    next(stream)
+    pair.here.admin.channel.users.SetUserRole(
+        users_pb2.SetUserRoleRequest(id=admin.id, role=options_pb2.ROLE_USER)
+    )
+    with refused("PERMISSION_DENIED", "ROLE_TOO_LOW"):
+        list(stream)
+    with pytest.raises(grpc.RpcError) as caught:
+        list(admin.channel.jobs.WatchJob(jobs_pb2.WatchJobRequest(job_id=job.id)))
+    error: Any = caught.value
+    assert error.code() is grpc.StatusCode.NOT_FOUND
