@@ -142,12 +142,8 @@ def _postgresql_lock(connection: sa.Connection, url: str | sa.URL, wait: float) 
         connection.exec_driver_sql("SET LOCAL statement_timeout = 0")
         connection.exec_driver_sql("SET LOCAL idle_in_transaction_session_timeout = 0")
         connection.exec_driver_sql(f"SET LOCAL lock_timeout = {max(int(wait * 1000), 1)}")
-        try:
+        with _waiting(url, wait, "55P03"):
             connection.execute(sa.select(sa.func.pg_advisory_xact_lock(int.from_bytes(digest, signed=True))))
-        except DBAPIError as error:
-            if _code(error) == "55P03":
-                raise _locked(url, wait) from error
-            raise
         connection.exec_driver_sql(f"SET LOCAL lock_timeout = {STATEMENT_LOCK_SECONDS * 1000}")
         yield
 
@@ -172,12 +168,8 @@ def _mariadb_lock(connection: sa.Connection, url: str | sa.URL, wait: float) -> 
 
 @contextmanager
 def _sqlite_lock(connection: sa.Connection, url: str | sa.URL, wait: float) -> Iterator[None]:
-    try:
+    with _waiting(url, wait, "SQLITE_BUSY"):
         transaction = connection.begin()
-    except DBAPIError as error:
-        if _code(error) == "SQLITE_BUSY":
-            raise _locked(url, wait) from error
-        raise
     with transaction:
         yield
         orphans = {str(row[0]) for row in connection.exec_driver_sql("PRAGMA foreign_key_check")}
@@ -213,6 +205,16 @@ def _prepare_sqlite(driver: sqlite3.Connection, wait: float) -> None:
 
 def _begin_immediate(connection: sa.Connection) -> None:
     connection.exec_driver_sql("BEGIN IMMEDIATE")
+
+
+@contextmanager
+def _waiting(url: str | sa.URL, wait: float, refusal: str) -> Iterator[None]:
+    try:
+        yield
+    except DBAPIError as error:
+        if _code(error) != refusal:
+            raise
+        raise _locked(url, wait) from error
 
 
 def _locked(url: str | sa.URL, wait: float) -> MigrationLocked:

@@ -43,7 +43,7 @@ def run(role: str, url: str, folder: pathlib.Path, target: str = "head", number:
         cwd=_ROOT,
         check=True,
         stdout=subprocess.PIPE,
-        timeout=240,
+        timeout=600,
     )
     return json.loads(ended.stdout)
 
