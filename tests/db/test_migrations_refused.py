@@ -155,10 +155,10 @@ def test_a_step_found_done_is_a_fault_but_on_mariadb(
             return
         assert migrate.upgrade(database_url, revision, migrations=later_revisions) == [revision]
         previous = revision
-    while (revision := migrate.current(database_url)) is not None:
+    while (at := migrate.current(database_url)) is not None:
         migrate.downgrade(database_url, "-1", migrations=later_revisions)
-        _claim(database_url, revision)
-        assert migrate.downgrade(database_url, "-1", migrations=later_revisions) == [revision]
+        _claim(database_url, at)
+        assert migrate.downgrade(database_url, "-1", migrations=later_revisions) == [at]
 
 
 def _claim(url: str, revision: str | None) -> None:
