@@ -70,6 +70,11 @@ clients: setup ## Call the service from freshly generated Go, TypeScript and Jav
 deploy-check: setup ## Validate Dockerfile and docker-compose.yml, without an engine
 	@deploy/check
 
+.PHONY: docs
+docs: setup ## Write docs/api.md and docs/configuration.md from protos and settings
+	@$(BIN)/python docs/api.py
+	@$(BIN)/python docs/configuration.py
+
 .PHONY: wheel
 wheel: setup ## Build dist/*.whl
 	@rm -rf dist

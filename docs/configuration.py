@@ -1,0 +1,79 @@
+"""Writes ``docs/configuration.md`` from the settings and the exit codes as they are declared.
+
+Run by ``make docs``; a test compares what it would write with what is there.
+"""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from morag_meta import exits
+from morag_meta.config import PREFIX, Settings
+
+TARGET = Path(__file__).with_suffix(".md")
+
+_HEAD = """# Configuration
+
+Written by `make docs`; do not edit.
+
+Every setting is an environment variable, or a line of a `.env` file in the working folder; the environment wins, and an option of the command line wins over both.
+A value that is not accepted ends the start with one line that names the variable, the value unless it is a secret, and what to write.
+A `MORAG_` variable that is no setting is warned of."""
+
+_SECRETS = """## Secrets
+
+On SQLite, `MORAG_SECRET_KEY` and `MORAG_CREDENTIAL_KEYS` are made at the first start, in files beside the database that only their owner may read.
+With any other database a missing one refuses to start, and so do known example values.
+Give every process of one installation the same secrets.
+
+## Database URLs
+
+`sqlite:///relative.db`, `sqlite:////absolute.db`, `postgresql://user:password@host/name` and `mariadb://user:password@host/name` (or `mysql://`) reach the right driver by themselves.
+The drivers come with the extras `morag-meta[postgresql]`, `morag-meta[mysql]` or `morag-meta[all-databases]`.
+Units of work of one process use at most `MORAG_DATABASE_POOL_SIZE` + `MORAG_DATABASE_MAX_OVERFLOW` connections, and as many threads; beside them the health probe has one, and on PostgreSQL the notices another."""
+
+
+def _default(name: str) -> str:
+    value = Settings.model_fields[name].default
+    if value is None:
+        return ""
+    return f"`{str(value).lower() if isinstance(value, bool) else value}`"
+
+
+def _settings() -> Iterator[str]:
+    yield "| variable | default | accepts | |"
+    yield "|---|---|---|---|"
+    for name, field in Settings.model_fields.items():
+        extra = field.json_schema_extra
+        accepts = str(extra["accepts"]) if isinstance(extra, dict) else ""
+        text = accepts.replace("<", "&lt;").replace("|", "\\|")
+        yield f"| `{PREFIX}{name.upper()}` | {_default(name)} | {text} | {field.description} |"
+
+
+def _exit_codes() -> Iterator[str]:
+    yield "| code | name | |"
+    yield "|---|---|---|"
+    body = ast.parse(inspect.getsource(exits.ExitCode)).body[0]
+    if isinstance(body, ast.ClassDef):
+        for member, text in zip(body.body, body.body[1:], strict=False):
+            if isinstance(member, ast.Assign) and isinstance(text, ast.Expr):
+                name = ast.unparse(member.targets[0])
+                yield f"| {exits.ExitCode[name].value} | {name} | {ast.literal_eval(text.value)} |"
+
+
+def render() -> str:
+    """Give the whole page."""
+    settings, codes = "\n".join(_settings()), "\n".join(_exit_codes())
+    return f"{_HEAD}\n\n## Settings\n\n{settings}\n\n{_SECRETS}\n\n## Exit codes\n\n{codes}\n"
+
+
+if __name__ == "__main__":
+    if "--check" in sys.argv:
+        raise SystemExit(
+            None if TARGET.read_text() == render() else "docs/configuration.md is not current: make docs"
+        )
+    TARGET.write_text(render())
