@@ -130,6 +130,21 @@ def test_the_limits_hold_for_masked_fields_only(user: User) -> None:
         update(user, changes, "host", "port")
 
 
+def test_the_servers_own_rules_hold_for_changes(user: User) -> None:
+    """A connection in the future, no kind and a config too deep are refused as on create."""
+    old = create(user)
+    future = pb.Server(id=old.id)
+    future.last_connect_time.FromSeconds(4_000_000_000)
+    deep = pb.Server(id=old.id)
+    inner = deep.config
+    for _ in range(17):
+        inner = inner.fields["k"].struct_value
+    for changes, field in ((future, "last_connect_time"), (deep, "config")):
+        with refused("INVALID_ARGUMENT", "INVALID_FIELD", f"server.{field}"):
+            update(user, changes, field)
+    assert get(user, old.id) == old
+
+
 @pytest.mark.parametrize("id", ["", "x", "a\x00", "-"])
 def test_an_update_names_a_server(user: User, id: str) -> None:
     """The id in the resource is required and must be a UUID."""
