@@ -16,7 +16,7 @@ from morag_meta.documents.rules import MAX_METADATA_BYTES, MAX_METADATA_DEPTH, S
 from morag_meta.errors import invalid
 from morag_meta.rpc.etags import etag_of
 from morag_meta.rpc.structs import struct_to_json
-from morag_meta.rpc.times import from_timestamp, to_timestamp
+from morag_meta.rpc.times import from_timestamp, write_time
 from moragmeta.v1 import documents_pb2 as pb
 
 WRITABLE: Final = (
@@ -31,6 +31,7 @@ WRITABLE: Final = (
 )
 """The fields of a document that a caller writes."""
 
+_TIMES: Final = ("create_time", "update_time", "ingest_time", "deprecate_time", "delete_time")
 _UUID: Final = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _NULLABLE: Final = frozenset({"database_id", "source", "external_id", "content_hash"})
 _STATES: Final = {state.value: pb.DocumentState.Value(f"DOCUMENT_STATE_{state}") for state in State}
@@ -62,13 +63,12 @@ def document_to_proto(row: Mapping[str, Any]) -> pb.Document:
         content_hash=row["content_hash"],
         last_error=row["last_error"],
         deprecation_reason=row["deprecation_reason"],
-        deprecate_time=to_timestamp(row["deprecate_time"]),
-        ingest_time=to_timestamp(row["ingest_time"]),
-        delete_time=to_timestamp(row["delete_time"]),
-        create_time=to_timestamp(row["create_time"]),
-        update_time=to_timestamp(row["update_time"]),
         etag=etag_of(row),
     )
+    for name in _TIMES:
+        time = row[name]
+        if time is not None:
+            write_time(getattr(document, name), time)
     if row["metadata"]:
         document.metadata.update(row["metadata"])
     return document

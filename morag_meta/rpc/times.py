@@ -19,6 +19,13 @@ def to_timestamp(time: dt.datetime | None) -> Timestamp | None:
     return Timestamp(seconds=passed.days * 86_400 + passed.seconds, nanos=passed.microseconds * 1000)
 
 
+def write_time(target: Timestamp, time: dt.datetime) -> None:
+    """Write a time into a field of a message: half the cost of a message of its own, for hot paths."""
+    passed = time - _EPOCH
+    target.seconds = passed.days * 86_400 + passed.seconds
+    target.nanos = passed.microseconds * 1000
+
+
 def from_timestamp(timestamp: Timestamp) -> dt.datetime:
     """Give a message as an aware UTC time, cut to microseconds.
 
