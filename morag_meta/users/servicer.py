@@ -16,7 +16,7 @@ from morag_meta.auth.tokens import Tokens
 from morag_meta.db.database import Database
 from morag_meta.db.statements import EVERYONE
 from morag_meta.db.unit import Row
-from morag_meta.errors import Forbidden, Reason, Stale, Unauthenticated
+from morag_meta.errors import Forbidden, Reason, Stale, Unauthenticated, invalid
 from morag_meta.rpc.call import Call
 from morag_meta.rpc.etags import check_etag
 from morag_meta.rpc.masks import masked
@@ -37,8 +37,8 @@ from moragmeta.v1 import users_pb2 as pb
 
 
 def _user_id(call: Call, sent: str) -> str:
-    """Read an id in which ``me``, or nothing where that is allowed, is the caller."""
-    return call.own if sent in ("", "me") else sent
+    """Read an id in which ``me`` is the caller."""
+    return call.own if sent == "me" else sent
 
 
 class UserServicer:
@@ -153,6 +153,8 @@ class UserServicer:
     @writes(replay=_replay)
     def UpdateUser(self, uow: UnitOfWork, request: pb.UpdateUserRequest, call: Call) -> pb.User:
         values = user_from_proto(request.user, masked(request.user, request.update_mask))
+        if not request.user.id:
+            raise invalid("user.id", "is required")
         row = uow.users.lock(call.reach, _user_id(call, request.user.id))
         check_etag(request.user.etag, row)
         if values:
@@ -215,14 +217,14 @@ class UserServicer:
     def GetUserSettings(
         self, uow: UnitOfWork, request: pb.GetUserSettingsRequest, call: Call
     ) -> pb.UserSettings:
-        return settings_to_proto(uow.settings.get(call.reach, _user_id(call, request.owner_id)))
+        return settings_to_proto(uow.settings.get(call.reach, _user_id(call, request.owner_id or "me")))
 
     @writes(replay=_replay_settings, receipt=lambda response: {"owner_id": response.owner_id})
     def UpdateUserSettings(
         self, uow: UnitOfWork, request: pb.UpdateUserSettingsRequest, call: Call
     ) -> pb.UserSettings:
         values = settings_from_proto(request.settings, masked(request.settings, request.update_mask))
-        row = uow.settings.lock(call.reach, _user_id(call, request.settings.owner_id))
+        row = uow.settings.lock(call.reach, _user_id(call, request.settings.owner_id or "me"))
         check_etag(request.settings.etag, row)
         if values.get("default_database_id"):
             uow.databases.get(row["owner_id"], values["default_database_id"])  # the user's own, or NOT_FOUND

@@ -1,0 +1,120 @@
+"""What holds for API keys, without a database: scopes, ends and states."""
+
+from __future__ import annotations
+
+import datetime as dt
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from morag_meta.api_keys.rules import (
+    EVERY_SCOPE,
+    Grantor,
+    check_end,
+    check_not_revoked,
+    check_scopes,
+    check_within,
+    state_of,
+)
+from morag_meta.auth.principal import Role
+from morag_meta.errors import Forbidden, Invalid, Reason, WrongState
+from morag_meta.rpc.access import known_scopes
+
+_NOW = dt.datetime(2026, 1, 1, tzinfo=dt.UTC)
+_KNOWN = known_scopes()
+_SCOPES = st.sampled_from(sorted(_KNOWN))
+_ASKED = st.lists(_SCOPES | st.just(EVERY_SCOPE), max_size=8)
+_ROLES = st.sampled_from(list(Role))
+
+
+def _check(asked: list[str], role: Role = Role.ADMIN) -> list[str]:
+    return check_scopes(asked, known=_KNOWN, owner_role=role, field="api_key.scopes")
+
+
+def test_service_knows_its_scopes() -> None:
+    """The scopes are those that the protos name: verb by resource, reads for a VIEWER, writes for a USER."""
+    resources = ("users", "servers", "databases", "documents", "jobs", "api_keys")
+    assert set(_KNOWN) == {f"{resource}:{verb}" for resource in resources for verb in ("read", "write")}
+    assert all(_KNOWN[scope] is (Role.VIEWER if scope.endswith(":read") else Role.USER) for scope in _KNOWN)
+
+
+@given(_ASKED, _ROLES)
+def test_granted_scopes_are_those_asked_for_and_never_beyond_the_role(asked: list[str], role: Role) -> None:
+    """What is granted is what was asked, sorted and once each, or everything; or it is refused whole."""
+    if not asked or EVERY_SCOPE in asked:
+        assert _check(asked, role) == [EVERY_SCOPE]
+    elif all(_KNOWN[scope] <= role for scope in asked):
+        assert _check(asked, role) == sorted(set(asked))
+    else:
+        with pytest.raises(Forbidden) as caught:
+            _check(asked, role)
+        assert caught.value.reason == Reason.SCOPE_NOT_ALLOWED
+        assert _KNOWN[caught.value.metadata["scope"]] > role
+
+
+@given(_ASKED, _ASKED)
+def test_no_key_grants_more_than_it_holds(held: list[str], asked: list[str]) -> None:
+    """A chain of keys never widens: what a bounded key grants is contained in what it holds."""
+    holder, wanted = _check(held), _check(asked)
+    grantor = Grantor(None if EVERY_SCOPE in holder else frozenset(holder))
+    if EVERY_SCOPE in holder or set(wanted) <= set(holder):
+        check_within(wanted, None, grantor=grantor, field="end")
+    else:
+        with pytest.raises(Forbidden) as caught:
+            check_within(wanted, None, grantor=grantor, field="end")
+        assert caught.value.metadata["scope"] in set(wanted) - set(holder)
+
+
+@given(st.text(max_size=64).filter(lambda text: text not in _KNOWN and text != EVERY_SCOPE))
+def test_unknown_scope_is_refused(scope: str) -> None:
+    """A scope that no method asks for is a mistake, which the caller is told with the known ones."""
+    with pytest.raises(Invalid) as caught:
+        _check(["jobs:read", scope])
+    assert [violation.field for violation in caught.value.violations] == ["api_key.scopes"]
+
+
+@given(
+    st.none() | st.integers(-100, 100).map(lambda hours: _NOW + dt.timedelta(hours=hours)),
+    st.none() | st.integers(1, 100).map(lambda hours: _NOW + dt.timedelta(hours=hours)),
+)
+def test_key_ends_in_the_future_and_not_after_its_maker(
+    end: dt.datetime | None, maker_end: dt.datetime | None
+) -> None:
+    """An end is allowed exactly when it lies ahead and not behind that of the key that makes it."""
+
+    def check() -> None:
+        check_end(end, now=_NOW, field="end")
+        check_within([], end, grantor=Grantor(None, maker_end), field="end")
+
+    if (end is None or end > _NOW) and (maker_end is None or (end is not None and end <= maker_end)):
+        check()
+    else:
+        with pytest.raises(Invalid) as caught:
+            check()
+        assert [violation.field for violation in caught.value.violations] == ["end"]
+
+
+@pytest.mark.parametrize(
+    ("revoked", "end", "state"),
+    [
+        (None, None, "ACTIVE"),
+        (None, _NOW + dt.timedelta(microseconds=1), "ACTIVE"),
+        (None, _NOW, "EXPIRED"),
+        (_NOW, None, "REVOKED"),
+        (_NOW, _NOW - dt.timedelta(days=1), "REVOKED"),
+    ],
+)
+def test_state_is_derived(revoked: dt.datetime | None, end: dt.datetime | None, state: str) -> None:
+    """Revoked before all, then expired from the very moment of the end, otherwise active."""
+    row: dict[str, Any] = {"revoke_time": revoked, "expire_time": end}
+    assert state_of(row, _NOW) == state
+
+
+def test_revoked_key_cannot_be_changed() -> None:
+    """REVOKED is final."""
+    check_not_revoked({"revoke_time": None})
+    with pytest.raises(WrongState) as caught:
+        check_not_revoked({"revoke_time": _NOW})
+    assert caught.value.metadata == {"resource_type": "api_key", "state": "REVOKED"}
