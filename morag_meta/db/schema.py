@@ -40,17 +40,26 @@ def _one_of(column: str, values: tuple[str, ...]) -> sa.CheckConstraint:
     return sa.CheckConstraint(f"{column} IN ({listed})", name=column)
 
 
+_OPTIONS = (("engine", "InnoDB"), ("charset", "utf8mb4"), ("collate", "utf8mb4_nopad_bin"))
+
+
 def _table(name: str, *items: Any) -> sa.Table:
     return sa.Table(
         name,
         metadata,
         *items,
-        mysql_engine="InnoDB",
-        mysql_charset="utf8mb4",
-        mysql_collate="utf8mb4_nopad_bin",
-        mariadb_engine="InnoDB",
-        mariadb_charset="utf8mb4",
-        mariadb_collate="utf8mb4_nopad_bin",
+        **{f"{dialect}_{option}": value for dialect in ("mysql", "mariadb") for option, value in _OPTIONS},
+    )
+
+
+def _owner() -> sa.Column[Any]:
+    return sa.Column("owner_id", identifier(), sa.ForeignKey("users.id", ondelete="RESTRICT"), nullable=False)
+
+
+def _child_of(column: str, parent: str) -> sa.ForeignKeyConstraint:
+    """A parent of the same owner."""
+    return sa.ForeignKeyConstraint(
+        ["owner_id", column], [f"{parent}.owner_id", f"{parent}.id"], ondelete="RESTRICT"
     )
 
 
@@ -88,15 +97,13 @@ user_settings = _table(
     sa.Column("preferences", Json, nullable=False),
     *_stamps(),
     _one_of("theme", THEMES),
-    sa.ForeignKeyConstraint(
-        ["owner_id", "default_database_id"], ["databases.owner_id", "databases.id"], ondelete="RESTRICT"
-    ),
+    _child_of("default_database_id", "databases"),
 )
 
 sessions = _table(
     "sessions",
     sa.Column("id", identifier(), primary_key=True),
-    sa.Column("owner_id", identifier(), sa.ForeignKey("users.id", ondelete="RESTRICT"), nullable=False),
+    _owner(),
     sa.Column("refresh_hash", sa.String(64), nullable=False, unique=True),  # keyed hash, hex
     sa.Column("create_time", UtcDateTime, nullable=False),
     sa.Column("refresh_time", UtcDateTime, nullable=False),
@@ -109,7 +116,7 @@ sessions = _table(
 api_keys = _table(
     "api_keys",
     sa.Column("id", identifier(), primary_key=True),
-    sa.Column("owner_id", identifier(), sa.ForeignKey("users.id", ondelete="RESTRICT"), nullable=False),
+    _owner(),
     sa.Column("name", sa.String(255), nullable=False),
     sa.Column("description", sa.String(500), nullable=False),
     sa.Column("key_hash", sa.String(64), nullable=False, unique=True),  # HMAC-SHA-256, hex
@@ -128,7 +135,7 @@ api_keys = _table(
 servers = _table(
     "servers",
     sa.Column("id", identifier(), primary_key=True),
-    sa.Column("owner_id", identifier(), sa.ForeignKey("users.id", ondelete="RESTRICT"), nullable=False),
+    _owner(),
     sa.Column("name", sa.String(255), nullable=False),
     sa.Column("kind", sa.String(16), nullable=False),
     sa.Column("host", sa.String(255), nullable=False),
@@ -153,7 +160,7 @@ servers = _table(
 databases = _table(
     "databases",
     sa.Column("id", identifier(), primary_key=True),
-    sa.Column("owner_id", identifier(), sa.ForeignKey("users.id", ondelete="RESTRICT"), nullable=False),
+    _owner(),
     sa.Column("server_id", identifier(), nullable=False),
     sa.Column("name", sa.String(255), nullable=False),
     sa.Column("description", LongText, nullable=False),
@@ -163,9 +170,7 @@ databases = _table(
     sa.CheckConstraint("document_count >= 0", name="document_count"),
     sa.UniqueConstraint("owner_id", "id"),
     sa.UniqueConstraint("owner_id", "name"),
-    sa.ForeignKeyConstraint(
-        ["owner_id", "server_id"], ["servers.owner_id", "servers.id"], ondelete="RESTRICT"
-    ),
+    _child_of("server_id", "servers"),
     sa.Index("ix_databases__owner_id_server_id", "owner_id", "server_id"),
     sa.Index("ix_databases__owner_id_create_time_id", "owner_id", "create_time", "id"),
     sa.Index("ix_databases__create_time_id", "create_time", "id"),
@@ -174,7 +179,7 @@ databases = _table(
 documents = _table(
     "documents",
     sa.Column("id", identifier(), primary_key=True),
-    sa.Column("owner_id", identifier(), sa.ForeignKey("users.id", ondelete="RESTRICT"), nullable=False),
+    _owner(),
     sa.Column("database_id", identifier()),
     # Within which the identity of a live document is unique: the database's id (also after a forced
     # delete detached the document from it), '-' for documents of no database, null once DELETED.
@@ -205,12 +210,11 @@ documents = _table(
     sa.CheckConstraint("version >= 1", name="version"),
     sa.CheckConstraint("(state = 'DELETED') = (live_scope IS NULL)", name="live_scope"),
     sa.UniqueConstraint("owner_id", "id"),
-    sa.UniqueConstraint("owner_id", "live_scope", "name"),
-    sa.UniqueConstraint("owner_id", "live_scope", "external_id"),
-    sa.UniqueConstraint("owner_id", "live_scope", "content_hash"),
-    sa.ForeignKeyConstraint(
-        ["owner_id", "database_id"], ["databases.owner_id", "databases.id"], ondelete="RESTRICT"
+    *(
+        sa.UniqueConstraint("owner_id", "live_scope", field)
+        for field in ("name", "external_id", "content_hash")
     ),
+    _child_of("database_id", "databases"),
     sa.Index("ix_documents__owner_id_create_time_id", "owner_id", "create_time", "id"),
     sa.Index("ix_documents__owner_id_update_time_id", "owner_id", "update_time", "id"),
     sa.Index("ix_documents__owner_id_name_id", "owner_id", "name", "id"),
@@ -224,7 +228,7 @@ documents = _table(
 jobs = _table(
     "jobs",
     sa.Column("id", identifier(), primary_key=True),
-    sa.Column("owner_id", identifier(), sa.ForeignKey("users.id", ondelete="RESTRICT"), nullable=False),
+    _owner(),
     sa.Column("kind", sa.String(50), nullable=False),
     sa.Column("state", sa.String(32), nullable=False),
     sa.Column("execution", sa.String(8), nullable=False),
@@ -257,9 +261,7 @@ jobs = _table(
         "(state IN ('FINISHED', 'FAILED', 'CANCELLED')) = (end_time IS NOT NULL)", name="end_time"
     ),
     sa.UniqueConstraint("owner_id", "id"),
-    sa.ForeignKeyConstraint(
-        ["owner_id", "document_id"], ["documents.owner_id", "documents.id"], ondelete="RESTRICT"
-    ),
+    _child_of("document_id", "documents"),
     sa.Index("ix_jobs__owner_id_create_time_id", "owner_id", "create_time", "id"),
     sa.Index("ix_jobs__owner_id_update_time_id", "owner_id", "update_time", "id"),
     sa.Index("ix_jobs__owner_id_state_create_time", "owner_id", "state", "create_time", "id"),
@@ -288,7 +290,7 @@ job_events = _table(
     sa.Column("create_time", UtcDateTime, nullable=False),
     _one_of("state", JOB_STATES),
     sa.CheckConstraint("number >= 1", name="number"),
-    sa.ForeignKeyConstraint(["owner_id", "job_id"], ["jobs.owner_id", "jobs.id"], ondelete="RESTRICT"),
+    _child_of("job_id", "jobs"),
     sa.Index("ix_job_events__owner_id_job_id", "owner_id", "job_id"),
 )
 
