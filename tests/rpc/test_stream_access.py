@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable
 from typing import Any
 
 import grpc
@@ -15,30 +14,11 @@ from google.protobuf.field_mask_pb2 import FieldMask
 from morag_meta.auth.keys import new_key, prefix_of
 from morag_meta.auth.principal import Role
 from moragmeta.v1 import api_keys_pb2, jobs_pb2, options_pb2, users_pb2
-from tests.backends.databases import Backend
 from tests.refusals import refused
-from tests.service import Channel, Service, User, serving
+from tests.rpc.conftest import Pair
+from tests.service import Channel, User
 
 HERE_SECONDS, THERE_SECONDS = 1.0, 5.0
-
-
-@dataclass
-class Pair:
-    """Two servers of one database."""
-
-    here: Service
-    there: Service
-
-
-@pytest.fixture(scope="module")
-def pair(backend: Backend) -> Iterator[Pair]:
-    """Serve a database twice, as two processes do."""
-    with serving(backend) as here:
-        there = Service(here.url, here.kind)
-        try:
-            yield Pair(here, there)
-        finally:
-            there.close()
 
 
 class Watching:
