@@ -19,9 +19,13 @@ from morag_meta.errors import MetaError, Reason
 
 DOMAIN: Final = "meta.morag.dev"
 DETAILS_KEY: Final = "grpc-status-details-bin"
-# Trailers are bounded by HTTP/2 implementations at 8 KiB, all of them together.
-_MOST_VIOLATIONS: Final = 16
+# Trailers are bounded by HTTP/2 implementations at 8 KiB, all of them together; details travel in base64,
+# and a byte of the message that is not plain ASCII as three. All limits are bytes of UTF-8.
+_MOST_DETAILS: Final = 4096
+_MOST_METADATA: Final = 1536
+_LONGEST_MESSAGE: Final = 512
 _LONGEST_TEXT: Final = 300
+_FRAMING: Final = 64  # the name of a detail's type, and the lengths around it
 
 CODES: Final[dict[type[MetaError], grpc.StatusCode]] = {
     errors.Invalid: grpc.StatusCode.INVALID_ARGUMENT,
@@ -58,27 +62,39 @@ def details_of(error: MetaError) -> bytes:
     status = Status(code=code, message=message_of(error))
     info = ErrorInfo(reason=error.reason, domain=DOMAIN)
     for key, value in error.metadata.items():
-        info.metadata[key] = value[:_LONGEST_TEXT]
+        if info.ByteSize() < _MOST_METADATA:
+            info.metadata[_cut(key)] = _cut(value)
     _add(status, info)
-    if error.violations:
-        bad = BadRequest()
-        for violation in error.violations[:_MOST_VIOLATIONS]:
-            bad.field_violations.add(
-                field=violation.field[:_LONGEST_TEXT],
-                description=violation.description[:_LONGEST_TEXT],
-                reason=error.reason,
-            )
-        _add(status, bad)
     if error.retry_after is not None:
         retry = RetryInfo()
         retry.retry_delay.FromMilliseconds(int(error.retry_after * 1000))
         _add(status, retry)
+    if error.violations:
+        _add(status, _bad_request(error, _MOST_DETAILS - status.ByteSize()))
     return status.SerializeToString()
+
+
+def _bad_request(error: MetaError, room: int) -> BadRequest:
+    """Tell as many violations as there is room for, in bytes, and the first one in any case."""
+    bad = BadRequest()
+    for violation in error.violations:
+        bad.field_violations.add(
+            field=_cut(violation.field), description=_cut(violation.description), reason=error.reason
+        )
+        if len(bad.field_violations) > 1 and bad.ByteSize() > room - _FRAMING:
+            del bad.field_violations[-1]
+            break
+    return bad
 
 
 def message_of(error: MetaError) -> str:
     """Give the text for people, bounded."""
-    return error.message[: 2 * _LONGEST_TEXT]
+    return _cut(error.message, _LONGEST_MESSAGE)
+
+
+def _cut(text: str, length: int = _LONGEST_TEXT) -> str:
+    """Cut a text to so many bytes of UTF-8, between characters."""
+    return text if len(text) * 4 <= length else text.encode()[:length].decode(errors="ignore")
 
 
 def _add(status: Status, message: ErrorInfo | BadRequest | RetryInfo) -> None:
