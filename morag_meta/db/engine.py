@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import sqlite3
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import sqlalchemy as sa
@@ -73,6 +74,8 @@ def make_engine(options: DatabaseOptions, *, pooled: bool = True) -> sa.Engine:
     engine = sa.create_engine(url, **arguments)
     if options.dialect == "sqlite":
         sa.event.listen(engine, "connect", _prepare_sqlite)
+    elif options.dialect == "mariadb":
+        sa.event.listen(engine, "connect", partial(_prepare_mariadb, options.statement_timeout))
     return engine
 
 
@@ -98,13 +101,20 @@ def _connect_arguments(options: DatabaseOptions) -> dict[str, Any]:
         "read_timeout": options.statement_timeout * 3,
         "write_timeout": options.statement_timeout * 3,
         "charset": "utf8mb4",
-        "init_command": (
-            "SET SESSION tx_isolation = 'READ-COMMITTED', time_zone = '+00:00', "
-            "sql_mode = 'STRICT_ALL_TABLES,NO_ENGINE_SUBSTITUTION', "
-            f"innodb_lock_wait_timeout = {LOCK_WAIT_SECONDS}, "
-            f"max_statement_time = {options.statement_timeout}"
-        ),
     }
+
+
+def _prepare_mariadb(limit: float, connection: Any, record: object) -> None:
+    """Read committed, strict, in UTC; statements end after ``limit`` seconds (on MySQL only those that read)."""
+    del record
+    is_mariadb = "mariadb" in connection.get_server_info().lower()
+    time_limit = f"max_statement_time = {limit}" if is_mariadb else f"max_execution_time = {limit * 1000:.0f}"
+    with connection.cursor() as cursor:
+        cursor.execute("SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED")
+        cursor.execute(
+            "SET SESSION time_zone = '+00:00', sql_mode = 'STRICT_ALL_TABLES,NO_ENGINE_SUBSTITUTION', "
+            f"innodb_lock_wait_timeout = {LOCK_WAIT_SECONDS}, {time_limit}"
+        )
 
 
 def _prepare_sqlite(connection: sqlite3.Connection, record: object) -> None:
