@@ -8,7 +8,7 @@ from __future__ import annotations
 import datetime as dt
 from collections.abc import Sequence
 
-from morag_meta.api_keys.rules import EVERY_SCOPE
+from morag_meta.api_keys.rules import EVERY_SCOPE, check_name
 from morag_meta.auth.keys import KeyHasher, new_key, prefix_of
 from morag_meta.db.unit import Row
 from morag_meta.uow import UnitOfWork
@@ -30,13 +30,14 @@ def create_key(
     them first (``rules.check_scopes``). A use is bounded by the owner's role in any case.
 
     Raises:
+        Invalid: the name cannot be kept.
         AlreadyExists: the owner has a key of that name.
         NotFound: the owner does not exist.
     """
     secret = new_key()
     row = uow.api_keys.add(
         owner_id,
-        name=name,
+        name=check_name(name, "name"),
         description=description,
         key_hash=hasher.digest(secret),
         key_prefix=prefix_of(secret),

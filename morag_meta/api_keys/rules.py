@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import unicodedata
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
@@ -12,6 +13,8 @@ from morag_meta.errors import Forbidden, Reason, invalid, wrong_state
 
 EVERY_SCOPE: Final = "*"
 """Held in place of all scopes: whatever the owner's role allows at the moment of use."""
+
+LONGEST_NAME: Final = 255
 
 ACTIVE: Final = "ACTIVE"
 EXPIRED: Final = "EXPIRED"
@@ -51,6 +54,19 @@ def check_scopes(
         if scope != EVERY_SCOPE and known[scope] > owner_role:
             raise _not_allowed(scope, "the owner's role")
     return wanted
+
+
+def check_name(name: str, field: str) -> str:
+    """Give a key's name that may be kept; for callers whose input no proto rule has checked.
+
+    Raises:
+        Invalid: names ``field``: empty or too long, or with white space around or controls in it.
+    """
+    if not 1 <= len(name) <= LONGEST_NAME:
+        raise invalid(field, f"has 1 to {LONGEST_NAME} characters")
+    if name != name.strip() or any(unicodedata.category(character) == "Cc" for character in name):
+        raise invalid(field, "has no white space around it and no control characters")
+    return name
 
 
 def check_end(end: dt.datetime | None, *, now: dt.datetime, field: str) -> None:

@@ -18,7 +18,6 @@ from morag_meta.db import migrate
 from morag_meta.db.database import Database
 from morag_meta.db.migrate import MigrationError, State
 from morag_meta.db.url import masked
-from morag_meta.errors import AlreadyExists
 from morag_meta.server.app import database_options
 from morag_meta.server.secrets import credential_ring, root_secret
 from morag_meta.uow import UnitOfWork
@@ -48,13 +47,11 @@ def prepare(settings: Settings) -> str | None:
     else:
         require_schema(settings)
     with opened(settings) as database, database.unit_of_work() as uow:
+        uow.epoch.lock()  # of several starters the second waits here, and then finds the first one's admin
         if uow.users.any():
             return None
-        try:
-            key = add_admin(uow, settings, email=FIRST_ADMIN_EMAIL)
-            uow.commit()
-        except AlreadyExists:  # another process was faster, and has printed its key
-            return None
+        key = add_admin(uow, settings, email=FIRST_ADMIN_EMAIL)
+        uow.commit()
         return key
 
 

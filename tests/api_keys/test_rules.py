@@ -13,6 +13,7 @@ from morag_meta.api_keys.rules import (
     EVERY_SCOPE,
     Grantor,
     check_end,
+    check_name,
     check_not_revoked,
     check_scopes,
     check_within,
@@ -94,6 +95,14 @@ def test_key_ends_in_the_future_and_not_after_its_maker(
         with pytest.raises(Invalid) as caught:
             check()
         assert [violation.field for violation in caught.value.violations] == ["end"]
+
+
+@pytest.mark.parametrize("name", ["", "x" * 256, " padded", "line\nbreak", "nul\x00"])
+def test_names_are_checked_below_the_wire_too(name: str) -> None:
+    """A name from the command line keeps the limits that the proto states."""
+    with pytest.raises(Invalid):
+        check_name(name, "name")
+    assert check_name("x", "name") == "x"
 
 
 @pytest.mark.parametrize(

@@ -8,17 +8,18 @@ from typing import Any
 
 import grpc
 import pytest
+from pydantic import SecretStr
 
-from morag_meta.auth.keys import KeyHasher, is_key
 from morag_meta.auth.principal import Role
-from morag_meta.bootstrap import ensure_first_admin
+from morag_meta.auth.store import StandingStore
+from morag_meta.config import Settings
 from morag_meta.db import migrate
-from morag_meta.db.database import Database
+from morag_meta.server.preparation import key_hasher, opened, prepare
 from moragmeta.v1 import options_pb2
 from moragmeta.v1 import users_pb2 as pb
 from tests.backends.databases import Backend
 from tests.refusals import refused
-from tests.service import Service, User, serving
+from tests.service import CREDENTIAL_KEYS, SECRET_KEY, Service, User, serving
 
 
 @pytest.fixture(scope="module")
@@ -108,27 +109,19 @@ def test_two_admins_cannot_remove_each_other(lone_service: Service) -> None:
 def test_first_admin_is_made_once(database_url: str) -> None:
     """Of eight starters on an empty database one makes the ADMIN and gets the key, and it works."""
     migrate.upgrade(database_url)
-    hasher = KeyHasher(bytes(32))
-
-    def start(_: int) -> str | None:
-        database = Database.open(database_url)
-        with database.unit_of_work() as uow:
-            secret = ensure_first_admin(uow, hasher)
-            uow.commit()
-        database.close()
-        return secret
-
+    settings = Settings(
+        database_url=database_url,
+        secret_key=SecretStr(SECRET_KEY),
+        credential_keys=SecretStr(CREDENTIAL_KEYS),
+    )
     with ThreadPoolExecutor(8) as pool:
-        secrets = [secret for secret in pool.map(start, range(8)) if secret is not None]
-    assert len(secrets) == 1
-    assert is_key(secrets[0])
-    database = Database.open(database_url)
-    with database.unit_of_work() as uow:
+        keys = [key for key in pool.map(prepare, [settings] * 8) if key is not None]
+    assert len(keys) == 1
+    with opened(settings) as database, database.unit_of_work() as uow:
         user = uow.users.find_by_email("admin@localhost")
         assert user is not None
         assert (user["role"], user["active"], user["password_hash"]) == ("ADMIN", True, None)
         assert uow.settings.get("-", user["id"])["theme"] == "LIGHT"
-        [key] = uow.api_keys.page(user["id"], None, 10, show_revoked=True)
-        assert (key["scopes"], key["key_prefix"]) == (["*"], secrets[0][:12])
-        assert ensure_first_admin(uow, hasher, email="other@localhost") is None
-    database.close()
+        [row] = uow.api_keys.page("-", None, 10, show_revoked=True)
+        assert (row["owner_id"], row["scopes"], row["key_prefix"]) == (user["id"], ["*"], keys[0][:12])
+        assert StandingStore(uow).of_key(key_hasher(settings).digest(keys[0]))["user_id"] == user["id"]
