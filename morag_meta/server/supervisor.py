@@ -108,10 +108,9 @@ class _Supervisor:
             if self._ending.is_set():
                 worker.terminate()
             with contextlib.suppress(ConnectionError):
-                assert_pipe = worker.stdin
-                if assert_pipe is not None:
-                    assert_pipe.write(dump(self._settings))
-                    await assert_pipe.drain()
+                if worker.stdin is not None:
+                    worker.stdin.write(dump(self._settings))
+                    await worker.stdin.drain()
             return await worker.wait()
         finally:
             self._workers.discard(worker)

@@ -13,9 +13,12 @@ import sys
 import structlog
 
 from morag_meta import logs
-from morag_meta.config import Settings
+from morag_meta.config import ConfigurationError, Settings
 from morag_meta.exits import ExitCode
+from morag_meta.server.address import AddressError
 from morag_meta.server.process import run
+
+_log = structlog.get_logger(__name__)
 
 
 def dump(settings: Settings) -> bytes:
@@ -37,7 +40,14 @@ def main() -> ExitCode:
     settings = Settings(**json.loads(line))
     logs.configure(settings.log_level, settings.log_format)
     structlog.contextvars.bind_contextvars(pid=os.getpid())
-    return run(settings, shared_port=True, lifeline=descriptor)
+    try:
+        return run(settings, shared_port=True, lifeline=descriptor)
+    except ConfigurationError as error:
+        _log.error("cannot serve", problem=str(error))
+        return ExitCode.CONFIGURATION
+    except AddressError as error:
+        _log.error("cannot serve", problem=str(error))
+        return ExitCode.ADDRESS_IN_USE
 
 
 if __name__ == "__main__":
