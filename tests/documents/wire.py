@@ -5,6 +5,8 @@ from __future__ import annotations
 import itertools
 from typing import Any
 
+import pytest
+from google.protobuf.field_mask_pb2 import FieldMask
 from google.protobuf.struct_pb2 import Struct
 
 from moragmeta.v1 import databases_pb2, jobs_pb2, servers_pb2
@@ -14,6 +16,9 @@ from tests.service import User
 CREATED = pb.CREATE_DOCUMENT_OUTCOME_CREATED
 EXISTING = pb.CREATE_DOCUMENT_OUTCOME_EXISTING
 NEW_VERSION = pb.CREATE_DOCUMENT_OUTCOME_NEW_VERSION
+
+IDENTITIES = ["name", "external_id", "content_hash"]
+INSIDE = pytest.mark.parametrize("inside", [False, True], ids=["in no database", "in a database"])
 
 _numbers = itertools.count(1)
 
@@ -67,6 +72,11 @@ def new_database(user: User) -> str:
     return made.id
 
 
+def scope(user: User, *, inside: bool) -> dict[str, Any]:
+    """The fields that put a document in a new database, or in none."""
+    return {"database_id": new_database(user)} if inside else {}
+
+
 def count_of(user: User, database_id: str) -> int:
     """How many documents the database says it has."""
     got = user.channel.databases.GetDatabase(databases_pb2.GetDatabaseRequest(id=database_id))
@@ -109,3 +119,14 @@ def ingested(user: User, **fields: Any) -> pb.Document:
     document = new_document(user, **fields)
     complete(user, start_ingestion(user, document.id))
     return get(user, document.id)
+
+
+def update(user: User, id: str, *paths: str, request_id: str = "", **fields: Any) -> pb.Document:
+    """Write fields of a document; with no paths there is no mask."""
+    return user.channel.documents.UpdateDocument(
+        pb.UpdateDocumentRequest(
+            document=pb.Document(id=id, **fields),
+            update_mask=FieldMask(paths=paths) if paths else None,
+            request_id=request_id,
+        )
+    )
