@@ -137,7 +137,8 @@ def _databases() -> None:
         parts.parent("databases", "owner_id", of="users"),
         parts.parent("databases", "owner_id", "server_id", of="servers"),
     )
-    _index("databases", "owner_id", "server_id")
+    on_server = ("owner_id", "server_id", "create_time", "id")
+    _index("databases", *on_server, named="owner_id_server_id_create_time")
     _index("databases", "owner_id", "create_time", "id")
     _index("databases", "create_time", "id")
 
@@ -241,6 +242,10 @@ def _jobs() -> None:
         parts.parent("jobs", "owner_id", "document_id", of="documents"),
         parts.parent("jobs", "predecessor_id", of="jobs"),
     )
+    _index_jobs()
+
+
+def _index_jobs() -> None:
     _index("jobs", "owner_id", "create_time", "id")
     _index("jobs", "owner_id", "update_time", "id")
     _index("jobs", "owner_id", "state", "create_time", "id", named="owner_id_state_create_time")

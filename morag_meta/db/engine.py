@@ -105,7 +105,7 @@ def _connect_arguments(options: DatabaseOptions) -> dict[str, Any]:
 
 
 def _prepare_mariadb(limit: float, connection: Any, record: object) -> None:
-    """Read committed, strict, in UTC; statements end after ``limit`` seconds (on MySQL only those that read)."""
+    """Read committed, strict, in UTC; a statement ends after ``limit`` seconds (MySQL: if it reads)."""
     del record
     is_mariadb = "mariadb" in connection.get_server_info().lower()
     time_limit = f"max_statement_time = {limit}" if is_mariadb else f"max_execution_time = {limit * 1000:.0f}"

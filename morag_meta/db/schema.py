@@ -171,7 +171,7 @@ databases = _table(
     sa.UniqueConstraint("owner_id", "id"),
     sa.UniqueConstraint("owner_id", "name"),
     _child_of("server_id", "servers"),
-    sa.Index("ix_databases__owner_id_server_id", "owner_id", "server_id"),
+    sa.Index("ix_databases__owner_id_server_id_create_time", "owner_id", "server_id", "create_time", "id"),
     sa.Index("ix_databases__owner_id_create_time_id", "owner_id", "create_time", "id"),
     sa.Index("ix_databases__create_time_id", "create_time", "id"),
 )
