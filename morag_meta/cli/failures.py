@@ -64,9 +64,6 @@ def run(app: typer.Typer, arguments: list[str] | None) -> ExitCode:
         outcome = app(args=arguments, standalone_mode=False)
     except (typer.Abort, KeyboardInterrupt):
         return _tell("interrupted", ExitCode.INTERRUPTED)
-    except BrokenPipeError:
-        sys.stderr.close()  # who read our output has left; there is nobody to tell
-        return ExitCode.OK
     except Exception as error:  # noqa: BLE001 - the last door: nobody gets a traceback
         return _tell(*_described(error))
     return ExitCode(outcome) if isinstance(outcome, int) else ExitCode.OK
