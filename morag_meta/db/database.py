@@ -108,7 +108,7 @@ class Database:
                 self._drop_inline()  # somebody holds the file: wait for it in a thread, not here
         return await self._readers.submit(
             lambda worker: self._reading(worker, work, snapshot=snapshot), deadline
-        )  # type: ignore[no-any-return]
+        )
 
     async def write(self, work: Callable[[UnitOfWork], T], *, deadline: float | None = None) -> T:
         """Run work in a transaction and commit it; runs it again when concurrent changes collide.
@@ -121,7 +121,7 @@ class Database:
             CommitUnknown: the connection broke during COMMIT and no request record makes repeating safe.
             Unavailable, DeadlineExceeded: as ``read``.
         """
-        return await self._writers.submit(lambda worker: self._writing(worker, work), deadline)  # type: ignore[no-any-return]
+        return await self._writers.submit(lambda worker: self._writing(worker, work), deadline)
 
     def listen(self, listener: Tell) -> None:
         """Have ``listener`` told what committed units announced, in the thread that committed.

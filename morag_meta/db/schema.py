@@ -40,7 +40,11 @@ def _one_of(column: str, values: tuple[str, ...]) -> sa.CheckConstraint:
     return sa.CheckConstraint(f"{column} IN ({listed})", name=column)
 
 
-_OPTIONS = (("engine", "InnoDB"), ("charset", "utf8mb4"), ("collate", "utf8mb4_nopad_bin"))
+_OPTIONS: dict[str, Any] = {
+    f"{dialect}_{option}": value
+    for dialect in ("mysql", "mariadb")
+    for option, value in (("engine", "InnoDB"), ("charset", "utf8mb4"), ("collate", "utf8mb4_nopad_bin"))
+}
 
 
 def _table(name: str, *items: Any) -> sa.Table:
@@ -48,7 +52,7 @@ def _table(name: str, *items: Any) -> sa.Table:
         name,
         metadata,
         *items,
-        **{f"{dialect}_{option}": value for dialect in ("mysql", "mariadb") for option, value in _OPTIONS},
+        **_OPTIONS,
     )
 
 

@@ -60,7 +60,7 @@ class Work:
         """Report success."""
         result = {name: fields.pop(name) for name in ("chunks", "quality", "metadata") if name in fields}
         request = jobs_pb2.CompleteJobRequest(
-            id=job_id, report_number=number, result=result, **{"attempt": 1} | fields
+            id=job_id, report_number=number, result=jobs_pb2.JobResult(**result), **{"attempt": 1} | fields
         )
         response: jobs_pb2.CompleteJobResponse = self.jobs.CompleteJob(request)
         return response

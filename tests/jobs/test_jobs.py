@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -115,7 +116,7 @@ def test_of_many_starters_one_succeeds(work: Work) -> None:
         try:
             return work.start(job.id).attempt
         except grpc.RpcError as error:
-            return error.code()  # type: ignore[attr-defined]
+            return error.code()
 
     with ThreadPoolExecutor(8) as pool:
         answers = list(pool.map(start, range(8)))
@@ -132,7 +133,7 @@ def test_of_many_creators_one_opens_an_ingestion(work: Work) -> None:
         try:
             return work.add_job(document_id).id
         except grpc.RpcError as error:
-            return error.code()  # type: ignore[attr-defined]
+            return error.code()
 
     with ThreadPoolExecutor(8) as pool:
         answers = list(pool.map(create, range(8)))
@@ -187,7 +188,7 @@ def test_lists_filter_order_and_page(work: Work) -> None:
         ids, token = [], ""
         while True:
             request = pb.ListJobsRequest(
-                page_size=page_size, page_token=token, order_by=order_by, filter=chosen
+                page_size=page_size, page_token=token, order_by=order_by, filter=pb.JobFilter(**chosen)
             )
             page = work.jobs.ListJobs(request)
             ids += [job.id for job in page.jobs]
@@ -226,7 +227,7 @@ def test_jobs_of_others_do_not_exist(service: Service, work: Work) -> None:
     """Every call on another user's job answers NOT_FOUND in the same words as for one that is missing."""
     job = work.add_job(kind="REINDEX")
     stranger = Work(service.new_user())
-    calls = [
+    calls: list[Callable[[str], Any]] = [
         stranger.job,
         stranger.start,
         lambda id_: stranger.progress(id_, 1),

@@ -44,7 +44,7 @@ class Client:
             try:
                 return getattr(stub, method)(request, timeout=5, metadata=self._metadata)
             except grpc.RpcError as error:
-                if error.code() not in (*_AGAIN, grpc.StatusCode.DEADLINE_EXCEEDED):  # type: ignore[attr-defined]
+                if error.code() not in (*_AGAIN, grpc.StatusCode.DEADLINE_EXCEEDED):
                     raise
                 time.sleep(0.05)
         raise AssertionError("no server answered")
@@ -60,7 +60,7 @@ class Client:
                     if frame.HasField("event"):
                         seen.append(frame.event.sequence)  # noqa: PERF401 - kept also when the stream breaks
             except grpc.RpcError as error:
-                if error.code() not in _AGAIN:  # type: ignore[attr-defined]
+                if error.code() not in _AGAIN:
                     raise
                 time.sleep(0.02)
             else:
