@@ -51,9 +51,6 @@ class _Cache:
         self._size = size
         self._entries: OrderedDict[str, _Entry] = OrderedDict()
 
-    def __len__(self) -> int:
-        return len(self._entries)
-
     def get(self, place: str) -> _Entry | None:
         entry = self._entries.get(place)
         if entry is not None:

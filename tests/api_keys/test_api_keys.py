@@ -161,6 +161,12 @@ def test_names_are_unique_per_owner(service: Service, user: User) -> None:
         _update(user.channel, other.id, "name", name="Laptop")
 
 
+def test_update_of_nothing_changes_nothing(user: User) -> None:
+    """An update that names no field and holds none answers the key with the same etag."""
+    key = user.channel.api_keys.GetApiKey(pb.GetApiKeyRequest(id=user.key_id))
+    assert _update(user.channel, user.key_id).etag == key.etag
+
+
 def test_change_of_scopes_holds_at_once(service: Service, user: User) -> None:
     """A key that loses a scope is refused with its next call, and one that gains a scope is let through."""
     made = _create(user.channel, scopes=["servers:read"])

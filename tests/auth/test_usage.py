@@ -70,6 +70,22 @@ async def test_failed_write_is_kept_and_repeated(lonely: Process) -> None:
     assert abs(row["last_used_time"].timestamp() - now) < 0.001
 
 
+async def test_failed_write_stays_within_the_bound(lonely: Process) -> None:
+    """When more keys were used meanwhile than fit beside the kept ones, the bound holds."""
+    usage = KeyUsage(lonely.database, most_keys=2)
+    ids = sorted(lonely.add_key(lonely.add_user())[0] for _ in range(3))
+    for key_id in ids[:2]:
+        usage.note(key_id, time.time())
+    lonely.away = True
+    flush = asyncio.create_task(usage.flush())
+    await asyncio.sleep(0)  # the batch is on its way
+    usage.note(ids[2], time.time())
+    await flush
+    lonely.away = False
+    await usage.flush()
+    assert [_row(lonely, key_id)["use_count"] for key_id in ids] == [1, 0, 1]
+
+
 async def test_deleted_key_does_not_stop_the_others(process: Process) -> None:
     """The use of a key that is gone by now is dropped, and the others' is written."""
     key_id, _ = process.add_key(process.add_user())

@@ -9,8 +9,12 @@ import pytest
 import sqlalchemy as sa
 from google.protobuf.field_mask_pb2 import FieldMask
 
+from morag_meta.auth.passwords import Passwords
 from morag_meta.auth.principal import Role
+from morag_meta.auth.tokens import Tokens
 from morag_meta.db.schema import metadata
+from morag_meta.rpc.pages import Pages
+from morag_meta.users.servicer import UserServicer
 from moragmeta.v1 import api_keys_pb2, databases_pb2, documents_pb2, jobs_pb2, options_pb2, servers_pb2
 from moragmeta.v1 import users_pb2 as pb
 from tests.refusals import refused
@@ -94,6 +98,23 @@ def test_mask_reaches_only_what_can_be_written(user: User, path: str) -> None:
     """Nobody becomes an ADMIN by a mask: what methods or the server set is refused in it."""
     with refused("INVALID_ARGUMENT", "INVALID_UPDATE_MASK", "update_mask"):
         user.channel.users.UpdateUser(_update("me", path, role=options_pb2.ROLE_ADMIN))
+
+
+def test_update_of_nothing_changes_nothing(user: User) -> None:
+    """An update that names no field and holds none answers the user with the same etag."""
+    users = user.channel.users
+    before = users.GetUser(pb.GetUserRequest(id="me"))
+    assert users.UpdateUser(_update("me")) == before
+    settings = users.GetUserSettings(pb.GetUserSettingsRequest())
+    assert users.UpdateUserSettings(pb.UpdateUserSettingsRequest(settings=pb.UserSettings())) == settings
+
+
+def test_nobody_can_be_configured_to_register_as_admin(service: Service) -> None:
+    """A server whose default role is ADMIN is not even made, whoever composes it."""
+    passwords, tokens = Passwords(4), Tokens(bytes(64), bytes(32))
+    with pytest.raises(ValueError, match="ADMIN"):
+        UserServicer(service.database, Pages(bytes(32)), passwords, tokens, default_role=Role.ADMIN)
+    passwords.close()
 
 
 def test_output_only_fields_without_mask_are_ignored(user: User) -> None:
