@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -94,6 +95,15 @@ def test_an_own_list_follows_the_index_of_its_order(
     """A page of one's own documents is read from the index of the order, wherever it begins."""
     plan = page(filled, order, following=following)
     assert (plan.indexes, plan.scans, plan.sorts) == ({index}, False, False), plan.text
+
+
+@pytest.mark.parametrize(("order", "bound"), [("", "create_time <="), ("name", "name)::text >=")])
+def test_a_following_page_begins_where_the_last_one_ended(filled: Owner, order: str, bound: str) -> None:
+    """PostgreSQL enters the index at the page's first row, instead of passing over all before it."""
+    plan = page(filled, order, following=True)
+    if filled.database.dialect == "postgresql":
+        conditions = re.findall(r'"Index Cond": "([^"]*)"', plan.text)
+        assert [bound in condition for condition in conditions] == [True], plan.text
 
 
 @pytest.mark.parametrize("following", [False, True])
