@@ -47,6 +47,7 @@ class Stream:
         "_woken",
         "_writing",
         "access",
+        "checked_epoch",
         "ending",
         "ends_at",
         "principal",
@@ -63,6 +64,7 @@ class Stream:
         self._writing: asyncio.Timeout | None = None
         self.principal = principal
         self.access = access
+        self.checked_epoch = -1
         self.sent_at = time.monotonic()
         self.ends_at = self.sent_at + options.max_age * random.uniform(1 - _AGE_JITTER, 1)  # noqa: S311
         self.ending: MetaError | None = None
@@ -133,7 +135,6 @@ class Streams:
         self._options = options
         self._recheck = recheck
         self._epoch = epoch
-        self._checked_epoch = epoch()
         self._open: set[Stream] = set()
         self._draining = False
 
@@ -191,24 +192,20 @@ class Streams:
                 stream.wake()
 
     async def _keep_out(self) -> None:
-        """End the streams of who lost access: all are asked after when the epoch of credentials changed."""
-        epoch, now = self._epoch(), dt.datetime.now(dt.UTC)
-        if epoch != self._checked_epoch:
-            await self._check({stream.principal for stream in self._open})
-            self._checked_epoch = epoch
-            return
-        await self._check(
-            {
-                stream.principal
-                for stream in self._open
-                if stream.principal.expire_time is not None and stream.principal.expire_time <= now
-            }
-        )
+        """End the streams of who lost access.
 
-    async def _check(self, principals: set[Principal]) -> None:
-        """End the streams of principals that are not what they were; an outage is not their fault."""
-        for principal in principals:
-            streams = [stream for stream in self._open if stream.principal == principal]
+        All are asked after when the epoch of credentials changed, a new one at the first tick after it
+        opened (its credential may have been checked just before a revoke), and who expired at that time.
+        """
+        epoch, now = self._epoch(), dt.datetime.now(dt.UTC)
+        asked: dict[Principal, list[Stream]] = {}
+        for stream in self._open:
+            end = stream.principal.expire_time
+            if stream.access.public:
+                continue  # nobody in particular has nothing to lose
+            if stream.checked_epoch != epoch or (end is not None and end <= now):
+                asked.setdefault(stream.principal, []).append(stream)
+        for principal, streams in asked.items():
             try:
                 present = await self._recheck(principal)
             except Unauthenticated as lost:
@@ -216,18 +213,19 @@ class Streams:
                     stream.end(Unauthenticated(lost.message, reason=lost.reason))
                 continue
             for stream in streams:
-                try:
-                    _check_standing(stream, present)
-                except Forbidden as lost:
-                    stream.end(lost)
+                _keep_or_end(stream, present)
+                stream.checked_epoch = epoch
 
 
-def _check_standing(stream: Stream, present: Principal) -> None:
-    """Refuse a stream whose role changed, as what it may reach was decided when it was opened."""
-    check_access(stream.access, present)
+def _keep_or_end(stream: Stream, present: Principal) -> None:
+    """End a stream whose role changed: what it may reach was decided when it was opened."""
     if present.role is not stream.principal.role:
-        raise Forbidden("the role has changed; watch again", reason=Reason.ROLE_TOO_LOW)
-    stream.principal = present
+        stream.end(Forbidden("the role has changed; watch again", reason=Reason.ROLE_TOO_LOW))
+        return
+    try:
+        check_access(stream.access, present)
+    except Forbidden as lost:
+        stream.end(lost)
 
 
 def draining() -> Unavailable:
