@@ -76,7 +76,14 @@ def make_engine(options: DatabaseOptions, *, pooled: bool = True) -> sa.Engine:
         sa.event.listen(engine, "connect", _prepare_sqlite)
     elif options.dialect == "mariadb":
         sa.event.listen(engine, "connect", partial(_prepare_mariadb, options.statement_timeout))
+    if options.echo:
+        # SQLAlchemy echoes only what it runs itself, as it does for whoever listens (see unit.py).
+        sa.event.listen(engine, "before_cursor_execute", _hear)
     return engine
+
+
+def _hear(*_: object) -> None:
+    """Listen, and say nothing."""
 
 
 def _connect_arguments(options: DatabaseOptions) -> dict[str, Any]:

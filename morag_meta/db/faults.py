@@ -48,6 +48,25 @@ def _unique_names() -> dict[str, tuple[str, str]]:
 _UNIQUE: Final = _unique_names()
 
 
+def adopt(fault: Exception, connection: sa.Connection) -> Exception:
+    """Give a driver's own exception as SQLAlchemy would have raised it; others come back unchanged.
+
+    Where the connection is gone it is thrown away, and so are those that wait in the pool beside it.
+    """
+    dialect = connection.dialect
+    error = dialect.loaded_dbapi.Error
+    if not isinstance(fault, error):
+        return fault
+    held = None if connection.invalidated or connection.closed else connection.connection
+    gone = dialect.is_disconnect(fault, held, None)
+    if gone and held is not None:
+        connection.invalidate(fault)
+        connection.engine.dispose()
+    return DBAPIError.instance(
+        None, None, fault, error, hide_parameters=True, connection_invalidated=gone, dialect=dialect
+    )
+
+
 def translate(fault: Exception, parameters: Mapping[str, Any] | None = None) -> Exception:
     """Give the domain error for an exception of the database layer; others come back unchanged."""
     if isinstance(fault, PoolTimeout):

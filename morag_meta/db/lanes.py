@@ -12,7 +12,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import sqlalchemy as sa
 
@@ -20,6 +20,7 @@ from morag_meta.db.faults import Disconnected, busy, translate
 from morag_meta.db.unit import Unit
 from morag_meta.errors import DeadlineExceeded, Reason
 
+T = TypeVar("T")
 _STOP: Final = None
 
 
@@ -85,6 +86,12 @@ class Worker:
             self._since = now
         return self._connection
 
+    @property
+    def driver_connection(self) -> Any:
+        """The driver's own connection, for who cuts it from another thread; None where there is none."""
+        connection = self._connection
+        return None if connection is None else connection.connection.driver_connection
+
     def drop(self) -> None:
         """Close the connection for good."""
         connection, self._connection = self._connection, None
@@ -119,7 +126,7 @@ class Lane:
         self._closed = False
         self.workers: list[Worker] = []
 
-    async def submit(self, run: Callable[[Worker], Any], deadline: float | None) -> Any:
+    async def submit(self, run: Callable[[Worker], T], deadline: float | None) -> T:
         """Run work in a thread of this lane and give its result.
 
         Raises:
@@ -129,7 +136,7 @@ class Lane:
         if self._closed or self._queue.qsize() >= self._waiting:
             raise busy("too many calls are waiting for the database")
         loop = asyncio.get_running_loop()
-        future: asyncio.Future[Any] = loop.create_future()
+        future: asyncio.Future[T] = loop.create_future()
         self._queue.put(Work(run, loop, future, time.monotonic() + self._patience, deadline))
         self._ensure_thread()
         return await future

@@ -1,7 +1,8 @@
 """A unit of database work: one connection, one time, one transaction at most.
 
 It emits BEGIN, COMMIT and ROLLBACK itself, because the engine is in AUTOCOMMIT. Without ``begin`` each
-statement stands alone and costs one round trip. The stores hang on its subclass in ``uow.py``.
+statement stands alone and costs one round trip; on PostgreSQL BEGIN travels with the first statement. The
+stores hang on its subclass in ``uow.py``, and how a statement is made ready stands in ``prepared.py``.
 """
 
 from __future__ import annotations
@@ -10,14 +11,17 @@ import datetime as dt
 import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
-from typing import Any, cast
+from typing import Any, TypeVar
 
 import sqlalchemy as sa
 
-from morag_meta.db.faults import Disconnected, translate
+from morag_meta.db.faults import Disconnected, adopt, translate
+from morag_meta.db.prepared import Prepared, Row, prepare
 from morag_meta.errors import Reason, Unavailable
 
-Row = Mapping[str, Any]
+__all__ = ["CommitUnknown", "Row", "Tell", "Unit"]
+
+T = TypeVar("T")
 Tell = Callable[[tuple[str, ...]], None]
 
 _BEGIN_WRITE = {"sqlite": "BEGIN IMMEDIATE"}
@@ -52,7 +56,8 @@ class Unit:
 
     def __init__(self, connection: sa.Connection, dialect: str, tell: Tell = _tell_nobody) -> None:
         """Take a connection that nobody else uses; ``tell`` hears of what was announced and committed."""
-        self.connection = connection
+        self._connection = connection
+        self._unsent = ""  # a BEGIN that travels with the first statement
         self.dialect = dialect
         self.busy_since = 0.0
         self.in_transaction = False
@@ -60,6 +65,18 @@ class Unit:
         self._effects: list[Callable[[], None]] = []
         self._announced: dict[str, None] = {}
         self._tell = tell
+
+    @property
+    def connection(self) -> sa.Connection:
+        """The connection, in the transaction that was begun, for what goes past the stores."""
+        if self._unsent:
+            self._plain("")
+        return self._connection
+
+    @property
+    def _is_heard(self) -> bool:
+        """Whether somebody listens to SQLAlchemy's events of statements, who is to hear of all of them."""
+        return bool(self._connection.engine.dispatch.before_cursor_execute)
 
     @cached_property
     def now(self) -> dt.datetime:
@@ -70,12 +87,17 @@ class Unit:
         """Open a transaction: to write, or with ``snapshot`` to read several statements that agree.
 
         Raises:
-            Unavailable: the database is away, or SQLite's writer lock is not to be had.
+            Unavailable: the database is away, or SQLite's writer lock is not to be had; on PostgreSQL that
+                shows at the first statement.
         """
         begins = _BEGIN_SNAPSHOT if snapshot else _BEGIN_WRITE
         if snapshot and self.dialect == "mariadb":
             self._plain("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
-        self._plain(begins.get(self.dialect, "BEGIN"))
+        begin = begins.get(self.dialect, "BEGIN")
+        if self.dialect == "postgresql" and not self._is_heard:
+            self._unsent = f"{begin}; "
+        else:
+            self._plain(begin)
         self.in_transaction = True
 
     def commit(self) -> None:
@@ -86,11 +108,12 @@ class Unit:
             Collision: the database chose another transaction; nothing was kept.
         """
         if self.in_transaction:
-            try:
-                self._plain("COMMIT")
-            except Disconnected as broken:
-                raise CommitUnknown from broken
-            self.in_transaction = False
+            if not self._unsent:
+                try:
+                    self._plain("COMMIT")
+                except Disconnected as broken:
+                    raise CommitUnknown from broken
+            self.in_transaction, self._unsent = False, ""
         effects, self._effects = self._effects, []
         announced, self._announced = self._announced, {}
         if announced:
@@ -103,11 +126,12 @@ class Unit:
         self._effects.clear()
         self._announced.clear()
         if self.in_transaction:
-            self.in_transaction = False
+            begun, self.in_transaction, self._unsent = not self._unsent, False, ""
             try:
-                self._plain("ROLLBACK")
+                if begun:
+                    self._plain("ROLLBACK")
             except Exception:  # noqa: BLE001 - the connection is of no use any more, whatever happened
-                self.connection.invalidate()
+                self._connection.invalidate()
 
     def after_commit(self, effect: Callable[[], None]) -> None:
         """Run ``effect`` in this thread right after COMMIT returned; never after a rollback."""
@@ -119,40 +143,88 @@ class Unit:
 
     def one(self, statement: sa.Executable, **parameters: Any) -> Row | None:
         """Give the first row as a mapping, or None."""
-        result = self._execute(statement, parameters)
-        row = result.first()
-        return None if row is None else cast("Row", row._mapping)  # noqa: SLF001 - its public name
+        return self._execute(statement, parameters, Prepared.first, _first)
 
     def all(self, statement: sa.Executable, **parameters: Any) -> list[Row]:
         """Give all rows as mappings."""
-        return cast("list[Row]", self._execute(statement, parameters).mappings().all())
+        return self._execute(statement, parameters, Prepared.all, _all)
 
     def run(self, statement: sa.Executable, **parameters: Any) -> int:
         """Run a statement that changes rows, and give their number."""
-        return self._execute(statement, parameters).rowcount
+        return self._execute(statement, parameters, _driver_count, _count)
 
     def run_many(self, statement: sa.Executable, rows: Sequence[Mapping[str, Any]]) -> None:
         """Run a statement once for each set of parameters."""
-        if rows:
-            self._execute(statement, list(rows))
-
-    def _execute(self, statement: sa.Executable, parameters: Any) -> sa.CursorResult[Any]:
+        if not rows:
+            return
+        connection = self.connection
         self.busy_since = time.monotonic()
         try:
-            return self.connection.execute(statement, parameters)
+            connection.execute(statement, list(rows))
         except Exception as fault:
-            raise self._translated(fault, parameters) from fault
+            raise translate(fault) from fault
+        finally:
+            self.busy_since = 0.0
+
+    def _execute(
+        self,
+        statement: sa.Executable,
+        parameters: dict[str, Any],
+        take: Callable[[Prepared, Any], T],
+        take_result: Callable[[sa.CursorResult[Any]], T],
+    ) -> T:
+        """Run a statement and take what it gives, prepared unless somebody listens to SQLAlchemy."""
+        dialect = self._connection.dialect
+        prepared = None if self._is_heard else prepare(statement, dialect, tuple(parameters))
+        connection = self.connection if prepared is None else self._connection
+        self.busy_since = time.monotonic()
+        try:
+            if prepared is None:
+                return take_result(connection.execute(statement, parameters))
+            cursor = connection.connection.cursor()
+            try:
+                before, self._unsent = self._unsent, ""
+                prepared.execute(cursor, parameters, before)
+                return take(prepared, cursor)
+            finally:
+                cursor.close()
+        except Exception as fault:
+            raise translate(adopt(fault, connection), parameters) from fault
         finally:
             self.busy_since = 0.0
 
     def _plain(self, text: str) -> None:
+        """Run a statement of transactions, which neither takes nor gives anything."""
+        before, self._unsent = self._unsent, ""
         self.busy_since = time.monotonic()
         try:
-            self.connection.exec_driver_sql(text)
+            if self._is_heard and not before:
+                self._connection.exec_driver_sql(text)
+                return
+            cursor = self._connection.connection.cursor()
+            try:
+                cursor.execute(before + text)
+            finally:
+                cursor.close()
         except Exception as fault:
-            raise self._translated(fault, None) from fault
+            raise translate(adopt(fault, self._connection)) from fault
         finally:
             self.busy_since = 0.0
 
-    def _translated(self, fault: Exception, parameters: Any) -> Exception:
-        return translate(fault, parameters if isinstance(parameters, Mapping) else None)
+
+def _first(result: sa.CursorResult[Any]) -> Row | None:
+    row = result.mappings().first()
+    return None if row is None else dict(row)
+
+
+def _all(result: sa.CursorResult[Any]) -> list[Row]:
+    return [dict(row) for row in result.mappings()]
+
+
+def _count(result: sa.CursorResult[Any]) -> int:
+    return result.rowcount
+
+
+def _driver_count(prepared: Prepared, cursor: Any) -> int:
+    del prepared
+    return int(cursor.rowcount)

@@ -48,7 +48,7 @@ class Watchdog:
                 if unit is not None and since and now - since > self._limit and unit.busy_since == since:
                     _log.warning("statement cut", seconds=round(now - since, 1))
                     with contextlib.suppress(Exception):
-                        cut(unit.connection.connection.driver_connection)
+                        cut(worker.driver_connection)
 
 
 def cut(driver_connection: Any) -> None:

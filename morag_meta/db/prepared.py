@@ -1,0 +1,90 @@
+"""Statements made ready once: SQLAlchemy compiles them, the driver's own cursor runs them.
+
+What a statement's text is, and how values of each type travel, stays SQLAlchemy's; only the bookkeeping
+that it would repeat at each execution is left out. Where it has to do more than that (a list of a length
+known only at execution, rows given back by a change), there is no prepared form.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import lru_cache
+from typing import Any, Final
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Dialect
+from sqlalchemy.sql.compiler import SQLCompiler
+
+Row = Mapping[str, Any]
+_Convert = Callable[[Any], Any]
+_MOST: Final = 4096  # more than the service has; whoever builds statements per call pays for it alone
+
+
+class Prepared:
+    """One statement in one dialect, with the parameters that were named when it was made."""
+
+    def __init__(self, compiled: SQLCompiler, statement: Any, names: tuple[str, ...]) -> None:
+        """Take over what the compiler found."""
+        self._dialect = compiled.dialect
+        self._text = compiled.string
+        self._order = list(compiled.positiontup or ()) if compiled.positional else None
+        self._constants: dict[str, Any] = {}
+        self._given: list[tuple[str, _Convert | None]] = []
+        for name, bind in compiled.binds.items():
+            convert = bind.type.dialect_impl(self._dialect).bind_processor(self._dialect)
+            if name in names:
+                self._given.append((name, convert))
+            else:
+                value = bind.effective_value
+                self._constants[name] = value if convert is None else convert(value)
+        self._types = [column.type for column in getattr(statement, "selected_columns", ())]
+        self._keys: list[str] = []
+        self._converts: list[tuple[str, _Convert]] = []
+
+    def execute(self, cursor: Any, parameters: Mapping[str, Any], before: str = "") -> None:
+        """Run the statement, after the text ``before`` in the same round trip."""
+        values = self._constants.copy()
+        for name, convert in self._given:
+            value = parameters[name]
+            values[name] = value if convert is None else convert(value)
+        bound = values if self._order is None else [values[name] for name in self._order]
+        cursor.execute(before + self._text, bound)
+
+    def first(self, cursor: Any) -> Row | None:
+        """Give the first row, or None."""
+        values = cursor.fetchone()
+        return None if values is None else self._rows(cursor, [values])[0]
+
+    def all(self, cursor: Any) -> list[Row]:
+        """Give all rows."""
+        return self._rows(cursor, cursor.fetchall())
+
+    def _rows(self, cursor: Any, found: list[Any]) -> list[Row]:
+        if not self._keys:
+            self._learn(cursor.description)
+        rows = [dict(zip(self._keys, values, strict=True)) for values in found]
+        for name, convert in self._converts:
+            for row in rows:
+                row[name] = convert(row[name])
+        return rows  # type: ignore[return-value]
+
+    def _learn(self, description: Any) -> None:
+        """Take the names of columns from the driver, as only it knows its own codes of types."""
+        converts = []
+        for column, type_ in zip(description, self._types, strict=True):
+            convert = type_.dialect_impl(self._dialect).result_processor(self._dialect, column[1])
+            if convert is not None:
+                converts.append((column[0], convert))
+        self._converts = converts
+        self._keys = [column[0] for column in description]  # last, as another thread looks at it first
+
+
+@lru_cache(maxsize=_MOST)
+def prepare(statement: sa.Executable, dialect: Dialect, names: tuple[str, ...]) -> Prepared | None:
+    """Give the prepared form of a statement for parameters of these names, or None if it has none."""
+    if not isinstance(statement, sa.Select | sa.CompoundSelect | sa.Insert | sa.Update | sa.Delete):
+        return None
+    compiled: Any = statement.compile(dialect=dialect, column_keys=list(names))
+    if compiled.post_compile_params or compiled.escaped_bind_names or compiled.effective_returning:
+        return None
+    return Prepared(compiled, statement, names)
