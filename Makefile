@@ -87,10 +87,11 @@ check: ## Run all that CI runs
 
 .PHONY: lock
 lock: setup ## Renew requirements/ from pyproject.toml
-	@for set in build runtime dev; do \
+	@for set in build runtime dev deploy; do \
 	  case $$set in \
 	    build) from='--group build' ;; \
 	    runtime) from='pyproject.toml --extra all-databases' ;; \
+	    deploy) from='--group deploy' ;; \
 	    dev) from='pyproject.toml --extra all-databases --group dev --constraint requirements/runtime.txt' ;; \
 	  esac; \
 	  $(BIN)/uv pip compile --quiet $$from --universal --python-version 3.11 --generate-hashes \
