@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import settings
 
 from tests.backends.databases import EVERY_KIND, Backend, chosen_kinds, open_backend
 from tests.backends.mariadb import find_server
@@ -12,6 +13,10 @@ from tests.backends.mariadb import find_server
 pytest_plugins = ("tests.service",)
 
 _KINDS = chosen_kinds()
+
+# How long an example takes says more of the machine than of the code.
+settings.register_profile("tests", deadline=None)
+settings.load_profile("tests")
 
 
 @pytest.fixture(scope="session", params=_KINDS)

@@ -76,7 +76,7 @@ def _first(stream: Any) -> str:
 
 
 @pytest.mark.parametrize("name", _FUZZED)
-@settings(max_examples=8, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=8, suppress_health_check=list(HealthCheck))
 @given(data=st.data())
 def test_no_request_is_the_servers_fault(victims: Victims, name: str, data: st.DataObject) -> None:
     """Any message of the method's type ends with OK or with the client's fault, told in details."""
@@ -89,7 +89,7 @@ _TEXTS = st.text(st.characters(codec="utf-8"), max_size=20) | st.sampled_from(
 )
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=25, suppress_health_check=list(HealthCheck))
 @given(name=st.sampled_from(["ListServers", "ListDatabases", "ListDocuments", "ListUsers"]), text=_TEXTS)
 def test_no_filter_text_is_the_servers_fault(victims: Victims, name: str, text: str) -> None:
     """A list filtered by any text answers, also where the text means something to a database."""
@@ -101,7 +101,7 @@ def test_no_filter_text_is_the_servers_fault(victims: Victims, name: str, text: 
 
 
 @pytest.mark.parametrize("name", [name for name in CHANGES if name.partition(".")[2] not in _SLOW])
-@settings(max_examples=4, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=4, suppress_health_check=list(HealthCheck))
 @given(data=st.data())
 def test_a_good_request_with_one_odd_field_is_carried_out_or_refused(
     victims: Victims, name: str, data: st.DataObject

@@ -33,7 +33,7 @@ def violations(request: Message) -> list[str]:
 
 
 @pytest.mark.parametrize("name", METHODS)
-@settings(max_examples=15, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=15, suppress_health_check=list(HealthCheck))
 @given(data=st.data())
 def test_validation_finds_what_the_protos_say(name: str, data: st.DataObject) -> None:
     """For any message, the fields that are named are those that break a rule by another reading of it."""
