@@ -1,4 +1,4 @@
-"""Users over the wire: who sees whom, what changes, and what deletes all of a user."""
+"""Users over the wire: who sees whom, what changes."""
 
 from __future__ import annotations
 
@@ -6,16 +6,14 @@ from typing import Any
 
 import grpc
 import pytest
-import sqlalchemy as sa
 from google.protobuf.field_mask_pb2 import FieldMask
 
 from morag_meta.auth.passwords import Passwords
 from morag_meta.auth.principal import Role
 from morag_meta.auth.tokens import Tokens
-from morag_meta.db.schema import metadata
 from morag_meta.rpc.pages import Pages
 from morag_meta.users.servicer import UserServicer
-from moragmeta.v1 import api_keys_pb2, databases_pb2, documents_pb2, jobs_pb2, options_pb2, servers_pb2
+from moragmeta.v1 import options_pb2
 from moragmeta.v1 import users_pb2 as pb
 from tests.refusals import refused
 from tests.service import Service, User
@@ -236,76 +234,3 @@ def test_repeated_request_id_answers_the_present_user(service: Service, user: Us
     again, call = admin.DeactivateUser.with_call(request)
     assert again == back
     assert dict(call.trailing_metadata())["morag-replayed"] == "true"
-
-
-def _populate(user: User) -> None:
-    """Give a user at least one row in every table."""
-    channel = user.channel
-    server = channel.servers.CreateServer(
-        servers_pb2.CreateServerRequest(
-            server=servers_pb2.Server(
-                name="s", kind=servers_pb2.SERVER_KIND_QDRANT, host="h", port=1, password="p"
-            )
-        )
-    )
-    database = channel.databases.CreateDatabase(
-        databases_pb2.CreateDatabaseRequest(database=databases_pb2.Database(name="d", server_id=server.id))
-    )
-    channel.users.UpdateUserSettings(
-        pb.UpdateUserSettingsRequest(settings=pb.UserSettings(default_database_id=database.id))
-    )
-    document = channel.documents.CreateDocument(
-        documents_pb2.CreateDocumentRequest(
-            document=documents_pb2.Document(name="a.txt", type="txt", database_id=database.id)
-        )
-    ).document
-    job = channel.jobs.CreateJob(
-        jobs_pb2.CreateJobRequest(job=jobs_pb2.Job(kind="INGESTION", document_id=document.id))
-    )
-    channel.jobs.CancelJob(jobs_pb2.CancelJobRequest(id=job.id))
-    channel.jobs.RetryJob(jobs_pb2.RetryJobRequest(id=job.id))
-    channel.api_keys.CreateApiKey(
-        api_keys_pb2.CreateApiKeyRequest(api_key=api_keys_pb2.ApiKey(name="k"), request_id="made-once")
-    )
-
-
-def _rows_of(service: Service, owner_id: str) -> dict[str, int]:
-    """Count the rows of an owner in every table, the user's own among them."""
-    counts = {}
-    with service.database.engine.connect() as connection:
-        for table in metadata.sorted_tables:
-            column = table.c.get("owner_id", table.c.id if table.name == "users" else None)
-            if column is not None:
-                statement = sa.select(sa.func.count()).select_from(table).where(column == owner_id)
-                counts[table.name] = connection.execute(statement).scalar_one()
-    return counts
-
-
-def test_deleted_user_leaves_no_row(service: Service, new_person: NewPerson) -> None:
-    """Deleting a deactivated user removes every row of every table that is the user's, and only those."""
-    bystander, person = service.new_user(), new_person()
-    goner = User(person.id, person.email, Role.USER, person.key, "", service.channel(api_key=person.key))
-    for user in (bystander, goner):
-        _populate(user)
-    kept = _rows_of(service, bystander.id)
-    assert all(_rows_of(service, goner.id).values()), _rows_of(service, goner.id)
-    admin = service.admin.channel.users
-    admin.DeactivateUser(pb.DeactivateUserRequest(id=goner.id))
-    admin.DeleteUser(pb.DeleteUserRequest(id=goner.id, request_id=f"delete-{goner.id}"))
-    assert not any(_rows_of(service, goner.id).values())
-    assert _rows_of(service, bystander.id) == kept
-    with refused("NOT_FOUND"):
-        admin.GetUser(pb.GetUserRequest(id=goner.id))
-    admin.DeleteUser(pb.DeleteUserRequest(id=goner.id, request_id=f"delete-{goner.id}"))
-    with refused("NOT_FOUND"):
-        admin.DeleteUser(pb.DeleteUserRequest(id=goner.id))
-    with refused("UNAUTHENTICATED", "CREDENTIAL_INVALID"):
-        goner.channel.users.GetUser(pb.GetUserRequest(id="me"))
-
-
-def test_active_user_is_not_deleted(service: Service, user: User) -> None:
-    """Only a deactivated user can be deleted; an ADMIN cannot delete the own, active account."""
-    for id in (user.id, "me"):
-        with refused("FAILED_PRECONDITION", "USER_ACTIVE"):
-            service.admin.channel.users.DeleteUser(pb.DeleteUserRequest(id=id))
-    assert user.channel.users.GetUser(pb.GetUserRequest(id="me")).active
