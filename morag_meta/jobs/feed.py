@@ -103,6 +103,8 @@ class Feed:
     def hint(self, topics: Iterable[str]) -> None:
         """Say from any thread which topics changed, so that the poller looks at once."""
         ids = [topic.removeprefix(TOPIC) for topic in topics if topic.startswith(TOPIC)]
+        # Who subscribes just now may be missed here, as the next poll looks at every topic.
+        ids = [job_id for job_id in ids if job_id in self._topics]
         if ids and self._loop is not None and not self._loop.is_closed():
             self._loop.call_soon_threadsafe(self._hint, ids)
 
