@@ -4,7 +4,8 @@ It is the in-process API as well as the servicers': ``Database.unit_of_work()`` 
 block rolls back, and only an explicit ``commit()`` keeps. Nothing below it commits. How a statement
 runs stands in ``db/unit.py``, and each feature's statements in its ``store.py``.
 
-Lock order, for all who lock more than one row: user, server, database, document, job.
+Lock order, for all who lock more than one row: epoch of authorization, user, server, database, document,
+job.
 """
 
 from __future__ import annotations
