@@ -30,6 +30,23 @@ class Disconnected(Unavailable):
     """The connection broke, or could not be made; the unit of work may be run again on another one."""
 
 
+class UnforeseenFault(Exception):
+    """What the service did not reckon with: a fault of its own, told by kind and code alone.
+
+    The driver's text may quote the row, and is kept out of the logs.
+    """
+
+    def __init__(self, fault: DBAPIError) -> None:
+        """Describe a fault of the driver."""
+        constraint = getattr(getattr(fault.orig, "diag", None), "constraint_name", None)
+        known = (
+            type(fault.orig).__name__,
+            _code(fault) or getattr(fault.orig, "sqlite_errorname", ""),
+            constraint,
+        )
+        super().__init__(" ".join(str(word) for word in known if word))
+
+
 def _unique_names() -> dict[str, tuple[str, str]]:
     """Map each unique constraint, and SQLite's list of its columns, to a resource type and a field."""
     names: dict[str, tuple[str, str]] = {}
@@ -38,7 +55,7 @@ def _unique_names() -> dict[str, tuple[str, str]]:
         for constraint in table.constraints:
             if isinstance(constraint, sa.UniqueConstraint | sa.PrimaryKeyConstraint):
                 columns = [column.name for column in constraint.columns]
-                field = (resource, columns[-1])
+                field = (resource, [column for column in columns if column != "live_scope"][-1])
                 names[str(constraint.name)] = field
                 names[", ".join(f"{table.name}.{column}" for column in columns)] = field
         names[f"{table.name}.PRIMARY"] = names[f"pk_{table.name}"]
@@ -89,7 +106,7 @@ def _operational(fault: DBAPIError) -> Exception:
         if "locked" in str(fault.orig) or "busy" in str(fault.orig):
             return busy("the database file is locked by another process")
         return unavailable()
-    return fault
+    return UnforeseenFault(fault)
 
 
 def unavailable() -> Unavailable:
@@ -134,7 +151,7 @@ def _integrity(fault: IntegrityError, parameters: Mapping[str, Any]) -> Exceptio
             return not_found("user", str(parameters["owner_id"]))
         # The parent was there when it was looked up: a concurrent change won.
         return Collision()
-    return fault
+    return UnforeseenFault(fault)
 
 
 def _taken(fault: IntegrityError, text: str) -> MetaError:

@@ -214,8 +214,9 @@ documents = _table(
     sa.CheckConstraint("version >= 1", name="version"),
     sa.CheckConstraint("(state = 'DELETED') = (live_scope IS NULL)", name="live_scope"),
     sa.UniqueConstraint("owner_id", "id"),
+    # The scope comes last, so that the same index finds an identity whatever its scope.
     *(
-        sa.UniqueConstraint("owner_id", "live_scope", field)
+        sa.UniqueConstraint("owner_id", field, "live_scope")
         for field in ("name", "external_id", "content_hash")
     ),
     _child_of("database_id", "databases"),

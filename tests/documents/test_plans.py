@@ -125,6 +125,18 @@ def test_the_list_of_a_state_follows_its_index(filled: Owner, following: bool) -
     assert (plan.indexes, plan.scans, plan.sorts) == ({index}, False, False), plan.text
 
 
+@pytest.mark.parametrize("field", ["external_id", "content_hash"])
+def test_a_filter_by_identity_follows_its_index(filled: Owner, field: str) -> None:
+    """The documents with an external id or a hash are found by it, whatever database they are in."""
+    chosen: dict[str, Any] = {field: {"external_id": "e5", "content_hash": "h5"}[field]}
+    plan = page(filled, **chosen)
+    if filled.database.dialect == "sqlite":  # which names the index of a constraint by its number
+        assert f"owner_id=? AND {field}=?" in plan.text
+    else:
+        assert plan.indexes == {f"uq_documents__owner_id_{field}_live_scope"}, plan.text
+    assert not plan.scans, plan.text
+
+
 @pytest.mark.parametrize("following", [False, True])
 def test_the_list_of_everybody_follows_the_index_of_time(filled: Owner, following: bool) -> None:
     """The documents of all owners are read newest first from the index over all of them."""
@@ -148,7 +160,7 @@ def test_the_same_document_is_found_by_its_identities(filled: Owner) -> None:
         chosen = Filter(database_id="-", states=("INGESTED",))
         row = uow.documents.page(filled.id, chosen, parse_order("create_time"), None, 1)[0]
     plan = Plan(filled.database, lambda uow: uow.documents.find_same(filled.id, "-", row))
-    by_name = {"uq_documents__owner_id_live_scope_name", "ix_documents__owner_id_name_id"}
+    by_name = {"uq_documents__owner_id_name_live_scope", "ix_documents__owner_id_name_id"}
     if filled.database.dialect == "sqlite":  # which names the index of a constraint by its number
         by_name |= {index for index in plan.indexes if "autoindex" in index}
     assert len(plan.indexes) == len(IDENTITIES), plan.text
