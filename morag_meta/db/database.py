@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import random
+import threading
 import time
 from collections.abc import Callable, Iterator
 from typing import Final, Self, TypeVar
@@ -15,11 +16,11 @@ from typing import Final, Self, TypeVar
 import sqlalchemy as sa
 
 from morag_meta.db.engine import DatabaseOptions, make_engine
-from morag_meta.db.faults import Disconnected, translate
+from morag_meta.db.faults import Disconnected, busy, translate
 from morag_meta.db.lanes import Lane, Worker
 from morag_meta.db.unit import CommitUnknown, Tell
 from morag_meta.db.watchdog import Watchdog
-from morag_meta.errors import Collision, Reason, Stale, Unavailable
+from morag_meta.errors import Collision, MetaError, Reason, Stale, Unavailable
 from morag_meta.uow import UnitOfWork
 
 T = TypeVar("T")
@@ -37,24 +38,14 @@ class Database:
         self.options = options
         self.dialect = options.dialect
         self.engine = make_engine(options)
-        waiting, patience, recycle = options.queue, options.pool_timeout, options.pool_recycle
         if self.dialect == "sqlite":
-            self._readers = Lane(
-                "reader", self.engine, threads=2, waiting=waiting, patience=patience, recycle=recycle
-            )
-            self._writers = Lane(
-                "writer", self.engine, threads=1, waiting=waiting, patience=patience, recycle=recycle
-            )
+            self._readers = Lane("reader", self.engine, options, threads=2)
+            self._writers = Lane("writer", self.engine, options, threads=1)
         else:
-            self._readers = self._writers = Lane(
-                "database",
-                self.engine,
-                threads=options.connections,
-                waiting=waiting,
-                patience=patience,
-                recycle=recycle,
-            )
+            self._readers = Lane("database", self.engine, options, threads=options.connections)
+            self._writers = self._readers
         self._inline: sa.Connection | None = None
+        self._opening = threading.Lock()
         self._listeners: list[Tell] = []
         limit = options.statement_timeout + 2.0
         self._watchdog = Watchdog(lambda: [*self._readers.workers, *self._writers.workers], limit)
@@ -102,8 +93,10 @@ class Database:
             DeadlineExceeded: the deadline passed before the work began.
         """
         if point and not snapshot and self.dialect == "sqlite":
+            if self._inline is None:
+                await self._readers.submit(lambda _: self._open_inline(), deadline)
             try:
-                return work(self._unit(self._inline_connection()))
+                return self._read_inline(work)
             except Unavailable:
                 self._drop_inline()  # somebody holds the file: wait for it in a thread, not here
         return await self._readers.submit(
@@ -146,14 +139,29 @@ class Database:
         for listener in self._listeners:
             listener(topics)
 
-    def _inline_connection(self) -> sa.Connection:
-        if self._inline is None:
-            try:
-                self._inline = self.engine.connect()
-            except Exception as fault:
-                raise translate(fault) from fault
-            self._inline.exec_driver_sql("PRAGMA busy_timeout = 0")
-        return self._inline
+    def _open_inline(self) -> None:
+        """Open the event loop's own connection, in a thread, because opening may wait for a lock."""
+        with self._opening:
+            if self._inline is None:
+                try:
+                    connection = self.engine.connect()
+                    connection.exec_driver_sql("PRAGMA busy_timeout = 0")
+                except Exception as fault:
+                    raise translate(fault) from fault
+                connection.rollback()
+                self._inline = connection
+
+    def _read_inline(self, work: Callable[[UnitOfWork], T]) -> T:
+        connection = self._inline
+        if connection is None:
+            raise busy("the connection was dropped meanwhile")
+        uow = self._unit(connection)
+        try:
+            return work(uow)
+        finally:
+            uow.rollback()
+            if uow.broken:
+                self._drop_inline()
 
     def _drop_inline(self) -> None:
         connection, self._inline = self._inline, None
@@ -180,29 +188,38 @@ class Database:
         return self._repeat(worker, attempt)
 
     def _repeat(self, worker: Worker, attempt: Callable[[UnitOfWork], T]) -> T:
-        """Run an attempt until it succeeds or fails for good; a connection that broke is replaced."""
+        """Run an attempt until it succeeds or fails for good; a connection that broke is replaced once."""
+        doubt: CommitUnknown | None = None
+        failure: MetaError = Stale(
+            "concurrent changes kept colliding; repeat the call", reason=Reason.CONFLICT
+        )
+        breaks = 0
         for number in range(ATTEMPTS):
             try:
                 return self._attempt(worker, attempt)
             except Collision:
                 time.sleep(_BACKOFF_SECONDS * (2**number) * random.uniform(0.5, 1.5))  # noqa: S311
-            except CommitUnknown:
-                worker.drop()
-                raise
-            except Disconnected:
-                worker.drop()
-                if number >= 1:
-                    raise
-        raise Stale("concurrent changes kept colliding; repeat the call", reason=Reason.CONFLICT)
+            except CommitUnknown as unknown:
+                doubt, breaks = unknown, breaks + 1
+                if not unknown.recorded or breaks > 1:
+                    break
+            except Disconnected as broken:
+                breaks += 1
+                if breaks > 1:
+                    failure = broken
+                    break
+        # Once a COMMIT was in doubt, no later failure says that nothing was kept.
+        raise doubt or failure
 
     def _attempt(self, worker: Worker, attempt: Callable[[UnitOfWork], T]) -> T:
         uow = worker.unit = self._unit(worker.connection())
         try:
             return attempt(uow)
-        except CommitUnknown:
-            if uow.recorded:  # the repetition finds the record if the commit was kept
-                raise Disconnected("lost during COMMIT", reason=Reason.DATABASE_UNAVAILABLE) from None
+        except (CommitUnknown, Disconnected):
+            uow.broken = True
             raise
         finally:
             worker.unit = None
             uow.rollback()
+            if uow.broken:
+                worker.drop()

@@ -60,7 +60,8 @@ def make_engine(options: DatabaseOptions, *, pooled: bool = True) -> sa.Engine:
         "hide_parameters": True,
         "connect_args": _connect_arguments(options),
     }
-    if pooled:
+    # On SQLite each thread of a lane and the event loop keep a connection of their own.
+    if pooled and options.dialect != "sqlite":
         arguments |= {
             "pool_size": options.pool_size,
             "max_overflow": options.max_overflow,
@@ -104,9 +105,9 @@ def _connect_arguments(options: DatabaseOptions) -> dict[str, Any]:
         }
     return {
         "connect_timeout": int(options.connect_timeout),
-        # The watchdog cuts a silent connection; these only bound what it cannot see.
-        "read_timeout": options.statement_timeout * 3,
-        "write_timeout": options.statement_timeout * 3,
+        # The watchdog cuts a silent connection; these bound what it cannot see, such as the handshake.
+        "read_timeout": options.statement_timeout + 2.0,
+        "write_timeout": options.statement_timeout + 2.0,
         "charset": "utf8mb4",
     }
 

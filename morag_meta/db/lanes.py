@@ -16,6 +16,7 @@ from typing import Any, Final, TypeVar
 
 import sqlalchemy as sa
 
+from morag_meta.db.engine import DatabaseOptions
 from morag_meta.db.faults import Disconnected, busy, translate
 from morag_meta.db.unit import Unit
 from morag_meta.errors import DeadlineExceeded, Reason
@@ -54,10 +55,11 @@ def _settle(future: asyncio.Future[Any], result: Any, error: BaseException | Non
 class Worker:
     """A thread's connection, and the unit of work that is under way on it."""
 
-    def __init__(self, engine: sa.Engine, recycle: float) -> None:
+    def __init__(self, engine: sa.Engine, options: DatabaseOptions) -> None:
         """Start without a connection; the first unit opens it."""
         self._engine = engine
-        self._recycle = recycle
+        self._recycle = options.pool_recycle
+        self._pre_ping = options.pre_ping
         self._connection: sa.Connection | None = None
         self._since = 0.0
         self.unit: Unit | None = None
@@ -69,7 +71,7 @@ class Worker:
             Disconnected: the database cannot be reached.
         """
         now = time.monotonic()
-        if self._connection is not None and now - self._since > self._recycle:
+        if self._connection is not None and (now - self._since > self._recycle or not self._answers()):
             self.drop()
         if self._connection is None:
             try:
@@ -85,6 +87,15 @@ class Worker:
                 raise error from fault
             self._since = now
         return self._connection
+
+    def _answers(self) -> bool:
+        """Ask whether the connection still stands, where that is wanted before each use."""
+        if not self._pre_ping:
+            return True
+        try:
+            return bool(self._engine.dialect.do_ping(self.driver_connection))
+        except Exception:  # noqa: BLE001 - whatever it says, it is no good
+            return False
 
     @property
     def driver_connection(self) -> Any:
@@ -106,19 +117,12 @@ class Worker:
 class Lane:
     """Some threads and their bounded queue."""
 
-    def __init__(
-        self, name: str, engine: sa.Engine, *, threads: int, waiting: int, patience: float, recycle: float
-    ) -> None:
-        """Make the lane; threads start as work comes.
-
-        ``waiting`` bounds the queue, ``patience`` (seconds) how long work may stay in it.
-        """
+    def __init__(self, name: str, engine: sa.Engine, options: DatabaseOptions, threads: int) -> None:
+        """Make the lane; threads start as work comes, at most so many."""
         self._name = name
         self._engine = engine
+        self._options = options
         self._most = threads
-        self._waiting = waiting
-        self._patience = patience
-        self._recycle = recycle
         self._queue: queue.SimpleQueue[Work | None] = queue.SimpleQueue()
         self._lock = threading.Lock()
         self._threads: list[threading.Thread] = []
@@ -130,14 +134,14 @@ class Lane:
         """Run work in a thread of this lane and give its result.
 
         Raises:
-            Unavailable: the queue is full, or the work waited longer than the patience (SERVER_BUSY).
+            Unavailable: the queue is full, or the work waited longer than the pool timeout (SERVER_BUSY).
             DeadlineExceeded: ``deadline`` (monotonic seconds) passed before the work began.
         """
-        if self._closed or self._queue.qsize() >= self._waiting:
+        if self._closed or self._queue.qsize() >= self._options.queue:
             raise busy("too many calls are waiting for the database")
         loop = asyncio.get_running_loop()
         future: asyncio.Future[T] = loop.create_future()
-        self._queue.put(Work(run, loop, future, time.monotonic() + self._patience, deadline))
+        self._queue.put(Work(run, loop, future, time.monotonic() + self._options.pool_timeout, deadline))
         self._ensure_thread()
         return await future
 
@@ -155,7 +159,7 @@ class Lane:
             return
         with self._lock:
             if self._queue.qsize() > self._idle and len(self._threads) < self._most:
-                worker = Worker(self._engine, self._recycle)
+                worker = Worker(self._engine, self._options)
                 thread = threading.Thread(
                     target=self._serve, args=(worker,), name=f"{self._name}-{len(self._threads)}", daemon=True
                 )

@@ -65,7 +65,9 @@ class Prepared:
         rows = [dict(zip(self._keys, values, strict=True)) for values in found]
         for name, convert in self._converts:
             for row in rows:
-                row[name] = convert(row[name])
+                value = row[name]
+                if value is not None:  # null is null in every type
+                    row[name] = convert(value)
         return rows  # type: ignore[return-value]
 
     def _learn(self, description: Any) -> None:

@@ -39,12 +39,13 @@ def _tell_nobody(topics: tuple[str, ...]) -> None:
 class CommitUnknown(Unavailable):
     """The connection broke while COMMIT was under way: the change may or may not be kept."""
 
-    def __init__(self) -> None:
-        """Make the error."""
+    def __init__(self, *, recorded: bool = False) -> None:
+        """Make the error; ``recorded`` says that a request record makes repeating safe."""
         super().__init__(
             "the connection broke during COMMIT; repeat the call with the same request_id",
             reason=Reason.COMMIT_UNKNOWN,
         )
+        self.recorded = recorded
 
 
 class Unit:
@@ -61,7 +62,9 @@ class Unit:
         self.dialect = dialect
         self.busy_since = 0.0
         self.in_transaction = False
+        self._failed = False  # a statement of the transaction was refused, and perhaps the whole of it
         self.recorded = False  # a request record of this transaction makes its repetition safe
+        self.broken = False  # the connection is not to be used again
         self._effects: list[Callable[[], None]] = []
         self._announced: dict[str, None] = {}
         self._tell = tell
@@ -78,6 +81,14 @@ class Unit:
         """Whether somebody listens to SQLAlchemy's events of statements, who is to hear of all of them."""
         return bool(self._connection.engine.dispatch.before_cursor_execute)
 
+    @property
+    def _is_rolled_back(self) -> bool:
+        """Whether the database ended the transaction itself, as SQLite does when the disk is full."""
+        if self.dialect != "sqlite":
+            return False
+        driver: Any = self._connection.connection.driver_connection
+        return not driver.in_transaction
+
     @cached_property
     def now(self) -> dt.datetime:
         """The one time of everything that this unit does: aware UTC."""
@@ -90,6 +101,8 @@ class Unit:
             Unavailable: the database is away, or SQLite's writer lock is not to be had; on PostgreSQL that
                 shows at the first statement.
         """
+        if self.in_transaction:
+            raise RuntimeError("a transaction is open already")
         begins = _BEGIN_SNAPSHOT if snapshot else _BEGIN_WRITE
         if snapshot and self.dialect == "mariadb":
             self._plain("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
@@ -106,13 +119,15 @@ class Unit:
         Raises:
             CommitUnknown: the connection broke under way.
             Collision: the database chose another transaction; nothing was kept.
+            RuntimeError: a statement failed, and whoever caught its error goes on all the same.
         """
+        self._check()
         if self.in_transaction:
             if not self._unsent:
                 try:
                     self._plain("COMMIT")
                 except Disconnected as broken:
-                    raise CommitUnknown from broken
+                    raise CommitUnknown(recorded=self.recorded) from broken
             self.in_transaction, self._unsent = False, ""
         effects, self._effects = self._effects, []
         announced, self._announced = self._announced, {}
@@ -122,16 +137,19 @@ class Unit:
             effect()
 
     def rollback(self) -> None:
-        """Undo what was not committed; never raises, as a broken connection has rolled back itself."""
+        """Undo what was not committed, and leave the connection as it came, or ``broken``; never raises."""
         self._effects.clear()
         self._announced.clear()
-        if self.in_transaction:
-            begun, self.in_transaction, self._unsent = not self._unsent, False, ""
-            try:
-                if begun:
-                    self._plain("ROLLBACK")
-            except Exception:  # noqa: BLE001 - the connection is of no use any more, whatever happened
-                self._connection.invalidate()
+        begun = self.in_transaction and not self._unsent
+        self.in_transaction, self._unsent, self._failed = False, "", False
+        try:
+            if begun and not self._connection.invalidated and not self._is_rolled_back:
+                self._plain("ROLLBACK")
+            # What SQLAlchemy ran itself has begun something in its books, if not in the database.
+            self._connection.rollback()
+        except Exception:  # noqa: BLE001 - the connection is of no use any more, whatever happened
+            self.broken = True
+        self.broken |= self._connection.invalidated
 
     def after_commit(self, effect: Callable[[], None]) -> None:
         """Run ``effect`` in this thread right after COMMIT returned; never after a rollback."""
@@ -157,12 +175,13 @@ class Unit:
         """Run a statement once for each set of parameters."""
         if not rows:
             return
+        self._check()
         connection = self.connection
         self.busy_since = time.monotonic()
         try:
             connection.execute(statement, list(rows))
-        except Exception as fault:
-            raise translate(fault) from fault
+        except Exception as fault:  # noqa: BLE001 - sorted by translate
+            raise self._fail(fault) from None
         finally:
             self.busy_since = 0.0
 
@@ -174,6 +193,7 @@ class Unit:
         take_result: Callable[[sa.CursorResult[Any]], T],
     ) -> T:
         """Run a statement and take what it gives, prepared unless somebody listens to SQLAlchemy."""
+        self._check()
         dialect = self._connection.dialect
         prepared = None if self._is_heard else prepare(statement, dialect, tuple(parameters))
         connection = self.connection if prepared is None else self._connection
@@ -188,13 +208,14 @@ class Unit:
                 return take(prepared, cursor)
             finally:
                 cursor.close()
-        except Exception as fault:
-            raise translate(adopt(fault, connection), parameters) from fault
+        except Exception as fault:  # noqa: BLE001 - sorted by translate
+            raise self._fail(fault, parameters) from None
         finally:
             self.busy_since = 0.0
 
     def _plain(self, text: str) -> None:
         """Run a statement of transactions, which neither takes nor gives anything."""
+        self._check()
         before, self._unsent = self._unsent, ""
         self.busy_since = time.monotonic()
         try:
@@ -206,10 +227,23 @@ class Unit:
                 cursor.execute(before + text)
             finally:
                 cursor.close()
-        except Exception as fault:
-            raise translate(adopt(fault, self._connection)) from fault
+        except Exception as fault:  # noqa: BLE001 - sorted by translate
+            raise self._fail(fault) from None
         finally:
             self.busy_since = 0.0
+
+    def _fail(self, fault: Exception, parameters: Mapping[str, Any] | None = None) -> Exception:
+        """Give the domain error of a fault, without the driver's words; a transaction ends with it.
+
+        Databases differ in what is left of a transaction after that: all, nothing, or a refusal of
+        whatever comes next. Here it is always the last.
+        """
+        self._failed = self.in_transaction
+        return translate(adopt(fault, self._connection), parameters)
+
+    def _check(self) -> None:
+        if self._failed:
+            raise RuntimeError("a statement of this transaction failed; it can only be rolled back")
 
 
 def _first(result: sa.CursorResult[Any]) -> Row | None:
