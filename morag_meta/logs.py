@@ -11,7 +11,7 @@ import logging
 import re
 import sys
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any, Literal, TextIO, cast
 
 import structlog
 from structlog.typing import EventDict, Processor, WrappedLogger
@@ -28,14 +28,47 @@ _SECRET_VALUES = (
     (re.compile(r"(?i)\bbearer\s+\S+"), f"Bearer {BLOT}"),
     (re.compile(r"(://[^:/?#@\s]*):[^\s]*@"), rf"\1:{BLOT}@"),
     (re.compile(r"(?i)\b(password|passwd|pwd|secret)(['\"]?\s*[=:]\s*)[^\s,;&]+"), rf"\1\2{BLOT}"),
-    (re.compile(r"[\w.+-]+@[\w-]+(?:\.[\w-]+)+"), "[email]"),
+    (re.compile(r"[\w.+-]+@[\w-]+(?:\.[\w-]+)*"), "[email]"),
 )
 _MAXIMUM_DEPTH = 6
 
 
+class _Lines:
+    """A stream of log lines: one that cannot be written is dropped, whatever a full disk or a pipe says.
+
+    A line goes to the file at once, past the buffer, which would keep it and fail with it again at exit.
+    """
+
+    def __init__(self, stream: TextIO | None) -> None:
+        """Write to the stream, which is None in a process that was started without one."""
+        self._stream = stream
+        self._raw = getattr(getattr(stream, "buffer", None), "raw", None)
+
+    def isatty(self) -> bool:
+        """Whether a person reads the lines."""
+        return self._stream is not None and not self._stream.closed and self._stream.isatty()
+
+    def write(self, text: str) -> None:
+        """Write whole lines, or nothing."""
+        try:
+            if self._raw is not None:
+                rest = memoryview(text.encode(errors="backslashreplace"))
+                while rest:
+                    rest = rest[self._raw.write(rest) or len(rest) :]  # None: a full pipe that does not block
+            elif self._stream is not None:
+                self._stream.write(text)
+                self._stream.flush()
+        except (OSError, ValueError):  # ValueError: the stream is closed
+            return
+
+    def flush(self) -> None:
+        """Nothing waits."""
+
+
 def configure(level: str = "INFO", layout: Literal["json", "console"] | None = None) -> None:
     """Set up logging for this process; without a layout, a terminal gets console and a pipe JSON."""
-    layout = layout or ("console" if sys.stderr.isatty() else "json")
+    lines = _Lines(sys.stderr)
+    layout = layout or ("console" if lines.isatty() else "json")
     shared: list[Processor] = [
         structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_log_level,
@@ -43,30 +76,30 @@ def configure(level: str = "INFO", layout: Literal["json", "console"] | None = N
         structlog.processors.format_exc_info,
         redact,
     ]
-    renderer = _renderer(layout)
+    renderer = _renderer(layout, colors=lines.isatty())
     least = logging.getLevelNamesMapping()[level]
     structlog.configure(
         processors=[*shared, renderer],
         wrapper_class=structlog.make_filtering_bound_logger(least),
-        logger_factory=structlog.WriteLoggerFactory(sys.stderr),
+        logger_factory=structlog.WriteLoggerFactory(cast("TextIO", lines)),
         cache_logger_on_first_use=False,
     )
-    _adopt_stdlib(shared, renderer, least)
+    _adopt_stdlib(lines, shared, renderer, least)
 
 
-def _renderer(layout: str) -> Processor:
+def _renderer(layout: str, *, colors: bool) -> Processor:
     if layout == "json":
         return structlog.processors.JSONRenderer(ensure_ascii=False, default=str)
-    return structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
+    return structlog.dev.ConsoleRenderer(colors=colors)
 
 
-def _adopt_stdlib(shared: list[Processor], renderer: Processor, least: int) -> None:
+def _adopt_stdlib(lines: _Lines, shared: list[Processor], renderer: Processor, least: int) -> None:
     """Route the standard library's loggers (Alembic, SQLAlchemy, asyncio, warnings) the same way."""
     formatter = structlog.stdlib.ProcessorFormatter(
         foreign_pre_chain=[structlog.stdlib.add_logger_name],
         processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *shared, renderer],
     )
-    handler = logging.StreamHandler(sys.stderr)
+    handler = logging.StreamHandler(lines)
     handler.setFormatter(formatter)
     root = logging.getLogger()
     root.handlers[:] = [handler]

@@ -12,7 +12,25 @@ from pathlib import Path
 
 import grpc
 
-from tests.service import CREDENTIAL_KEYS, SECRET_KEY
+from morag_meta.auth.keys import KeyHasher
+from morag_meta.auth.secret import RootSecret
+from morag_meta.db import migrate
+from morag_meta.db.database import Database
+from morag_meta.users.actions import create_user
+from tests.service import CREDENTIAL_KEYS, SECRET_KEY, add_key
+
+
+def prepare(url: str) -> str:
+    """Migrate a database, and give the API key of a new user in it."""
+    migrate.upgrade(url)
+    database = Database.open(url)
+    hasher = KeyHasher(RootSecret.from_text(SECRET_KEY).subkey("api-key"))
+    with database.unit_of_work() as uow:
+        owner = create_user(uow, name="Worker", email="worker@processes.test")
+        _, key = add_key(uow.api_keys, hasher, owner["id"])
+        uow.commit()
+    database.close()
+    return key
 
 
 class ServerProcess:
@@ -60,8 +78,12 @@ class ServerProcess:
                     grpc.channel_ready_future(channel).result(0.5)
                     return
                 except grpc.FutureTimeoutError:
-                    assert self.process.poll() is None, self._log.read_text()
-                    assert time.monotonic() < end, self._log.read_text()
+                    assert self.process.poll() is None, self._said()
+                    assert time.monotonic() < end, self._said()
+
+    def _said(self) -> str:
+        with self._log.open("rb") as log:  # which may be a device without an end
+            return log.read(100_000).decode(errors="replace")
 
     def kill(self) -> None:
         """End it as a power cut does."""

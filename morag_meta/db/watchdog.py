@@ -46,9 +46,10 @@ class Watchdog:
                 unit = worker.unit
                 since = unit.busy_since if unit is not None else 0.0
                 if unit is not None and since and now - since > self._limit and unit.busy_since == since:
-                    _log.warning("statement cut", seconds=round(now - since, 1))
                     with contextlib.suppress(Exception):
                         cut(worker.driver_connection)
+                    with contextlib.suppress(Exception):  # without this thread nothing is ever cut again
+                        _log.warning("statement cut", seconds=round(now - since, 1))
 
 
 def cut(driver_connection: Any) -> None:

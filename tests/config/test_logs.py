@@ -86,6 +86,8 @@ def test_secret_looking_keys_are_blotted_out(capsys: pytest.CaptureFixture[str],
         ("login with password=hunter2 failed", "hunter2"),
         ('{"password": "hunter2"}', "hunter2"),
         ("user jane.doe+x@example.org logged in", "jane.doe"),
+        ("user admin@localhost logged in", "admin"),
+        ("bob@corp: unknown", "bob"),
     ],
 )
 @pytest.mark.parametrize("library", [False, True])

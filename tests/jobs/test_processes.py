@@ -13,16 +13,9 @@ from typing import Any
 import grpc
 import pytest
 
-from morag_meta.auth.keys import KeyHasher
-from morag_meta.auth.secret import RootSecret
-from morag_meta.db import migrate
-from morag_meta.db.database import Database
-from morag_meta.users.actions import create_user
 from moragmeta.v1 import jobs_pb2 as pb
 from moragmeta.v1 import jobs_pb2_grpc
-from tests.backends.databases import Backend
-from tests.processes import ServerProcess
-from tests.service import SECRET_KEY, add_key
+from tests.processes import ServerProcess, prepare
 
 _AGAIN = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED, grpc.StatusCode.UNKNOWN)
 
@@ -74,17 +67,9 @@ class Client:
 
 
 @pytest.fixture
-def key_of(backend: Backend, database_url: str) -> str:
+def key_of(database_url: str) -> str:
     """Give the API key of a user in a fresh database."""
-    migrate.upgrade(database_url)
-    database = Database.open(database_url)
-    hasher = KeyHasher(RootSecret.from_text(SECRET_KEY).subkey("api-key"))
-    with database.unit_of_work() as uow:
-        owner = create_user(uow, name="Worker", email=f"worker@{backend.name}.test")
-        _, key = add_key(uow.api_keys, hasher, owner["id"])
-        uow.commit()
-    database.close()
-    return key
+    return prepare(database_url)
 
 
 @pytest.fixture
