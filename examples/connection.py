@@ -94,11 +94,11 @@ class Connection:
 
 
 def pauses() -> Iterator[float]:
-    """Give the seconds to wait before each next try: longer and longer up to 10, never in step."""
+    """Give the seconds to wait before each next try: longer and longer up to 5, never in step."""
     longest = 0.2
     while True:
         yield random.uniform(longest / 2, longest)  # noqa: S311 - no secret, only spread
-        longest = min(longest * 2, 10.0)
+        longest = min(longest * 2, 5.0)
 
 
 def may_repeat(error: grpc.RpcError) -> bool:

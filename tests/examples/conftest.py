@@ -14,7 +14,7 @@ import pytest
 
 from moragmeta.v1 import databases_pb2, documents_pb2, jobs_pb2
 from tests.backends.databases import Backend
-from tests.service import Service, User, serving
+from tests.service import Channel, Service, serving
 
 ROOT = Path(__file__).parents[2]
 
@@ -22,11 +22,11 @@ ROOT = Path(__file__).parents[2]
 class Examples:
     """Runs the programs of one user, and looks at what they did through that user's stubs."""
 
-    def __init__(self, service: Service, user: User) -> None:
-        self.user = user
+    def __init__(self, target: str, key: str) -> None:
+        self.channel = Channel(target, (("x-api-key", key),))
         self.environment = os.environ | {
-            "MORAG_TARGET": service.target,
-            "MORAG_API_KEY": user.key,
+            "MORAG_TARGET": target,
+            "MORAG_API_KEY": key,
             "COLUMNS": "250",
         }
         self._started: list[subprocess.Popen[str]] = []
@@ -53,20 +53,20 @@ class Examples:
     def documents(self) -> dict[str, documents_pb2.Document]:
         """Give the user's documents by name."""
         request = documents_pb2.ListDocumentsRequest(page_size=1000)
-        return {found.name: found for found in self.user.channel.documents.ListDocuments(request).documents}
+        return {found.name: found for found in self.channel.documents.ListDocuments(request).documents}
 
     def jobs(self) -> list[jobs_pb2.Job]:
         """Give the user's jobs, the newest first."""
-        return list(self.user.channel.jobs.ListJobs(jobs_pb2.ListJobsRequest(page_size=1000)).jobs)
+        return list(self.channel.jobs.ListJobs(jobs_pb2.ListJobsRequest(page_size=1000)).jobs)
 
     def events(self, job_id: str) -> list[jobs_pb2.JobEvent]:
         """Give a job's events in order."""
         request = jobs_pb2.ListJobEventsRequest(job_id=job_id, page_size=1000)
-        return list(self.user.channel.jobs.ListJobEvents(request).events)
+        return list(self.channel.jobs.ListJobEvents(request).events)
 
     def databases(self) -> list[databases_pb2.Database]:
         """Give the user's databases."""
-        return list(self.user.channel.databases.ListDatabases(databases_pb2.ListDatabasesRequest()).databases)
+        return list(self.channel.databases.ListDatabases(databases_pb2.ListDatabasesRequest()).databases)
 
     def wait_for_reports(self, least: int) -> jobs_pb2.Job:
         """Wait until the only job has had so many reports."""
@@ -78,10 +78,11 @@ class Examples:
         raise AssertionError(job)
 
     def close(self) -> None:
-        """End what still runs."""
+        """End what still runs, and disconnect."""
         for process in self._started:
             process.kill()
             process.communicate()
+        self.channel.close()
 
 
 def text_files(folder: Path) -> dict[str, Path]:
@@ -100,7 +101,7 @@ def restless(backend: Backend) -> Iterator[Service]:
 @pytest.fixture
 def examples(restless: Service) -> Iterator[Examples]:
     """Give the programs of a fresh user."""
-    made = Examples(restless, restless.new_user())
+    made = Examples(restless.target, restless.new_user().key)
     try:
         yield made
     finally:

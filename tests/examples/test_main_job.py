@@ -103,7 +103,7 @@ def test_killed_worker_leaves_nothing_wrong(examples: Examples, long_file: Path)
     assert job.report_number == job.event_number - 2
     assert events[-1].percentage == job.percentage
     assert examples.documents()["long.md"].state == documents_pb2.DOCUMENT_STATE_INGESTING
-    jobs = examples.user.channel.jobs
+    jobs = examples.channel.jobs
     jobs.CancelJob(jobs_pb2.CancelJobRequest(id=job.id))
     assert examples.documents()["long.md"].state == _PENDING
     jobs.RetryJob(jobs_pb2.RetryJobRequest(id=job.id))

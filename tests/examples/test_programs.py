@@ -24,7 +24,7 @@ def calm() -> Iterator[Service]:
 @pytest.fixture
 def examples(calm: Service) -> Iterator[Examples]:
     """Give the programs of a fresh user."""
-    made = Examples(calm, calm.new_user())
+    made = Examples(calm.target, calm.new_user().key)
     try:
         yield made
     finally:
@@ -57,7 +57,7 @@ def test_cancelled_job_is_dropped_by_its_worker(examples: Examples, long_file: P
     examples.run("register_folder", long_file.parent)
     worker = examples.start("worker", "--until-idle", "--pause", "0.2")
     job = examples.wait_for_reports(2)
-    examples.user.channel.jobs.CancelJob(jobs_pb2.CancelJobRequest(id=job.id, reason="not now"))
+    examples.channel.jobs.CancelJob(jobs_pb2.CancelJobRequest(id=job.id, reason="not now"))
 
     (line,) = examples.finish(worker)
 
