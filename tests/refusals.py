@@ -31,15 +31,17 @@ def refused(code: str, reason: str = "", *fields: str) -> Iterator[Refusal]:
     with pytest.raises(grpc.RpcError) as caught:
         yield refusal
     error: Any = caught.value
-    refusal.message = error.details()
+    read_details(refusal, error)
     assert error.code().name == code, refusal.message
-    _read_details(refusal, dict(error.trailing_metadata()))
     if reason:
         assert refusal.reason == reason, refusal.message
     assert tuple(refusal.fields) == fields, refusal.message
 
 
-def _read_details(refusal: Refusal, trailers: dict[str, Any]) -> None:
+def read_details(refusal: Refusal, error: Any) -> None:
+    """Read what the status of a refused call says."""
+    refusal.message = error.details()
+    trailers = dict(error.trailing_metadata())
     status = status_pb2.Status.FromString(trailers["grpc-status-details-bin"])
     assert status.message == refusal.message
     info, bad = error_details_pb2.ErrorInfo(), error_details_pb2.BadRequest()

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from morag_meta.db.unit import Row
-from morag_meta.errors import AlreadyExists, Collision, Reason, wrong_state
+from morag_meta.errors import AlreadyExists, Reason, wrong_state
 from morag_meta.jobs import rules
 from morag_meta.jobs.rules import INGESTION, Outcome, Verb
 from morag_meta.rpc.etags import check_etag
@@ -79,15 +79,14 @@ def start_job(uow: UnitOfWork, reach: str, job_id: str, *, etag: str = "") -> Ro
     Raises:
         NotFound, WrongState, Stale: see ``StartJob`` in the protos.
     """
-    row = uow.jobs.get(reach, job_id)
-    rules.after(row["state"], Verb.START)
+    row = _lock_with_document(uow, reach, job_id)
+    check_etag(etag, row)
+    state = rules.after(row["state"], Verb.START)
     if row["kind"] == INGESTION:
         uow.documents.start_ingestion(row["owner_id"], row["document_id"])
-    row = uow.jobs.lock(reach, job_id)
-    check_etag(etag, row)
     return uow.jobs.change(
         row,
-        state=rules.after(row["state"], Verb.START),
+        state=state,
         attempt=row["attempt"] + 1,
         report_number=0,
         percentage=0,
@@ -132,7 +131,7 @@ def complete_job(
     Raises:
         NotFound, WrongState: see ``CompleteJob`` in the protos.
     """
-    row = uow.jobs.get(reach, job_id)
+    row = _lock_with_document(uow, reach, job_id)
     outcome = rules.judge_report(row, Verb.COMPLETE, report.attempt, report.number)
     if outcome is not Outcome.APPLIED:
         return row, outcome
@@ -140,7 +139,6 @@ def complete_job(
         uow.documents.complete_ingestion(
             row["owner_id"], row["document_id"], chunks=chunks, quality=quality, metadata=metadata
         )
-    row = _lock_unchanged(uow, reach, job_id, Verb.COMPLETE, report)
     ended = uow.jobs.end(
         row,
         Verb.COMPLETE,
@@ -158,13 +156,12 @@ def fail_job(uow: UnitOfWork, reach: str, job_id: str, report: Report, *, error:
     Raises:
         NotFound, WrongState: see ``FailJob`` in the protos.
     """
-    row = uow.jobs.get(reach, job_id)
+    row = _lock_with_document(uow, reach, job_id)
     outcome = rules.judge_report(row, Verb.FAIL, report.attempt, report.number)
     if outcome is not Outcome.APPLIED:
         return row, outcome
     if row["kind"] == INGESTION:
         uow.documents.abandon_ingestion(row["owner_id"], row["document_id"], error=error)
-    row = _lock_unchanged(uow, reach, job_id, Verb.FAIL, report)
     ended = uow.jobs.end(
         row,
         Verb.FAIL,
@@ -181,12 +178,9 @@ def cancel_job(uow: UnitOfWork, reach: str, job_id: str, *, reason: str = "", et
     Raises:
         NotFound, WrongState, Stale: see ``CancelJob`` in the protos.
     """
-    row = uow.jobs.get(reach, job_id)
-    rules.after(row["state"], Verb.CANCEL)
-    if row["kind"] == INGESTION:
-        uow.documents.lock(row["owner_id"], row["document_id"])
-    row = uow.jobs.lock(reach, job_id)
+    row = _lock_with_document(uow, reach, job_id)
     check_etag(etag, row)
+    rules.after(row["state"], Verb.CANCEL)
     if row["kind"] == INGESTION and row["state"] == "PROCESSING":
         uow.documents.abandon_ingestion(row["owner_id"], row["document_id"], error=None)
     return uow.jobs.end(row, Verb.CANCEL, summary=reason or row["summary"])
@@ -212,9 +206,9 @@ def retry_job(uow: UnitOfWork, reach: str, job_id: str) -> Row:
     )
 
 
-def _lock_unchanged(uow: UnitOfWork, reach: str, job_id: str, verb: Verb, report: Report) -> Row:
-    """Lock a job whose report was judged before; another report that came between decides anew."""
-    row = uow.jobs.lock(reach, job_id)
-    if rules.judge_report(row, verb, report.attempt, report.number) is not Outcome.APPLIED:
-        raise Collision
-    return row
+def _lock_with_document(uow: UnitOfWork, reach: str, job_id: str) -> Row:
+    """Lock a job, and before it the document that an INGESTION job carries along."""
+    row = uow.jobs.get(reach, job_id)
+    if row["kind"] == INGESTION:
+        uow.documents.lock(row["owner_id"], row["document_id"])
+    return uow.jobs.lock(reach, job_id)

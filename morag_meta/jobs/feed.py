@@ -8,8 +8,8 @@ streams, and nothing of gRPC; one watcher's path stands in ``watch.py``.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
-from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final, TypeVar
 
@@ -56,7 +56,7 @@ class Topic:
     def __init__(self, newest: int) -> None:
         """Begin at the newest number that a watcher saw when it came."""
         self.newest = newest
-        self.events: deque[Event] = deque(maxlen=PAGE)
+        self.events: list[Event] = []
         self.watchers: set[Stream] = set()
         self.gone = False
 
@@ -90,6 +90,7 @@ class Feed:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._reading = asyncio.Semaphore(8)
         self._answered = time.monotonic()
+        self._all_due = 0.0  # when every topic is to be asked after, in monotonic seconds
 
     def __len__(self) -> int:
         """Count the watched jobs."""
@@ -154,15 +155,16 @@ class Feed:
                 await asyncio.sleep(self._interval)
 
     async def _rest(self) -> None:
-        """Wait for a hint, or for the interval; without watchers for a hint alone."""
+        """Wait for a hint, or until all topics are due; without watchers for a hint alone."""
         self._wake.clear()
-        if self._hinted:
-            return
-        try:
-            async with asyncio.timeout(self._interval if self._topics else None):
-                await self._wake.wait()
-        except TimeoutError:
+        pause = self._all_due - time.monotonic()
+        if not self._hinted and pause > 0:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(pause if self._topics else None):
+                    await self._wake.wait()
+        if time.monotonic() >= self._all_due:  # however busy the hints keep it: they do not tell everything
             self._hinted.update(self._topics)
+            self._all_due = time.monotonic() + self._interval
 
     async def _poll(self) -> None:
         ids, self._hinted = [job_id for job_id in self._hinted if job_id in self._topics], set()
@@ -183,8 +185,8 @@ class Feed:
             topic.wake()
         elif news:
             fresh = [event for event in news if event.number > topic.newest]
-            topic.events.extend(fresh)
             if fresh:
+                topic.events = [*topic.events, *fresh][-PAGE:]
                 topic.newest = fresh[-1].number
             if len(news) == PAGE:  # there may be more than one page
                 self._hinted.add(job_id)

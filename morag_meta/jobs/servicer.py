@@ -25,7 +25,11 @@ from moragmeta.v1 import jobs_pb2 as pb
 
 
 def _report_receipt(response: pb.CompleteJobResponse | pb.FailJobResponse) -> dict[str, Any]:
-    return {"id": response.job.id}
+    return {"id": response.job.id, "ignored": response.outcome == pb.REPORT_OUTCOME_IGNORED}
+
+
+def _outcome_of(receipt: dict[str, Any]) -> pb.ReportOutcome.ValueType:
+    return pb.REPORT_OUTCOME_IGNORED if receipt["ignored"] else pb.REPORT_OUTCOME_REPEATED
 
 
 class JobServicer:
@@ -45,11 +49,11 @@ class JobServicer:
         self, uow: UnitOfWork, call: Call, receipt: dict[str, Any]
     ) -> pb.CompleteJobResponse:
         job = self._replay(uow, call, receipt)
-        return pb.CompleteJobResponse(job=job, outcome=pb.REPORT_OUTCOME_REPEATED)
+        return pb.CompleteJobResponse(job=job, outcome=_outcome_of(receipt))
 
     def _replay_failure(self, uow: UnitOfWork, call: Call, receipt: dict[str, Any]) -> pb.FailJobResponse:
         job = self._replay(uow, call, receipt)
-        return pb.FailJobResponse(job=job, outcome=pb.REPORT_OUTCOME_REPEATED)
+        return pb.FailJobResponse(job=job, outcome=_outcome_of(receipt))
 
     @writes(replay=_replay)
     def CreateJob(self, uow: UnitOfWork, request: pb.CreateJobRequest, call: Call) -> pb.Job:

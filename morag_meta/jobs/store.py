@@ -150,7 +150,8 @@ class JobStore:
             **changes,
             "event_number": row["event_number"] + 1,
             "revision": row["revision"] + 1,
-            "update_time": self._unit.now,
+            # Never before the event that it follows, although this unit may have begun before that one.
+            "update_time": max(self._unit.now, row["update_time"]),
         }
         changed = self._unit.run(
             _change(frozenset(written)),

@@ -36,6 +36,8 @@ async def watch(feed: Feed, stream: Stream, reach: str, job_id: str, after_seque
 class _Watcher:
     """A stream on a job, and the number of the last event that it sent."""
 
+    __slots__ = ("_feed", "_job_id", "_reach", "_stream", "position")
+
     def __init__(self, feed: Feed, stream: Stream, reach: str, job_id: str, position: int) -> None:
         self._feed = feed
         self._stream = stream
@@ -69,24 +71,34 @@ class _Watcher:
         return newest, self.position == newest and found["state"] in FINAL_STATES
 
     async def _follow(self, topic: Topic, *, behind: bool) -> None:
+        while not await self._catch_up(topic, behind=behind):
+            behind = False
+            if self._stream.heartbeat_due:
+                await self._stream.send(self._heartbeat())
+            await self._stream.wait()
+
+    async def _catch_up(self, topic: Topic, *, behind: bool) -> bool:
+        """Send every event that is known of; give whether the last one was the job's end.
+
+        A coroutine of its own, so that none of the events is held while the watcher waits.
+        """
         while True:
             events = None if behind else topic.after(self.position)
             if events is None:
                 events = await self._read_page()
                 behind = len(events) == PAGE
+                if not events:  # what was known of is gone, and so is the job, or what it kept
+                    await self._open()
             for event in events:
                 await self._stream.send(event.data)
                 self.position = event.number
                 if event.final:
-                    return
+                    return True
             self._stream.check()
             if topic.gone:
                 raise not_found("job", self._job_id)
-            if behind or self.position < topic.newest:
-                continue
-            if self._stream.heartbeat_due:
-                await self._stream.send(self._heartbeat())
-            await self._stream.wait()
+            if not behind and self.position >= topic.newest:
+                return False
 
     async def _read_page(self) -> list[Event]:
         """Read what follows the position; what is kept must begin right there."""

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import uuid
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import grpc
 import pytest
 
 from moragmeta.v1 import jobs_pb2 as pb
 from tests.jobs.conftest import Work
-from tests.refusals import refused
+from tests.refusals import Refusal, read_details, refused
 
 
 def test_reports_may_be_sent_again_in_any_order(work: Work) -> None:
@@ -75,3 +78,36 @@ def test_a_repeated_request_id_does_nothing_again(work: Work, verb: str) -> None
     assert getattr(again, "job", again) == getattr(first, "job", first)
     assert dict(first_call.trailing_metadata()).get("morag-replayed") is None
     assert dict(again_call.trailing_metadata())["morag-replayed"] == "true"
+
+
+@pytest.mark.parametrize("end", ["complete", "fail"])
+def test_of_reports_sent_at_once_one_is_applied_and_the_others_are_repeats(work: Work, end: str) -> None:
+    """A worker that times out and sends its last report again, while the first one runs, sees success."""
+    for _ in range(4):
+        job = work.add_job()
+        work.start(job.id)
+        with ThreadPoolExecutor(4) as pool:
+            answers = list(pool.map(lambda _, id_=job.id: getattr(work, end)(id_, 1).outcome, range(4)))
+
+        assert sorted(answers) == [pb.REPORT_OUTCOME_APPLIED, *[pb.REPORT_OUTCOME_REPEATED] * 3]
+
+
+def test_a_report_beside_a_cancellation_says_that_the_job_ended(work: Work) -> None:
+    """Of CompleteJob and CancelJob at once one wins, and the other is told JOB_ENDED."""
+    for _ in range(6):
+        job = work.add_job()
+        work.start(job.id)
+
+        def told(call: Callable[[], Any]) -> str:
+            refusal = Refusal()
+            try:
+                call()
+            except grpc.RpcError as error:
+                read_details(refusal, error)
+            return refusal.reason
+
+        with ThreadPoolExecutor(2) as pool:
+            calls = [lambda id_=job.id: work.complete(id_, 1), lambda id_=job.id: work.cancel(id_)]
+            answers = list(pool.map(told, calls))
+
+        assert sorted(answers) == ["", "JOB_ENDED"]

@@ -192,6 +192,31 @@ def test_watchers_see_jobs_that_another_process_changes(
         other.close()
 
 
+def test_a_busy_job_hides_no_other(backend: Backend, work: Work, service: Service) -> None:
+    """While one watched job changes without pause, a change of another one arrives from another process."""
+    other = Service(service.url, backend.name)
+    try:
+        there = Work(work.user)
+        there.jobs = other.channel(api_key=work.user.key).jobs
+        busy, quiet = work.add_job(kind="REINDEX"), work.add_job(kind="REINDEX")
+        work.start(busy.id)
+        watchers = [Watcher(work, busy.id), Watcher(work, quiet.id)]
+        watchers[1].wait_for(1)
+        there.start(quiet.id)
+        end = time.monotonic() + 3
+        number = 0
+        while 2 not in watchers[1].numbers and time.monotonic() < end:
+            number += 1
+            work.progress(busy.id, number, 50)
+            time.sleep(0.05)
+        for watcher in watchers:
+            watcher.cancel()
+
+        assert watchers[1].numbers == [1, 2]
+    finally:
+        other.close()
+
+
 @pytest.fixture(scope="module")
 def brisk(backend: Backend) -> Iterator[Service]:
     """Give a server whose heartbeats and ages are short."""
