@@ -23,6 +23,7 @@ _SINGULAR: Final = {"databases": "database", "user_settings": "settings", "api_k
 _PG_COLLISIONS: Final = frozenset({"40001", "40P01", "55P03", "23P01"})
 _PG_GONE: Final = frozenset({"57P01", "57P02", "57P03", "08000", "08003", "08006"})
 _MARIADB_COLLISIONS: Final = frozenset({1205, 1213, 1020, 1180})
+_SQLITE_TAKEN: Final = "UNIQUE constraint failed: "
 _MARIADB_GONE: Final = frozenset({2006, 2013, 2014, 2055, 1053, 1927, 4031, 0})
 
 
@@ -143,8 +144,8 @@ def _is_collision(fault: DBAPIError) -> bool:
 def _integrity(fault: IntegrityError, parameters: Mapping[str, Any]) -> Exception:
     text = str(fault.orig)
     code = _code(fault)
-    if code in ("23505", 1062) or text.startswith("UNIQUE constraint failed: "):
-        return _taken(fault, text)
+    if code in ("23505", 1062) or text.startswith(_SQLITE_TAKEN):
+        return _taken(fault, text, parameters)
     if code in ("23503", 1451, 1452) or "FOREIGN KEY" in text:
         owner_missing = re.search(r"fk_\w+__owner_id\b(?!_)", text) or text.startswith("FOREIGN KEY")
         if owner_missing and code != 1451 and "owner_id" in parameters:
@@ -154,14 +155,25 @@ def _integrity(fault: IntegrityError, parameters: Mapping[str, Any]) -> Exceptio
     return UnforeseenFault(fault)
 
 
-def _taken(fault: IntegrityError, text: str) -> MetaError:
-    name = getattr(getattr(fault.orig, "diag", None), "constraint_name", None)
-    if name is None:
-        found = re.search(r"for key '(?:\w+\.)?([^']+)'|UNIQUE constraint failed: (.+)$", text)
-        name = (found.group(1) or found.group(2)) if found else ""
-    resource, field = _UNIQUE.get(str(name), ("resource", "id"))
-    if resource == "request_record" or name == "PRIMARY":
+def _taken(fault: IntegrityError, text: str, parameters: Mapping[str, Any]) -> MetaError:
+    resource, field = _UNIQUE.get(_constraint(fault, text, parameters), ("resource", "id"))
+    if resource == "request_record":
         return Collision("the same request id is being worked on")
     if field == "open_document_id":
         return AlreadyExists("the document has an open ingestion job", reason=Reason.JOB_ALREADY_OPEN)
     return exists(resource, field)
+
+
+def _constraint(fault: IntegrityError, text: str, parameters: Mapping[str, Any]) -> str:
+    """Name what is taken. MariaDB says it behind the value, which may hold any words of the caller's."""
+    name = getattr(getattr(fault.orig, "diag", None), "constraint_name", None)
+    if name is not None:
+        return str(name)
+    found = re.search(r"for key '(?:(\w+)\.)?(\w+)'\Z", str(getattr(fault.orig, "args", ("",))[-1]))
+    if found is None:
+        return text.removeprefix(_SQLITE_TAKEN)
+    table, name = found.groups()
+    if name != "PRIMARY":
+        return str(name)
+    # MySQL names the table and MariaDB does not; a claim is the only change that brings a fingerprint.
+    return f"{table or ('request_records' if 'fingerprint' in parameters else '')}.PRIMARY"

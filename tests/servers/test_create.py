@@ -192,6 +192,24 @@ def test_names_that_differ_at_all_are_different(user: User) -> None:
     assert [server.name for server in listed] == names[::-1]
 
 
+@pytest.mark.parametrize(
+    "name",
+    [
+        "x' for key 'PRIMARY",
+        "x' for key 'uq_users__email'",
+        "UNIQUE constraint failed: users.email",
+        "x' for key 'PRIMARY' and \"more\"",
+        "'\" for key 'request_records.PRIMARY" + "x" * 200,
+    ],
+)
+def test_no_name_passes_for_words_of_the_database(user: User, name: str) -> None:
+    """A taken name is told as what it is, whatever a database's complaint about it would read like."""
+    create(user, name=name)
+    with refused("ALREADY_EXISTS", "RESOURCE_EXISTS") as refusal:
+        create(user, name=name)
+    assert refusal.metadata.items() >= {"resource_type": "server", "field": "name"}.items()
+
+
 def test_of_many_creates_at_once_with_one_name_one_wins(user: User) -> None:
     """The constraint decides, also when nobody sees the others coming."""
 
