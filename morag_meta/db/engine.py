@@ -58,7 +58,7 @@ def make_engine(options: DatabaseOptions, *, pooled: bool = True) -> sa.Engine:
         "skip_autocommit_rollback": True,
         "echo": options.echo,
         "hide_parameters": True,
-        "connect_args": _connect_arguments(options),
+        "connect_args": _connect_arguments(options, url),
     }
     # On SQLite each thread of a lane and the event loop keep a connection of their own.
     if pooled and options.dialect != "sqlite":
@@ -87,7 +87,7 @@ def _hear(*_: object) -> None:
     """Listen, and say nothing."""
 
 
-def _connect_arguments(options: DatabaseOptions) -> dict[str, Any]:
+def _connect_arguments(options: DatabaseOptions, url: sa.URL) -> dict[str, Any]:
     milliseconds = int(options.statement_timeout * 1000)
     if options.dialect == "sqlite":
         return {"timeout": SQLITE_BUSY_SECONDS, "check_same_thread": False}
@@ -101,7 +101,13 @@ def _connect_arguments(options: DatabaseOptions) -> dict[str, Any]:
         return {
             "connect_timeout": max(int(options.connect_timeout), 2),
             "application_name": "morag-meta",
-            "options": " ".join(f"-c {name}={value}" for name, value in settings.items()),
+            # Behind the URL's own, of which an argument here would leave nothing.
+            "options": " ".join(
+                [
+                    *url.normalized_query.get("options", ()),
+                    *(f"-c {name}={value}" for name, value in settings.items()),
+                ]
+            ),
         }
     return {
         "connect_timeout": int(options.connect_timeout),
