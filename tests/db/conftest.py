@@ -1,11 +1,16 @@
-"""Folders of revisions: the service's own, and the same with two more that use every kind of step."""
+"""Migrated databases, and folders of revisions: the service's own, and the same with two more."""
 
 from __future__ import annotations
 
 import pathlib
 import shutil
+from collections.abc import Iterator
 
 import pytest
+
+from morag_meta.db import migrate
+from morag_meta.db.database import Database
+from tests.backends.databases import Backend
 
 OWN = pathlib.Path(__file__).resolve().parents[2] / "migrations"
 LATER = pathlib.Path(__file__).resolve().parent / "later_revisions"
@@ -35,3 +40,20 @@ def any_revisions(
 ) -> pathlib.Path:
     """Run the test over the service's own revisions, and over those with the later ones."""
     return own_revisions if request.param == "own" else later_revisions
+
+
+@pytest.fixture(scope="module")
+def migrated_url(backend: Backend) -> Iterator[str]:
+    """Give the tests of a module a migrated database."""
+    url = backend.new_url()
+    migrate.upgrade(url)
+    yield url
+    backend.drop(url)
+
+
+@pytest.fixture
+def database(migrated_url: str) -> Iterator[Database]:
+    """Open that database as a service does."""
+    opened = Database.open(migrated_url)
+    yield opened
+    opened.close()
