@@ -3,31 +3,14 @@
 from __future__ import annotations
 
 import signal
-from itertools import groupby
 from pathlib import Path
 
 from moragmeta.v1 import documents_pb2, jobs_pb2
 from tests.examples.conftest import Examples, text_files
+from tests.examples.counting import true_chunks
 
 _INGESTED = documents_pb2.DOCUMENT_STATE_INGESTED
 _PENDING = documents_pb2.DOCUMENT_STATE_PENDING
-
-
-def _true_chunks(path: Path) -> int:
-    """Count the chunks of a file by the rule that chunking.py states, from lengths alone."""
-    lines = path.read_text(encoding="utf-8").split("\n")
-    pieces: list[int] = []
-    for blank, run in groupby(lines, key=lambda line: not line.strip()):
-        if not blank:
-            whole, rest = divmod(len("\n".join(run).strip()), 900)
-            pieces += [900] * whole + [rest] * bool(rest)
-    chunks, used = 0, 900
-    for piece in pieces:
-        if used + 2 + piece <= 900:
-            used += 2 + piece
-        else:
-            chunks, used = chunks + 1, piece
-    return chunks
 
 
 def test_folder_is_ingested_with_true_chunk_counts(examples: Examples, folder: Path) -> None:
@@ -44,7 +27,7 @@ def test_folder_is_ingested_with_true_chunk_counts(examples: Examples, folder: P
     documents = examples.documents()
     assert {name: found.state for name, found in documents.items()} == dict.fromkeys(files, _INGESTED)
     assert {name: found.chunks for name, found in documents.items()} == {
-        name: _true_chunks(path) for name, path in files.items()
+        name: true_chunks(path.read_text()) for name, path in files.items()
     }
     assert {found.quality for found in documents.values()} == {1.0}
     assert documents["lines.md"].metadata["characters"] == 2 + 5 + 1 + 300 * 13
@@ -99,8 +82,8 @@ def test_killed_worker_leaves_nothing_wrong(examples: Examples, long_file: Path)
     assert examples.jobs() == [job]
     assert (job.state, job.attempt) == (jobs_pb2.JOB_STATE_PROCESSING, 1)
     events = examples.events(job.id)
-    assert [event.sequence for event in events] == list(range(1, job.event_number + 1))
-    assert job.report_number == job.event_number - 2
+    assert [event.sequence for event in events] == list(range(1, job.last_sequence + 1))
+    assert job.report_number == job.last_sequence - 2
     assert events[-1].percentage == job.percentage
     assert examples.documents()["long.md"].state == documents_pb2.DOCUMENT_STATE_INGESTING
     jobs = examples.channel.jobs
@@ -109,7 +92,7 @@ def test_killed_worker_leaves_nothing_wrong(examples: Examples, long_file: Path)
     jobs.RetryJob(jobs_pb2.RetryJobRequest(id=job.id))
     examples.run("worker", "--until-idle")
     document = examples.documents()["long.md"]
-    assert (document.state, document.chunks) == (_INGESTED, _true_chunks(long_file))
+    assert (document.state, document.chunks) == (_INGESTED, true_chunks(long_file.read_text()))
 
 
 def test_several_workers_share_the_jobs(examples: Examples, folder: Path) -> None:
