@@ -113,11 +113,9 @@ class UserServicer:
             user=user_to_proto(session.user),
         )
 
-    @writes()
-    def RefreshToken(
-        self, uow: UnitOfWork, request: pb.RefreshTokenRequest, call: Call
-    ) -> pb.RefreshTokenResponse:
-        session = self._sessions.continue_(uow, request.refresh_token)
+    @composes
+    async def RefreshToken(self, request: pb.RefreshTokenRequest, call: Call) -> pb.RefreshTokenResponse:
+        session = await self._sessions.continue_(request.refresh_token, call.deadline)
         return pb.RefreshTokenResponse(
             access_token=session.access_token,
             access_token_expire_time=to_timestamp(session.access_end),

@@ -59,15 +59,22 @@ class Sessions:
         user_id = row["id"]
         return await self._database.write(lambda uow: self._add(uow, user_id, known), deadline=deadline)
 
-    def continue_(self, uow: UnitOfWork, refresh_token: str) -> Session:
+    async def continue_(self, refresh_token: str, deadline: float | None) -> Session:
         """Give a session that goes on a new access token.
 
         Raises:
             Unauthenticated: REFRESH_TOKEN_INVALID.
         """
-        found = uow.sessions.find_by_refresh(self._tokens.refresh_hash(refresh_token))
-        if found is None or found["expire_time"] <= uow.now or not found["active"]:
-            raise _no_session()
+        refresh_hash = self._tokens.refresh_hash(refresh_token)
+        # Read first, because anybody can send tokens that are none, and writers may have to queue.
+        found = await self._database.read(
+            lambda uow: _going_on(uow, refresh_hash), point=True, deadline=deadline
+        )
+        return await self._database.write(
+            lambda uow: self._refreshed(uow, found, refresh_token), deadline=deadline
+        )
+
+    def _refreshed(self, uow: UnitOfWork, found: Row, refresh_token: str) -> Session:
         # The update finds the session only while it is open, also when it is ended meanwhile.
         if not uow.sessions.refreshed(found["user_id"], found["session_id"]):
             raise _no_session()
@@ -95,6 +102,15 @@ class Sessions:
             user["id"], session_id, Role[user["role"]], now=uow.now, session_end=end
         )
         return Session(token, access_end, refresh_token, end, user)
+
+
+def _going_on(uow: UnitOfWork, refresh_hash: str) -> Row:
+    found = uow.sessions.find_by_refresh(refresh_hash)
+    if found is None or found["end_time"] is not None or found["expire_time"] <= uow.now:
+        raise _no_session()
+    if not found["active"]:
+        raise _no_session()
+    return found
 
 
 def _no_session() -> Unauthenticated:

@@ -71,8 +71,25 @@ async def test_login_that_nobody_overtakes_opens_a_session(service: Service, ses
     """The same log-in without a rival opens a session: the refusals above are due to the rival."""
     user = service.new_user(password_hash=hash_password(PASSWORD, _COST))
     session = await sessions.open(user.email, PASSWORD, None)
+    assert (await sessions.continue_(session.refresh_token, None)).user["id"] == user.id
+
+
+async def test_session_that_ends_while_it_is_refreshed_does_not_go_on(
+    service: Service, sessions: Sessions
+) -> None:
+    """A refresh that saw the session open gives no token where the session ends before it writes."""
+    user = service.new_user(password_hash=hash_password(PASSWORD, _COST))
+    session = await sessions.open(user.email, PASSWORD, None)
     with service.database.unit_of_work() as uow:
-        assert sessions.continue_(uow, session.refresh_token).user["id"] == user.id
+        uow.epoch.lock()
+        uow.sessions.end_all(user.id)
+        refresh = asyncio.create_task(sessions.continue_(session.refresh_token, None))
+        await asyncio.sleep(0.3)
+        assert not refresh.done()
+        uow.commit()
+    with pytest.raises(Unauthenticated) as caught:
+        await refresh
+    assert caught.value.reason == Reason.REFRESH_TOKEN_INVALID
 
 
 def test_two_new_passwords_at_once_are_one(backend: Backend, new_person: NewPerson) -> None:

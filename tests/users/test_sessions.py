@@ -179,6 +179,16 @@ def test_unknown_refresh_token_is_refused(service: Service, token: str) -> None:
         service.channel().users.RefreshToken(pb.RefreshTokenRequest(refresh_token=token))
 
 
+@pytest.mark.parametrize("backend", ["sqlite"], indirect=True, scope="session")
+def test_an_unknown_refresh_token_waits_for_no_writer(service: Service) -> None:
+    """While somebody holds SQLite's one writer, a made-up refresh token is refused at once all the same."""
+    request = pb.RefreshTokenRequest(refresh_token="made-up")
+    with service.database.unit_of_work() as uow:
+        uow.epoch.lock()
+        with refused("UNAUTHENTICATED", "REFRESH_TOKEN_INVALID"):
+            service.channel().users.RefreshToken(request, timeout=5)
+
+
 def _assert_over(service: Service, login: pb.LoginResponse) -> None:
     with refused("UNAUTHENTICATED", "CREDENTIAL_INVALID"):
         service.channel(token=login.access_token).users.GetUser(ME)
