@@ -14,7 +14,7 @@ from typing import Any, Final
 import sqlalchemy as sa
 
 from morag_meta.db.schema import api_keys, auth_epoch, sessions, users
-from morag_meta.db.statements import owned, system
+from morag_meta.db.statements import end_of_batch, owned, system
 from morag_meta.db.unit import Row, Unit
 from morag_meta.errors import Reason, Unavailable
 from morag_meta.ids import new_id
@@ -55,10 +55,9 @@ _END_ALL: Final = (
     sa.update(sessions).where(owned(sessions), _IS_OPEN).values(end_time=sa.bindparam("new_end_time"))
 )
 _DELETE_ALL: Final = sa.delete(sessions).where(owned(sessions))
-_SWEEP: Final = system(
-    sa.delete(sessions).where(sessions.c.expire_time < sa.bindparam("before")),
-    "sessions of every user go once they are over",
-)
+_WHY_SWEPT: Final = "sessions of every user go once they are over"
+_SWEEP_END: Final = end_of_batch(sessions.c.expire_time, _WHY_SWEPT)
+_SWEEP: Final = system(sa.delete(sessions).where(sessions.c.expire_time <= sa.bindparam("last")), _WHY_SWEPT)
 
 
 def _standing(*columns: Any, table: sa.Table, found: sa.ColumnElement[bool]) -> sa.Select[Any]:
@@ -160,9 +159,15 @@ class SessionStore:
         """Remove every session of a user, and give their number."""
         return self._unit.run(_DELETE_ALL, owner_id=owner_id)
 
-    def sweep(self) -> int:
-        """Remove the sessions that have expired, and give their number."""
-        return self._unit.run(_SWEEP, before=self._unit.now)
+    def sweep(self, limit: int = 1000) -> int:
+        """Remove the sessions that expired first, and give their number.
+
+        Once that is less than ``limit``, none is left.
+        """
+        found = self._unit.one(_SWEEP_END, before=self._unit.now, limit=limit)
+        if found is None or found["last"] is None:
+            return 0
+        return self._unit.run(_SWEEP, last=found["last"])
 
 
 class StandingStore:

@@ -13,7 +13,7 @@ from typing import Any, Final, Protocol
 import sqlalchemy as sa
 
 from morag_meta.db.schema import request_records as records
-from morag_meta.db.statements import owned, system
+from morag_meta.db.statements import end_of_batch, owned, system
 from morag_meta.db.unit import Unit
 from morag_meta.errors import Invalid, Reason, Violation
 
@@ -35,9 +35,9 @@ _CLAIM = sa.insert(records).values(
 )
 _SETTLE = sa.update(records).where(*_KEY).values(receipt=sa.bindparam("new_receipt"))
 _FORGET = sa.delete(records).where(*_KEY)
-_SWEEP = system(
-    sa.delete(records).where(records.c.create_time < sa.bindparam("before")), "old records of every caller go"
-)
+_WHY_SWEPT: Final = "old records of every caller go"
+_SWEEP_END = end_of_batch(records.c.create_time, _WHY_SWEPT)
+_SWEEP = system(sa.delete(records).where(records.c.create_time <= sa.bindparam("last")), _WHY_SWEPT)
 _DELETE_ALL = sa.delete(records).where(owned(records))
 
 
@@ -101,9 +101,15 @@ class RequestStore:
             key = {"owner_id": call.own, "method_name": call.method, "id": request.request_id}
             self._unit.run(_SETTLE, **key, new_receipt=receipt)
 
-    def sweep(self) -> int:
-        """Remove the records that are older than they are kept, and give their number."""
-        return self._unit.run(_SWEEP, before=self._unit.now - KEPT)
+    def sweep(self, limit: int = 1000) -> int:
+        """Remove the oldest records that are older than they are kept, and give their number.
+
+        Once that is less than ``limit``, none is left.
+        """
+        found = self._unit.one(_SWEEP_END, before=self._unit.now - KEPT, limit=limit)
+        if found is None or found["last"] is None:
+            return 0
+        return self._unit.run(_SWEEP, last=found["last"])
 
     def delete_all(self, owner_id: str) -> None:
         """Remove the records of one caller."""

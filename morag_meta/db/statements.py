@@ -33,6 +33,17 @@ def everyone() -> sa.ColumnElement[bool]:
     return sa.bindparam("owner_id", type_=sa.String()) == EVERYONE
 
 
+def end_of_batch(time: sa.Column[Any], why: str) -> sa.Select[Any]:
+    """Find the ``last`` time among the ``:limit`` oldest rows ``:before`` a time; null where there are none.
+
+    What is swept goes in such batches, so that no transaction holds many rows. Deleting up to a time is one
+    walk along its index, whereas MariaDB takes no limit in a subselect and scans the table for one in it.
+    """
+    oldest = sa.select(time).where(time < sa.bindparam("before", type_=time.type)).order_by(time)
+    batch = oldest.limit(sa.bindparam("limit", type_=sa.Integer)).subquery("batch")
+    return system(sa.select(sa.func.max(batch.c[time.name]).label("last")), why)
+
+
 def system(statement: _Statement, why: str) -> _Statement:
     """Mark a statement that rightly has no owner, and say why."""
     return statement.execution_options(system_reason=why)
