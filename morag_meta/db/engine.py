@@ -64,7 +64,8 @@ def make_engine(options: DatabaseOptions, *, pooled: bool = True) -> sa.Engine:
     if pooled and options.dialect != "sqlite":
         arguments |= {
             "pool_size": options.pool_size,
-            "max_overflow": options.max_overflow,
+            # The threads of a lane keep theirs; as many again are for units of work in the callers' threads.
+            "max_overflow": options.max_overflow + options.connections,
             "pool_timeout": options.pool_timeout,
             "pool_recycle": int(options.pool_recycle),
             "pool_pre_ping": options.pre_ping,

@@ -126,7 +126,7 @@ class Lane:
         self._queue: queue.SimpleQueue[Work | None] = queue.SimpleQueue()
         self._lock = threading.Lock()
         self._threads: list[threading.Thread] = []
-        self._idle = 0
+        self._spare = 0  # idle threads less waiting work: what is accepted below 0 needs another thread
         self._closed = False
         self.workers: list[Worker] = []
 
@@ -141,8 +141,12 @@ class Lane:
             raise busy("too many calls are waiting for the database")
         loop = asyncio.get_running_loop()
         future: asyncio.Future[T] = loop.create_future()
-        self._queue.put(Work(run, loop, future, time.monotonic() + self._options.pool_timeout, deadline))
-        self._ensure_thread()
+        work = Work(run, loop, future, time.monotonic() + self._options.pool_timeout, deadline)
+        with self._lock:
+            self._queue.put(work)
+            self._spare -= 1
+            if self._spare < 0 and len(self._threads) < self._most:
+                self._start_thread()
         return await future
 
     def close(self, timeout: float) -> None:
@@ -154,32 +158,27 @@ class Lane:
         for thread in self._threads:
             thread.join(max(0.0, end - time.monotonic()))
 
-    def _ensure_thread(self) -> None:
-        if len(self._threads) == self._most:
-            return
-        with self._lock:
-            if self._queue.qsize() > self._idle and len(self._threads) < self._most:
-                worker = Worker(self._engine, self._options)
-                thread = threading.Thread(
-                    target=self._serve, args=(worker,), name=f"{self._name}-{len(self._threads)}", daemon=True
-                )
-                self.workers.append(worker)
-                self._threads.append(thread)
-                thread.start()
+    def _start_thread(self) -> None:
+        worker = Worker(self._engine, self._options)
+        thread = threading.Thread(
+            target=self._serve, args=(worker,), name=f"{self._name}-{len(self._threads)}", daemon=True
+        )
+        self.workers.append(worker)
+        self._threads.append(thread)
+        self._spare += 1
+        thread.start()
 
     def _serve(self, worker: Worker) -> None:
         while True:
-            with self._lock:
-                self._idle += 1
             work = self._queue.get()
-            with self._lock:
-                self._idle -= 1
             if work is _STOP:
                 worker.drop()
                 return
             if not work.future.cancelled():
                 self._perform(worker, work)
             del work  # an idle thread must not keep the last call's objects alive
+            with self._lock:
+                self._spare += 1
 
     def _perform(self, worker: Worker, work: Work) -> None:
         now = time.monotonic()
