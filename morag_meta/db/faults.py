@@ -11,11 +11,14 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 import sqlalchemy as sa
+import structlog
 from sqlalchemy.exc import DBAPIError, IntegrityError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from morag_meta.db.schema import metadata
 from morag_meta.errors import AlreadyExists, Collision, MetaError, Reason, Unavailable, exists, not_found
+
+_log = structlog.get_logger(__name__)
 
 RETRY_SECONDS: Final = 1.0
 _SINGULAR: Final = {"databases": "database", "user_settings": "settings", "api_keys": "api_key"}
@@ -24,6 +27,7 @@ _PG_COLLISIONS: Final = frozenset({"40001", "40P01", "55P03", "23P01"})
 _PG_GONE: Final = frozenset({"57P01", "57P02", "57P03", "08000", "08003", "08006"})
 _MARIADB_COLLISIONS: Final = frozenset({1205, 1213, 1020, 1180})
 _SQLITE_TAKEN: Final = "UNIQUE constraint failed: "
+_MARIADB_CHECKS: Final = frozenset({4025, 3819})  # its drivers know them as operational errors
 _MARIADB_GONE: Final = frozenset({2006, 2013, 2014, 2055, 1053, 1927, 4031, 0})
 
 
@@ -103,9 +107,12 @@ def _operational(fault: DBAPIError) -> Exception:
         )
     if _is_collision(fault):
         return Collision()
+    if _code(fault) in _MARIADB_CHECKS:
+        return UnforeseenFault(fault)
     if isinstance(fault, OperationalError | InterfaceError) or _code(fault) in ("57014", "25006", 1290):
         if "locked" in str(fault.orig) or "busy" in str(fault.orig):
             return busy("the database file is locked by another process")
+        _log.warning("the database refuses", fault=str(UnforeseenFault(fault)))
         return unavailable()
     return UnforeseenFault(fault)
 
