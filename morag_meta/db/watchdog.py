@@ -12,19 +12,37 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, Protocol
 
 import structlog
 
-from morag_meta.db.lanes import Worker
-
 _log = structlog.get_logger(__name__)
+
+
+class Busy(Protocol):
+    """What says since when a statement has been under way."""
+
+    @property
+    def busy_since(self) -> float:
+        """The monotonic time at which it began; 0.0 between statements."""
+
+
+class Watched(Protocol):
+    """A thread's connection as it looks from outside; ``db.lanes.Worker`` is one."""
+
+    @property
+    def unit(self) -> Busy | None:
+        """What is done on it, if anything."""
+
+    @property
+    def driver_connection(self) -> Any:
+        """The driver's own connection, None where there is none."""
 
 
 class Watchdog:
     """Looks every half second for statements that outlived their limit, and cuts their connections."""
 
-    def __init__(self, workers: Callable[[], Iterable[Worker]], limit: float) -> None:
+    def __init__(self, workers: Callable[[], Iterable[Watched]], limit: float) -> None:
         """Watch the workers; ``limit`` is the longest a statement may take, in seconds."""
         self._workers = workers
         self._limit = limit

@@ -34,6 +34,7 @@ from morag_meta.health.servicer import SERVICE as HEALTH_SERVICE
 from morag_meta.health.servicer import Health
 from morag_meta.jobs.feed import Feed
 from morag_meta.jobs.servicer import JobServicer
+from morag_meta.jobs.store import TOPIC
 from morag_meta.rpc.access import SERVICES, known_scopes
 from morag_meta.rpc.dispatch import Dispatcher
 from morag_meta.rpc.drain import drain
@@ -97,7 +98,7 @@ class App:
             lambda: self._epochs.newest,
         )
         self._feed = Feed(self.database, settings.stream_poll_interval, self._streams.end_all)
-        self._notices = Notices(options, self._feed.hint) if options.dialect == "postgresql" else None
+        self._notices = Notices(options, self._feed.hint, TOPIC) if options.dialect == "postgresql" else None
         self._probe = Probe(options)
         self._health = Health(self._probe, SERVICES)
         self._dispatcher = Dispatcher(
