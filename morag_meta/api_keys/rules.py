@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import datetime as dt
-import unicodedata
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
+from morag_meta import forms
 from morag_meta.auth.principal import Role
 from morag_meta.errors import Forbidden, Reason, invalid, wrong_state
 
@@ -60,12 +60,12 @@ def check_name(name: str, field: str) -> str:
     """Give a key's name that may be kept; for callers whose input no proto rule has checked.
 
     Raises:
-        Invalid: names ``field``: empty or too long, or with white space around or controls in it.
+        Invalid: names ``field``: empty or too long, or not in the form of a name.
     """
     if not 1 <= len(name) <= LONGEST_NAME:
         raise invalid(field, f"has 1 to {LONGEST_NAME} characters")
-    if name != name.strip() or any(unicodedata.category(character) == "Cc" for character in name):
-        raise invalid(field, "has no white space around it and no control characters")
+    if wrong := forms.name(name):
+        raise invalid(field, wrong)
     return name
 
 

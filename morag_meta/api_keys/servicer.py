@@ -53,7 +53,7 @@ class ApiKeyServicer:
     def _replay_creation(
         self, uow: UnitOfWork, call: Call, receipt: dict[str, Any]
     ) -> pb.CreateApiKeyResponse:
-        return pb.CreateApiKeyResponse(api_key=self._replay(uow, call, receipt))
+        return pb.CreateApiKeyResponse(api_key=self._replay(uow, call, receipt), replayed=True)
 
     def _replay_deletion(self, uow: UnitOfWork, call: Call, receipt: dict[str, Any]) -> Empty:
         return Empty()

@@ -6,10 +6,10 @@ What does not live here: checking a field's length or form, which the rules in t
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
+from morag_meta import forms
 from morag_meta.documents.identity import NO_DATABASE, OnDuplicate, Outcome
 from morag_meta.documents.listing import Filter
 from morag_meta.documents.rules import MAX_METADATA_BYTES, MAX_METADATA_DEPTH, State
@@ -32,7 +32,6 @@ WRITABLE: Final = (
 """The fields of a document that a caller writes."""
 
 _TIMES: Final = ("create_time", "update_time", "ingest_time", "deprecate_time", "delete_time")
-_UUID: Final = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _NULLABLE: Final = frozenset({"database_id", "source", "external_id", "content_hash"})
 _STATES: Final = {state.value: pb.DocumentState.Value(f"DOCUMENT_STATE_{state}") for state in State}
 _STATE_NAMES: Final = {number: name for name, number in _STATES.items()}
@@ -116,8 +115,9 @@ def filter_from_proto(request: pb.ListDocumentsRequest) -> Filter:
     for position, number in enumerate(request.states):
         if number not in _STATE_NAMES:
             raise invalid(f"states[{position}]", "must be a state that a document can have")
-    if request.database_id not in ("", NO_DATABASE) and not _UUID.fullmatch(request.database_id):
-        raise invalid("database_id", "must be a database's UUID, or '-' for documents in none")
+    wrong = forms.uuid_or(NO_DATABASE, request.database_id, "documents in none")
+    if request.database_id and wrong:
+        raise invalid("database_id", wrong)
     start = request.create_time_start if request.HasField("create_time_start") else None
     end = request.create_time_end if request.HasField("create_time_end") else None
     return Filter(

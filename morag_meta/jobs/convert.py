@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
+from morag_meta.errors import invalid
 from morag_meta.jobs.listing import Filter
 from morag_meta.jobs.rules import Outcome
 from morag_meta.rpc.etags import etag_of
@@ -38,7 +39,7 @@ def job_to_proto(row: Mapping[str, Any]) -> pb.Job:
         summary=row["summary"],
         error=row["error"],
         predecessor_id=row["predecessor_id"],
-        event_number=row["event_number"],
+        last_sequence=row["event_number"],
         create_time=to_timestamp(row["create_time"]),
         update_time=to_timestamp(row["update_time"]),
         start_time=to_timestamp(row["start_time"]),
@@ -80,15 +81,25 @@ def event_to_proto(row: Mapping[str, Any]) -> pb.JobEvent:
 
 
 def filter_from_proto(message: pb.JobFilter, owner_id: str) -> Filter:
-    """Give the filter that a message says, for the owner that the caller may see."""
+    """Give the filter that a message says, for the owner that the caller may see.
+
+    Raises:
+        Invalid: it names a state that is none.
+    """
     return Filter(
         owner_id=owner_id,
         database_id=message.database_id,
         document_id=message.document_id,
         kinds=tuple(dict.fromkeys(message.kinds)),
         document_types=tuple(dict.fromkeys(message.document_types)),
-        states=tuple(dict.fromkeys(_STATE_NAMES[state] for state in message.states)),
+        states=tuple(dict.fromkeys(_state(state, place) for place, state in enumerate(message.states))),
     )
+
+
+def _state(number: int, place: int) -> str:
+    if number == pb.JOB_STATE_UNSPECIFIED:
+        raise invalid(f"filter.states[{place}]", "must be a state")
+    return _STATE_NAMES[number]
 
 
 def outcome_to_proto(outcome: Outcome) -> pb.ReportOutcome.ValueType:

@@ -146,7 +146,11 @@ class Feed:
         while True:
             try:
                 await self._rest()
-                await self._poll()
+                # A database that is paused neither answers nor fails.
+                async with asyncio.timeout(_SILENT_SECONDS):
+                    await self._poll()
+            except TimeoutError:
+                self._suffer(unavailable())
             except Unavailable as error:
                 self._suffer(error)
                 await asyncio.sleep(self._interval)
@@ -197,7 +201,7 @@ class Feed:
         """End the streams when the database has not answered for so long that silence would be a lie."""
         silent = time.monotonic() - self._answered
         _log.warning("job events cannot be read", reason=str(error.reason), seconds=round(silent, 1))
-        if self._topics and silent > _SILENT_SECONDS:
+        if self._topics and silent >= _SILENT_SECONDS:
             self._end_all(unavailable)
 
 

@@ -5,6 +5,7 @@ What does not live here: who may call (``rpc/access.py``) and the fields' rules 
 
 from __future__ import annotations
 
+from collections.abc import Awaitable
 from typing import Any
 
 from morag_meta.errors import invalid
@@ -158,5 +159,6 @@ class JobServicer:
         return pb.ListJobEventsResponse(events=page.items, next_page_token=page.next_token)
 
     @streams
-    async def WatchJob(self, request: pb.WatchJobRequest, call: Call, stream: Stream) -> None:
-        await watch(self._feed, stream, call.reach, request.job_id, request.after_sequence)
+    def WatchJob(self, request: pb.WatchJobRequest, call: Call, stream: Stream) -> Awaitable[None]:
+        # Itself no coroutine, which would hold the request for as long as the stream waits.
+        return watch(self._feed, stream, call.reach, request.job_id, request.after_sequence)

@@ -27,7 +27,14 @@ async def watch(feed: Feed, stream: Stream, reach: str, job_id: str, after_seque
     """
     watcher = _Watcher(feed, stream, reach, job_id, after_sequence)
     try:
-        await watcher.run()
+        newest, over = await watcher.open()
+        if over:
+            return
+        topic = feed.subscribe(job_id, newest, stream)
+        try:
+            await watcher.follow(topic, behind=watcher.position < newest)
+        finally:
+            feed.unsubscribe(job_id, stream)
     except Unavailable as interrupted:
         interrupted.metadata["resume_after_sequence"] = str(watcher.position)
         raise
@@ -45,17 +52,7 @@ class _Watcher:
         self._job_id = job_id
         self.position = position
 
-    async def run(self) -> None:
-        newest, over = await self._open()
-        if over:
-            return
-        topic = self._feed.subscribe(self._job_id, newest, self._stream)
-        try:
-            await self._follow(topic, behind=self.position < newest)
-        finally:
-            self._feed.unsubscribe(self._job_id, self._stream)
-
-    async def _open(self) -> tuple[int, bool]:
+    async def open(self) -> tuple[int, bool]:
         """Check the position; give the newest number, and whether nothing is left to come after it."""
         found = await self._feed.read(lambda uow: uow.jobs.position(self._reach, self._job_id), point=True)
         newest, oldest = found["event_number"], found["oldest"]
@@ -70,7 +67,8 @@ class _Watcher:
             raise _trimmed(floor)
         return newest, self.position == newest and found["state"] in FINAL_STATES
 
-    async def _follow(self, topic: Topic, *, behind: bool) -> None:
+    async def follow(self, topic: Topic, *, behind: bool) -> None:
+        """Send what comes until the final event, or until the stream is to end."""
         while not await self._catch_up(topic, behind=behind):
             behind = False
             if self._stream.heartbeat_due:

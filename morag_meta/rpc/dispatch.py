@@ -133,8 +133,10 @@ class Dispatcher:
             async def work(call: Call, metadata: Metadata) -> None:
                 request = await self._admit(method, data, call, metadata)
                 opened = self._streams.open(context, call.principal, method.access)
+                running = method.run(method.servicer, request, call, opened)
+                del metadata, request  # a kilobyte and a half, which thousands that wait need not keep
                 try:
-                    await method.run(method.servicer, request, call, opened)
+                    await running
                 finally:
                     self._streams.close(opened)
 
@@ -148,9 +150,11 @@ class Dispatcher:
         metadata = dict(context.invocation_metadata() or ())
         call = self._new_call(method, metadata, context)
         failure: MetaError
+        working = work(call, metadata)
+        del metadata
         self.in_flight += 1
         try:
-            answer = await work(call, metadata)
+            answer = await working
         except asyncio.CancelledError:
             _log_call(call, "CANCELLED", started)
             raise

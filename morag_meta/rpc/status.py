@@ -39,7 +39,6 @@ CODES: Final[dict[type[MetaError], grpc.StatusCode]] = {
     errors.OutOfRange: grpc.StatusCode.OUT_OF_RANGE,
     errors.Unavailable: grpc.StatusCode.UNAVAILABLE,
     errors.DeadlineExceeded: grpc.StatusCode.DEADLINE_EXCEEDED,
-    errors.Exhausted: grpc.StatusCode.RESOURCE_EXHAUSTED,
 }
 
 

@@ -23,6 +23,7 @@ from morag_meta.rpc.access import Access, check_access
 _log = structlog.get_logger(__name__)
 _TICK_SECONDS: Final = 0.25
 _AGE_JITTER: Final = 0.1
+_PARTING_SECONDS: Final = 0.5
 
 Recheck = Callable[[Principal], Awaitable[Principal]]
 
@@ -46,6 +47,7 @@ class Stream:
         "_waiter",
         "_woken",
         "_writing",
+        "_writing_since",
         "access",
         "checked_epoch",
         "ending",
@@ -62,6 +64,7 @@ class Stream:
         self._waiter: asyncio.Future[None] | None = None
         self._woken = False
         self._writing: asyncio.Timeout | None = None
+        self._writing_since = 0.0
         self.principal = principal
         self.access = access
         self.checked_epoch = -1
@@ -82,8 +85,11 @@ class Stream:
             Unavailable: the reader took nothing for the write timeout (READER_TOO_SLOW).
         """
         self.check()
+        self._writing_since = time.monotonic()
         try:
-            async with asyncio.timeout(self._options.write_timeout) as self._writing:
+            # Without a timer of its own, which would cost a fifth of sending: whoever looks after the
+            # streams sets the end.
+            async with asyncio.timeout(None) as self._writing:
                 await self._context.write(data)
         except TimeoutError:
             raise self.ending or Unavailable(
@@ -118,9 +124,18 @@ class Stream:
         """Have the stream end with ``error``, also when it is stuck in a write."""
         if self.ending is None:
             self.ending = error
-        if self._writing is not None and not self._writing.expired():
-            self._writing.reschedule(self._loop.time())
+            # What is being sent may be through in an instant; cut short, nobody would know whether it was.
+            self._cut(_PARTING_SECONDS)
         self.wake()
+
+    def cut_if_stuck(self, now: float) -> None:
+        """End a write that has outlived the write timeout; ``now`` is monotonic seconds."""
+        if self._writing is not None and now - self._writing_since >= self._options.write_timeout:
+            self._cut()
+
+    def _cut(self, grace: float = 0.0) -> None:
+        if self._writing is not None and not self._writing.expired():
+            self._writing.reschedule(self._loop.time() + grace)
 
 
 class Streams:
@@ -181,9 +196,10 @@ class Streams:
                 _log.exception("looking after streams failed")
 
     def _keep_time(self) -> None:
-        """Wake whose heartbeat is due, and end who is too old."""
+        """Wake whose heartbeat is due, and end who is too old or whose reader is too slow."""
         now = time.monotonic()
         for stream in list(self._open):
+            stream.cut_if_stuck(now)
             if now >= stream.ends_at:
                 stream.end(
                     Unavailable("the stream reached its maximum age; resume", reason=Reason.STREAM_AGED)
@@ -220,7 +236,9 @@ class Streams:
 def _keep_or_end(stream: Stream, present: Principal) -> None:
     """End a stream whose role changed: what it may reach was decided when it was opened."""
     if present.role is not stream.principal.role:
-        stream.end(Forbidden("the role has changed; watch again", reason=Reason.ROLE_TOO_LOW))
+        needed = {"required_role": stream.access.minimum_role.name}
+        changed = "the role has changed; watch again"
+        stream.end(Forbidden(changed, reason=Reason.ROLE_TOO_LOW, metadata=needed))
         return
     try:
         check_access(stream.access, present)

@@ -7,8 +7,6 @@ Struct's depth, a transition) stays in that feature's ``rules.py``.
 from __future__ import annotations
 
 import math
-import re
-import unicodedata
 from collections.abc import Callable
 from functools import cache
 from typing import Any, Final
@@ -17,15 +15,13 @@ from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from morag_meta import forms
 from morag_meta.errors import Invalid, Reason, Violation
 from moragmeta.v1 import options_pb2
 
 Found = list[Violation]
 Check = Callable[[Any, str, Found], None]
 
-_UUID: Final = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
-_TOKEN: Final = re.compile(r"[\x21-\x7e]+")
-_EMAIL: Final = re.compile(r"[^@\s\x00-\x1f\x7f]+@[^@\s\x00-\x1f\x7f]+")
 _LAST_SECOND: Final = 253_402_300_799  # 9999-12-31T23:59:59Z
 _FIRST_SECOND: Final = -62_135_596_800  # 0001-01-01T00:00:00Z
 _CARRIED: Final = ("etag", "owner_id")  # what an update of a resource reads although it does not write it
@@ -193,39 +189,11 @@ def _check_timestamp(value: Timestamp, path: str, found: Found) -> None:
         found.append(Violation(path, "must be a time from year 1 to 9999"))
 
 
-def _uuid(value: str) -> str:
-    return "" if _UUID.fullmatch(value) else "must be a UUID in lower case with hyphens"
-
-
-def _owner(value: str) -> str:
-    return "" if value == "-" else _uuid(value) and "must be a user's UUID, or '-' for everyone"
-
-
-def _user(value: str) -> str:
-    return "" if value == "me" else _uuid(value) and "must be a user's UUID, or 'me'"
-
-
-def _email(value: str) -> str:
-    return "" if _EMAIL.fullmatch(value.strip()) else "must be an email address"
-
-
-def _token(value: str) -> str:
-    return "" if _TOKEN.fullmatch(value) else "must be visible ASCII characters without spaces"
-
-
-def _name(value: str) -> str:
-    if value != value.strip():
-        return "must not start or end with white space"
-    if any(unicodedata.category(character) == "Cc" for character in value):
-        return "must not contain control characters"
-    return ""
-
-
 _FORMATS: Final[dict[int, Callable[[str], str]]] = {
-    options_pb2.FORMAT_UUID: _uuid,
-    options_pb2.FORMAT_OWNER: _owner,
-    options_pb2.FORMAT_USER: _user,
-    options_pb2.FORMAT_EMAIL: _email,
-    options_pb2.FORMAT_TOKEN: _token,
-    options_pb2.FORMAT_NAME: _name,
+    options_pb2.FORMAT_UUID: forms.uuid,
+    options_pb2.FORMAT_OWNER: lambda text: forms.uuid_or("-", text, "everyone"),
+    options_pb2.FORMAT_USER: lambda text: forms.uuid_or("me", text, "the caller"),
+    options_pb2.FORMAT_EMAIL: forms.email,
+    options_pb2.FORMAT_TOKEN: forms.token,
+    options_pb2.FORMAT_NAME: forms.name,
 }

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import re
 import unicodedata
 from typing import Final
 
+from morag_meta import forms
 from morag_meta.errors import Reason, Unauthenticated, WrongState, invalid
 
 LONGEST_EMAIL: Final = 255
-_EMAIL: Final = re.compile(r"[^@\s\x00-\x1f\x7f]+@[^@\s\x00-\x1f\x7f]+")
 _SHORTEST_NAME: Final = 2
 _LONGEST_NAME: Final = 255
 
@@ -32,8 +31,8 @@ def check_email(email: str, field: str) -> str:
     normal = normalize_email(email)
     if len(normal) > LONGEST_EMAIL:
         raise invalid(field, f"has more than {LONGEST_EMAIL} characters")
-    if not _EMAIL.fullmatch(normal):
-        raise invalid(field, "must be an email address")
+    if wrong := forms.email(normal):
+        raise invalid(field, wrong)
     return normal
 
 
@@ -41,12 +40,12 @@ def check_name(name: str, field: str) -> str:
     """Give a user's name that may be kept; for callers whose input no proto rule has checked.
 
     Raises:
-        Invalid: names ``field``: too short or long, or with white space around or controls in it.
+        Invalid: names ``field``: too short or long, or not in the form of a name.
     """
     if not _SHORTEST_NAME <= len(name) <= _LONGEST_NAME:
         raise invalid(field, f"has {_SHORTEST_NAME} to {_LONGEST_NAME} characters")
-    if name != name.strip() or any(unicodedata.category(character) == "Cc" for character in name):
-        raise invalid(field, "has no white space around it and no control characters")
+    if wrong := forms.name(name):
+        raise invalid(field, wrong)
     return name
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import datetime as dt
 import json
+import string
 from typing import Any
 
 import jwt
@@ -141,3 +142,14 @@ def test_refresh_tokens_differ_and_are_kept_hashed() -> None:
     assert first not in _TOKENS.refresh_hash(first)
     assert _TOKENS.refresh_hash(first) == _TOKENS.refresh_hash(first)
     assert Tokens(_KEY, bytes(32)).refresh_hash(first) != _TOKENS.refresh_hash(first)
+
+
+def test_a_token_has_one_spelling() -> None:
+    """Padding, another last character with the same bits, or white space makes another, refused token."""
+    token = _issue()
+    assert is_access_token(token)
+    head, last = token[:-1], token[-1]
+    alphabet = string.ascii_uppercase + string.ascii_lowercase + string.digits + "-_"
+    same_bits = [head + alphabet[alphabet.index(last) ^ bit] for bit in (1, 2, 3)]
+
+    assert not [text for text in (token + "=", token + " ", " " + token, *same_bits) if is_access_token(text)]

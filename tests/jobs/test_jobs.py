@@ -20,7 +20,7 @@ from tests.service import Service
 def test_job_without_document_runs_to_its_end(work: Work) -> None:
     """A job of a free kind goes from PENDING over PROCESSING to FINISHED, with true times and result."""
     job = work.add_job(kind="REINDEX", priority=pb.JOB_PRIORITY_HIGH, parameters={"depth": 3})
-    assert (job.state, job.event_number, job.attempt) == (pb.JOB_STATE_PENDING, 1, 0)
+    assert (job.state, job.last_sequence, job.attempt) == (pb.JOB_STATE_PENDING, 1, 0)
     assert (job.priority, job.execution) == (pb.JOB_PRIORITY_HIGH, pb.JOB_EXECUTION_LOCAL)
     assert job.parameters["depth"] == 3
     assert not job.HasField("start_time")

@@ -125,8 +125,7 @@ def _is_email(text: str) -> bool:
 
 
 def _is_name(text: str) -> bool:
-    edges = text[0] + text[-1]
-    return not edges.isspace() and not any(c.isspace() for c in edges) and not any(map(_is_control, text))
+    return not text.isspace() and not any(map(_is_control, text))
 
 
 def _is_control(character: str) -> bool:

@@ -57,7 +57,7 @@ def test_email_is_measured_in_its_normal_form() -> None:
         check_email("İ" * 125 + "@" + "b" * 6, "email")
 
 
-@pytest.mark.parametrize("name", ["", "x", "x" * 256, " padded", "padded ", "line\nbreak", "nul\x00"])
+@pytest.mark.parametrize("name", ["", "x", "x" * 256, "  ", "line\nbreak", "nul\x00"])
 def test_names_are_checked_below_the_wire_too(name: str) -> None:
     """A name from the command line keeps the limits that the proto states."""
     with pytest.raises(Invalid):

@@ -184,8 +184,13 @@ class CreateApiKeyResponse(_message.Message):
 
     API_KEY_FIELD_NUMBER: _builtins.int
     SECRET_FIELD_NUMBER: _builtins.int
+    REPLAYED_FIELD_NUMBER: _builtins.int
     secret: _builtins.str
     """What a caller sends to be let in. Never shown again: empty in a replay."""
+    replayed: _builtins.bool
+    """Whether the request id was used before: the key was made then, and its
+    secret shown then. Make another key if the secret was lost.
+    """
     @_builtins.property
     def api_key(self) -> Global___ApiKey:
         """The key."""
@@ -195,10 +200,11 @@ class CreateApiKeyResponse(_message.Message):
         *,
         api_key: Global___ApiKey | None = ...,
         secret: _builtins.str = ...,
+        replayed: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["api_key", b"api_key"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["api_key", b"api_key", "secret", b"secret"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["api_key", b"api_key", "replayed", b"replayed", "secret", b"secret"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

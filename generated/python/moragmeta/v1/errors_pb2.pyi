@@ -123,8 +123,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     again, with the same `request_id` (UNAVAILABLE).
     """
     ERROR_REASON_SERVER_DRAINING: _ErrorReason.ValueType  # 83
-    """The server is shutting down; resume elsewhere (UNAVAILABLE) and, for a
-    stream, {resume_after_sequence}.
+    """The server is shutting down; resume elsewhere (UNAVAILABLE), and where a
+    stream had begun, {resume_after_sequence}.
     """
     ERROR_REASON_STREAM_AGED: _ErrorReason.ValueType  # 84
     """The stream reached its maximum age; resume (UNAVAILABLE)
@@ -246,8 +246,8 @@ ERROR_REASON_COMMIT_UNKNOWN: ErrorReason.ValueType  # 82
 again, with the same `request_id` (UNAVAILABLE).
 """
 ERROR_REASON_SERVER_DRAINING: ErrorReason.ValueType  # 83
-"""The server is shutting down; resume elsewhere (UNAVAILABLE) and, for a
-stream, {resume_after_sequence}.
+"""The server is shutting down; resume elsewhere (UNAVAILABLE), and where a
+stream had begun, {resume_after_sequence}.
 """
 ERROR_REASON_STREAM_AGED: ErrorReason.ValueType  # 84
 """The stream reached its maximum age; resume (UNAVAILABLE)

@@ -170,7 +170,7 @@ class Job(_message.Message):
     PARAMETERS_FIELD_NUMBER: _builtins.int
     RESULT_FIELD_NUMBER: _builtins.int
     PREDECESSOR_ID_FIELD_NUMBER: _builtins.int
-    EVENT_NUMBER_FIELD_NUMBER: _builtins.int
+    LAST_SEQUENCE_FIELD_NUMBER: _builtins.int
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     UPDATE_TIME_FIELD_NUMBER: _builtins.int
     START_TIME_FIELD_NUMBER: _builtins.int
@@ -212,7 +212,7 @@ class Job(_message.Message):
     """Output only. Why the job failed; empty otherwise."""
     predecessor_id: _builtins.str
     """Output only. The job that this one repeats; see RetryJob."""
-    event_number: _builtins.int
+    last_sequence: _builtins.int
     """Output only. The number of the job's newest event, at least 1. Watching
     after it shows only what happens from now on.
     """
@@ -264,7 +264,7 @@ class Job(_message.Message):
         parameters: _struct_pb2.Struct | None = ...,
         result: Global___JobResult | None = ...,
         predecessor_id: _builtins.str = ...,
-        event_number: _builtins.int = ...,
+        last_sequence: _builtins.int = ...,
         create_time: _timestamp_pb2.Timestamp | None = ...,
         update_time: _timestamp_pb2.Timestamp | None = ...,
         start_time: _timestamp_pb2.Timestamp | None = ...,
@@ -273,7 +273,7 @@ class Job(_message.Message):
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "end_time", b"end_time", "parameters", b"parameters", "result", b"result", "start_time", b"start_time", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "create_time", b"create_time", "database_id", b"database_id", "document_id", b"document_id", "document_name", b"document_name", "document_type", b"document_type", "end_time", b"end_time", "error", b"error", "etag", b"etag", "event_number", b"event_number", "execution", b"execution", "id", b"id", "kind", b"kind", "owner_id", b"owner_id", "parameters", b"parameters", "percentage", b"percentage", "phase", b"phase", "predecessor_id", b"predecessor_id", "priority", b"priority", "report_number", b"report_number", "result", b"result", "start_time", b"start_time", "state", b"state", "summary", b"summary", "update_time", b"update_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "create_time", b"create_time", "database_id", b"database_id", "document_id", b"document_id", "document_name", b"document_name", "document_type", b"document_type", "end_time", b"end_time", "error", b"error", "etag", b"etag", "execution", b"execution", "id", b"id", "kind", b"kind", "last_sequence", b"last_sequence", "owner_id", b"owner_id", "parameters", b"parameters", "percentage", b"percentage", "phase", b"phase", "predecessor_id", b"predecessor_id", "priority", b"priority", "report_number", b"report_number", "result", b"result", "start_time", b"start_time", "state", b"state", "summary", b"summary", "update_time", b"update_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

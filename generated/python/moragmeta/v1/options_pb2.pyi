@@ -105,7 +105,7 @@ class _FormatEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Format.ValueTy
     FORMAT_TOKEN: _Format.ValueType  # 5
     """Visible ASCII characters without spaces."""
     FORMAT_NAME: _Format.ValueType  # 6
-    """Text without control characters, not starting or ending with white space."""
+    """Text without control characters, and not of white space alone."""
 
 class Format(_Format, metaclass=_FormatEnumTypeWrapper):
     """The form of a text."""
@@ -123,7 +123,7 @@ FORMAT_EMAIL: Format.ValueType  # 4
 FORMAT_TOKEN: Format.ValueType  # 5
 """Visible ASCII characters without spaces."""
 FORMAT_NAME: Format.ValueType  # 6
-"""Text without control characters, not starting or ending with white space."""
+"""Text without control characters, and not of white space alone."""
 Global___Format: _TypeAlias = Format  # noqa: Y015
 
 @_typing.final
