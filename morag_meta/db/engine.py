@@ -112,9 +112,8 @@ def _connect_arguments(options: DatabaseOptions, url: sa.URL) -> dict[str, Any]:
         }
     return {
         "connect_timeout": int(options.connect_timeout),
-        # The watchdog cuts a silent connection; these bound what it cannot see, such as the handshake.
-        "read_timeout": options.statement_timeout + 2.0,
-        "write_timeout": options.statement_timeout + 2.0,
+        "read_timeout": options.connect_timeout,  # of the handshake; statements get more below
+        "write_timeout": options.connect_timeout,
         "charset": "utf8mb4",
     }
 
@@ -122,6 +121,8 @@ def _connect_arguments(options: DatabaseOptions, url: sa.URL) -> dict[str, Any]:
 def _prepare_mariadb(limit: float, connection: Any, record: object) -> None:
     """Read committed, strict, in UTC; a statement ends after ``limit`` seconds (MySQL: if it reads)."""
     del record
+    # The watchdog cuts a silent connection first; PyMySQL has no public name for these.
+    connection._read_timeout = connection._write_timeout = limit + 5.0  # noqa: SLF001
     is_mariadb = "mariadb" in connection.get_server_info().lower()
     time_limit = f"max_statement_time = {limit}" if is_mariadb else f"max_execution_time = {limit * 1000:.0f}"
     with connection.cursor() as cursor:
