@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import difflib
 import os
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -20,6 +19,7 @@ from pydantic_core import ErrorDetails, PydanticCustomError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from morag_meta.db.url import UrlError, dialect_name, masked, normalize
+from morag_meta.strength import weakness
 
 PREFIX = "MORAG_"
 ENV_FILE = ".env"
@@ -30,11 +30,7 @@ HOW_TO_MAKE = "make one with: openssl rand -base64 48"
 KEY_VARIABLE = "MORAG_API_KEY"
 CLIENT_VARIABLES = frozenset({KEY_VARIABLE, "MORAG_TARGET"})
 
-_LEAST_SECRET_BYTES = 32
-# Text of 32 random bytes, in base64 or in hex, all but never has fewer distinct characters.
-_LEAST_DISTINCT = 10
 _JWT_KEY_BYTES = {"HS256": 32, "HS384": 48, "HS512": 64}
-_EXAMPLE_WORDS = re.compile("secret|change|example|password|default|insecure|production|replace|placeholder")
 
 
 class ConfigurationError(Exception):
@@ -65,11 +61,9 @@ def _known_database(url: str) -> str:
 
 
 def _random_enough(secret: SecretStr) -> SecretStr:
-    text = secret.get_secret_value()
-    if _EXAMPLE_WORDS.search(text.lower()):
-        raise PydanticCustomError("secret", "it looks like an example value")
-    if len(text.encode()) < _LEAST_SECRET_BYTES or len(set(text)) < _LEAST_DISTINCT:
-        raise PydanticCustomError("secret", "it is not at least 32 random bytes")
+    problem = weakness(secret.get_secret_value().encode())
+    if problem:
+        raise PydanticCustomError("secret", "{problem}", {"problem": problem})
     return secret
 
 

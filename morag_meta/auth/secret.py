@@ -15,30 +15,11 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from morag_meta.auth.private_file import read_or_create
-from morag_meta.config import ConfigurationError
+from morag_meta.config import HOW_TO_MAKE, ConfigurationError
+from morag_meta.strength import weakness
 
-LEAST_BYTES: Final = 32
-PURPOSES: Final = frozenset(
-    {"api-key", "jwt", "page-token", "refresh-token", "request-fingerprint", "stream-token"}
-)
+PURPOSES: Final = frozenset({"api-key", "jwt", "page-token", "refresh-token", "request-fingerprint"})
 """What keys are derived for. A new use gets a new name; a name is never given to another use."""
-
-_FIX: Final = "make one with: openssl rand -base64 48"
-_FEWEST_DIFFERENT_BYTES: Final = 10  # 32 random characters hold fewer different ones about never
-_EXAMPLES: Final = (
-    b"changeme",
-    b"change-me",
-    b"change_me",
-    b"your-secret",
-    b"your_secret",
-    b"your-super-secret",
-    b"supersecret",
-    b"in-production",
-    b"example",
-    b"password",
-    b"abcdefghijklmnopqrstuvwxyz",
-    b"0123456789abcdef0123456789abcdef",
-)
 
 
 class RootSecret:
@@ -50,9 +31,9 @@ class RootSecret:
         Raises:
             ConfigurationError: it is too short, a known example, or visibly not random.
         """
-        problem = _problem(secret)
+        problem = weakness(secret)
         if problem:
-            raise ConfigurationError(f"MORAG_SECRET_KEY is not accepted, {problem}: {_FIX}")
+            raise ConfigurationError(f"MORAG_SECRET_KEY is not accepted, {problem}: {HOW_TO_MAKE}")
         self._secret = secret
         self._subkeys: dict[tuple[str, int], bytes] = {}
 
@@ -95,24 +76,9 @@ def load_or_create(path: Path) -> RootSecret:
         ConfigurationError: the file cannot be made or read, is open to others, or holds no secret.
     """
     text = read_or_create(path, secrets.token_urlsafe(48) + "\n", "the secret key")
-    problem = _problem(text.strip().encode())
+    problem = weakness(text.strip().encode())
     if problem:
         raise ConfigurationError(
             f"the secret key {path} is not usable, {problem}: put the file back from a backup"
         )
     return RootSecret.from_text(text)
-
-
-def _problem(secret: bytes) -> str:
-    if len(secret) < LEAST_BYTES:
-        return f"it is shorter than {LEAST_BYTES} bytes"
-    if any(example in secret.lower() for example in _EXAMPLES):
-        return "it is a known example value"
-    if len(set(secret)) < _FEWEST_DIFFERENT_BYTES or _repeats(secret):
-        return "it is not random"
-    return ""
-
-
-def _repeats(secret: bytes) -> bool:
-    """Whether it is one shorter text over and over: then it stands in its own double before the end."""
-    return (secret + secret).find(secret, 1) < len(secret)

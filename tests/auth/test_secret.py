@@ -58,6 +58,7 @@ def test_unknown_purpose_is_refused() -> None:
         "abcdefghijklmnopqrstuvwxyz0123456789",
         "a-good-password-that-somebody-typed-here",
         "qK7#vT2!zR9@mW4$" * 3,
+        "replace-this-placeholder-before-you-serve",
     ],
 )
 def test_short_repeated_and_example_values_are_refused(text: str) -> None:

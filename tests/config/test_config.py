@@ -86,6 +86,8 @@ def test_every_bad_value_is_told_at_once(monkeypatch: pytest.MonkeyPatch) -> Non
         "changeme-changeme-changeme-changeme-1234",
         "this-is-an-example-for-the-documentation",
         "x" * 64,
+        "qK7#vT2!zR9@mW4$" * 3,
+        "abcdefghijklmnopqrstuvwxyz0123456789",
         "kT3vXw9qLm2rB7nZ",
     ],
 )
