@@ -133,10 +133,6 @@ class DeadlineExceeded(MetaError):
     """The caller's deadline passed before the call ran."""
 
 
-class Exhausted(MetaError):
-    """A limit of size or rate was reached."""
-
-
 class Collision(MetaError):
     """A concurrent change won; the unit of work is to be run again from its start.
 

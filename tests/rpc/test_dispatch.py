@@ -13,7 +13,7 @@ import pytest
 import structlog
 from structlog.testing import capture_logs
 
-from morag_meta.errors import Exhausted, Reason
+from morag_meta.errors import Reason, Unavailable
 from morag_meta.jobs.servicer import JobServicer
 from morag_meta.rpc import access
 from morag_meta.rpc.access import UndeclaredAccess
@@ -141,10 +141,10 @@ def test_a_domain_error_keeps_its_words(trial: Trial) -> None:
     """An error of the domain reaches the client with its message, reason and metadata."""
 
     def refuse(*_: Any) -> Any:
-        raise Exhausted("no more", reason=Reason.SERVER_BUSY, metadata={"limit": "3"}, retry_after=2.5)
+        raise Unavailable("no more", reason=Reason.SERVER_BUSY, metadata={"limit": "3"}, retry_after=2.5)
 
     trial.does(refuse)
-    with refused("RESOURCE_EXHAUSTED", "SERVER_BUSY") as refusal:
+    with refused("UNAVAILABLE", "SERVER_BUSY") as refusal:
         _call(trial, "Write")
     assert (refusal.message, refusal.metadata) == ("no more", {"limit": "3"})
 
