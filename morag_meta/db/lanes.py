@@ -19,7 +19,7 @@ import sqlalchemy as sa
 from morag_meta.db.engine import DatabaseOptions
 from morag_meta.db.faults import Disconnected, busy, translate
 from morag_meta.db.unit import Unit
-from morag_meta.errors import DeadlineExceeded, Reason
+from morag_meta.errors import DeadlineExceeded, Reason, Unavailable
 
 T = TypeVar("T")
 _STOP: Final = None
@@ -78,7 +78,7 @@ class Worker:
                 self._connection = self._engine.connect()
             except Exception as fault:
                 error = translate(fault)
-                if isinstance(fault, sa.exc.OperationalError) and not isinstance(error, Disconnected):
+                if isinstance(error, Unavailable) and error.reason is Reason.DATABASE_UNAVAILABLE:
                     error = Disconnected(
                         "the database cannot be reached",
                         reason=Reason.DATABASE_UNAVAILABLE,
