@@ -96,7 +96,7 @@ def filter_from_proto(message: pb.JobFilter, owner_id: str) -> Filter:
     )
 
 
-def _state(number: int, place: int) -> str:
+def _state(number: pb.JobState.ValueType, place: int) -> str:
     if number == pb.JOB_STATE_UNSPECIFIED:
         raise invalid(f"filter.states[{place}]", "must be a state")
     return _STATE_NAMES[number]

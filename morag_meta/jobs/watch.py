@@ -86,7 +86,7 @@ class _Watcher:
                 events = await self._read_page()
                 behind = len(events) == PAGE
                 if not events:  # what was known of is gone, and so is the job, or what it kept
-                    await self._open()
+                    await self.open()
             for event in events:
                 await self._stream.send(event.data)
                 self.position = event.number

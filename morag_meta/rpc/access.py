@@ -42,7 +42,8 @@ class Access:
 
 def service(full_name: str) -> ServiceDescriptor:
     """Give a service's descriptor."""
-    return Default().FindServiceByName(full_name)  # type: ignore[no-any-return, no-untyped-call]
+    found: ServiceDescriptor = Default().FindServiceByName(full_name)
+    return found
 
 
 def access_of(method: MethodDescriptor) -> Access:

@@ -5,9 +5,8 @@ What may stand in a mask is declared by the fields' rules in the protos.
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Any, Final
 
-from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.field_mask_pb2 import FieldMask
 from google.protobuf.message import Message
 
@@ -44,7 +43,7 @@ def masked(resource: Message, mask: FieldMask, *, path: str = "update_mask") -> 
     return names
 
 
-def _is_writable(field: FieldDescriptor) -> bool:
+def _is_writable(field: Any) -> bool:
     rules = field.GetOptions().Extensions[options_pb2.rules]
     return not (rules.output_only or rules.immutable)
 

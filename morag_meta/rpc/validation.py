@@ -145,12 +145,12 @@ def _single_check(field: FieldDescriptor, rules: options_pb2.FieldRules) -> Chec
         return lambda value, path, found: _check_text(value, rules, path, found)
     if field.type == FieldDescriptor.TYPE_BYTES:
         return lambda value, path, found: _check_bytes(value, rules, path, found)
-    if field.type == FieldDescriptor.TYPE_ENUM:
+    if field.enum_type is not None:
         numbers = frozenset(field.enum_type.values_by_number)
         return lambda value, path, found: (
             None if value in numbers else found.append(Violation(path, f"{value} is not a known value"))
         )
-    if field.type == FieldDescriptor.TYPE_MESSAGE:
+    if field.message_type is not None:
         return _check_timestamp if field.message_type.full_name == Timestamp.DESCRIPTOR.full_name else None
     if field.type == FieldDescriptor.TYPE_BOOL:
         return None

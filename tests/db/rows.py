@@ -69,29 +69,22 @@ def job(id: str, owner_id: str, document_id: str | None) -> dict[str, Any]:
     return {**own, **state, **progress, "parameters": {}, "start_time": NOW, **STAMPS}
 
 
+def _session() -> dict[str, Any]:
+    times = {"create_time": NOW, "refresh_time": NOW, "expire_time": NOW}
+    return {"id": OTHER, "owner_id": OWNER, "refresh_hash": "ab" * 32, **times}
+
+
+def _api_key() -> dict[str, Any]:
+    key = {"name": "ci", "description": "", "key_hash": "cd" * 32, "key_prefix": "mm_abcdef"}
+    return {"id": OTHER, "owner_id": OWNER, **key, "scopes": ["jobs:read"], "use_count": 0, **STAMPS}
+
+
 def sample() -> Mapping[str, dict[str, Any]]:
     """Make one row for each table but the one that a revision fills itself, parents first."""
     return {
         "users": user(OWNER, "ada@example.org"),
-        "sessions": {
-            "id": OTHER,
-            "owner_id": OWNER,
-            "refresh_hash": "ab" * 32,
-            "create_time": NOW,
-            "refresh_time": NOW,
-            "expire_time": NOW,
-        },
-        "api_keys": {
-            "id": OTHER,
-            "owner_id": OWNER,
-            "name": "ci",
-            "description": "",
-            "key_hash": "cd" * 32,
-            "key_prefix": "mm_abcdef",
-            "scopes": ["jobs:read"],
-            "use_count": 0,
-            **STAMPS,
-        },
+        "sessions": _session(),
+        "api_keys": _api_key(),
         "servers": server(SERVER, OWNER, "vectors"),
         "databases": database(DATABASE, OWNER, SERVER, "papers"),
         "user_settings": {
