@@ -100,7 +100,7 @@ class Tokens:
             )
             expire_time = dt.datetime.fromtimestamp(claims["exp"], dt.UTC)
             return Claims(str(claims["sub"]), str(claims["sid"]), expire_time)
-        except (jwt.InvalidTokenError, ValueError, TypeError, OverflowError):
+        except (jwt.InvalidTokenError, ValueError, TypeError, OverflowError, OSError):
             raise Unauthenticated(
                 "the access token is not valid, or has expired", reason=Reason.CREDENTIAL_INVALID
             ) from None

@@ -42,7 +42,8 @@ def create(
     hashed = None if no_password else hash_password(_password(), settings.bcrypt_cost)
     role = Role.ADMIN if admin else Role.USER
     with unit_of_work(settings) as uow:
-        given = name or email.strip().partition("@")[0]
+        local = email.strip().partition("@")[0]
+        given = name or (local if len(local) > 1 else email.strip())  # a name has two characters at least
         row = create_user(uow, name=given, email=email, role=role, password_hash=hashed)
         uow.commit()
     if output is Format.JSON:

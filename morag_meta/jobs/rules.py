@@ -75,6 +75,8 @@ def judge_report(row: Mapping[str, Any], verb: Verb | None, attempt: int, number
         WrongState: STALE_ATTEMPT, JOB_ENDED, INVALID_STATE (not started) or REPORT_NUMBER_USED.
     """
     state = row["state"]
+    if state not in FINAL_STATES and state != "PROCESSING":
+        raise wrong_state("job", state, f"a {state} job takes no reports; start it first")
     if attempt != row["attempt"]:
         raise WrongState(
             f"the job is in attempt {row['attempt']}, not {attempt}",
@@ -83,8 +85,6 @@ def judge_report(row: Mapping[str, Any], verb: Verb | None, attempt: int, number
         )
     if state in FINAL_STATES:
         return _judge_late(row, verb, number)
-    if state != "PROCESSING":
-        raise wrong_state("job", state, f"a {state} job takes no reports; start it first")
     if number > row["report_number"]:
         return Outcome.APPLIED
     if number < row["report_number"]:

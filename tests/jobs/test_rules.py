@@ -101,7 +101,7 @@ def test_a_repeated_report_is_success_and_changes_nothing(reports: list[Any]) ->
 @pytest.mark.parametrize("state", [state for state in _OPEN if state != "PROCESSING"])
 def test_a_job_that_was_not_started_takes_no_reports(state: str) -> None:
     """A report of a job that waits is INVALID_STATE."""
-    row = {"state": state, "attempt": 1, "report_number": 0}
+    row = {"state": state, "attempt": 0, "report_number": 0}
     with pytest.raises(MetaError) as refused:
         judge_report(row, None, 1, 1)
 
