@@ -1,0 +1,100 @@
+"""How often a unit of work goes to the database and back, counted on the way."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+
+from morag_meta.db.database import Database
+from morag_meta.db.engine import DatabaseOptions
+from morag_meta.errors import NotFound
+from morag_meta.ids import new_id
+from morag_meta.uow import UnitOfWork
+from tests.backends.proxy import Proxy
+from tests.db.accounts import made, rename
+
+
+class Trips:
+    """Counts what is sent to a database."""
+
+    def __init__(self, database: Database, sent: list[Any]) -> None:
+        self.database = database
+        self._sent = sent
+
+    async def of(self, way: str, work: Callable[[UnitOfWork], Any], **options: bool) -> int:
+        """Run work until every thread has its connection, and then once to count."""
+        run = getattr(self.database, way)
+        await asyncio.gather(*(run(work, **options) for _ in range(6)))
+        self._sent.clear()
+        await run(work, **options)
+        return len(self._sent)
+
+
+@contextmanager
+def _counting(url: str) -> Iterator[Trips]:
+    """Count pieces on the wire to a server, and statements of a SQLite file."""
+    if url.startswith("sqlite"):
+        opened = Database.open(url)
+        sent: list[str] = []
+        connect = opened.engine.dialect.connect
+
+        def traced(*arguments: Any, **options: Any) -> Any:
+            connection = connect(*arguments, **options)
+            connection.set_trace_callback(sent.append)
+            return connection
+
+        opened.engine.dialect.connect = traced  # type: ignore[method-assign]
+        yield Trips(opened, sent)
+        opened.close()
+        return
+    with Proxy(url) as proxy:
+        opened = Database(DatabaseOptions(proxy.url, pool_size=1, max_overflow=0))
+        yield Trips(opened, proxy.sent)
+        opened.close()
+
+
+@pytest.fixture
+def trips(migrated_url: str) -> Iterator[Trips]:
+    """Count."""
+    with _counting(migrated_url) as counting:
+        yield counting
+
+
+async def test_a_single_read_is_one_round_trip(trips: Trips) -> None:
+    """A read of one statement sends that statement and nothing else: no BEGIN, no ping, no reset."""
+    id = made(trips.database)
+    for point in (False, True):
+        assert await trips.of("read", lambda uow: uow.users.get("-", id), point=point) == 1
+
+
+async def test_a_read_that_finds_nothing_is_one_round_trip(trips: Trips) -> None:
+    """Also an error of the domain leaves nothing to be sent."""
+
+    def missing(uow: UnitOfWork) -> None:
+        with pytest.raises(NotFound):
+            uow.users.get("-", new_id())
+
+    assert await trips.of("read", missing) == 1
+
+
+async def test_a_write_adds_begin_and_commit_at_most(trips: Trips) -> None:
+    """A write of two statements takes two more trips; on PostgreSQL BEGIN travels with the first."""
+    id = made(trips.database)
+    count = await trips.of("write", lambda uow: rename(uow, id, "new"))
+    assert count == (3 if trips.database.dialect == "postgresql" else 4)
+
+
+async def test_a_snapshot_takes_no_more_than_it_must(trips: Trips) -> None:
+    """A snapshot of two statements adds its beginning and its end."""
+    id = made(trips.database)
+
+    def twice(uow: UnitOfWork) -> None:
+        uow.users.get("-", id)
+        uow.users.get("-", id)
+
+    count = await trips.of("read", twice, snapshot=True)
+    assert count == {"postgresql": 3, "mariadb": 5, "sqlite": 4}[trips.database.dialect]
