@@ -10,7 +10,7 @@ from typing import Any, Final
 import sqlalchemy as sa
 
 from morag_meta.db.schema import api_keys as keys
-from morag_meta.db.statements import EVERYONE, everyone, owned, reach, system
+from morag_meta.db.statements import EVERYONE, after_row, everyone, owned, reach, system
 from morag_meta.db.unit import Row, Unit
 from morag_meta.errors import not_found
 from morag_meta.ids import new_id
@@ -49,10 +49,7 @@ def _page(*, after: bool, all_owners: bool, revoked: bool) -> sa.Select[Any]:
     if not revoked:
         conditions.append(keys.c.revoke_time.is_(None))
     if after:
-        time: sa.BindParameter[Any] = sa.bindparam("after_create_time")
-        # The first condition follows from the second, and is the one that an index can bound.
-        conditions.append(keys.c.create_time <= time)
-        conditions.append(sa.or_(keys.c.create_time < time, keys.c.id < sa.bindparam("after_id")))
+        conditions += after_row(keys.c.create_time, keys.c.id, descending=True)
     ordered = sa.select(*_SHOWN).where(*conditions).order_by(keys.c.create_time.desc(), keys.c.id.desc())
     return ordered.limit(sa.bindparam("limit"))
 

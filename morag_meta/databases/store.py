@@ -18,7 +18,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from morag_meta.db.schema import databases
-from morag_meta.db.statements import EVERYONE, everyone, owned, reach
+from morag_meta.db.statements import EVERYONE, after_row, everyone, owned, reach
 from morag_meta.db.text import contains
 from morag_meta.db.unit import Row, Unit
 from morag_meta.errors import not_found
@@ -64,10 +64,7 @@ _REMOVE_ALL = sa.delete(databases).where(owned(databases))
 def _page(of_everyone: bool, after: bool, on_server: bool, name: bool) -> sa.Select[Any]:  # noqa: FBT001 - a shape
     statement = sa.select(databases).where(everyone() if of_everyone else owned(databases))
     if after:
-        time: sa.ColumnElement[Any] = sa.bindparam("after_create_time")
-        # The first condition is implied by the second, and is the one that an index can bound.
-        older = sa.or_(databases.c.create_time < time, databases.c.id < sa.bindparam("after_id"))
-        statement = statement.where(databases.c.create_time <= time, older)
+        statement = statement.where(*after_row(databases.c.create_time, databases.c.id, descending=True))
     if on_server:
         statement = statement.where(_ON_SERVER)
     if name:

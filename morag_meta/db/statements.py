@@ -33,6 +33,21 @@ def everyone() -> sa.ColumnElement[bool]:
     return sa.bindparam("owner_id", type_=sa.String()) == EVERYONE
 
 
+def after_row(
+    column: sa.Column[Any], id: sa.Column[Any], *, descending: bool
+) -> list[sa.ColumnElement[bool]]:
+    """Let pass the rows after the last one given, in the order of a column and then the id, both one way.
+
+    Binds ``after_<column's name>`` and ``after_id``. The first condition follows from the second, and is the
+    one by which a database enters its index where the page begins.
+    """
+    value: sa.BindParameter[Any] = sa.bindparam(f"after_{column.name}", type_=column.type)
+    last: sa.BindParameter[Any] = sa.bindparam("after_id", type_=id.type)
+    if descending:
+        return [column <= value, sa.or_(column < value, id < last)]
+    return [column >= value, sa.or_(column > value, id > last)]
+
+
 def end_of_batch(time: sa.Column[Any], why: str) -> sa.Select[Any]:
     """Find the ``last`` time among the ``:limit`` oldest rows ``:before`` a time; null where there are none.
 

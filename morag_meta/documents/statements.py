@@ -13,7 +13,7 @@ from typing import Any, Final
 import sqlalchemy as sa
 
 from morag_meta.db.schema import documents
-from morag_meta.db.statements import EVERYONE, everyone, owned
+from morag_meta.db.statements import EVERYONE, after_row, everyone, owned
 from morag_meta.documents.identity import NO_DATABASE
 from morag_meta.documents.listing import Filter, Order
 from morag_meta.documents.rules import State
@@ -45,7 +45,7 @@ def page_parameters(
     }
     bound = {_BINDS[part]: values[_BINDS[part]] for part in _shape(chosen) if part in _BINDS}
     if after is not None:
-        bound |= {"after_value": after[order.column], "after_id": after["id"]}
+        bound |= {f"after_{order.column}": after[order.column], "after_id": after["id"]}
     return bound
 
 
@@ -105,7 +105,7 @@ def _statement(
     conditions = [everyone() if of_everyone else owned(documents)]
     conditions += [_condition(part, dialect) for part in sorted(shape)]
     if following:
-        conditions += _after(order)
+        conditions += after_row(_c[order.column], _c.id, descending=order.descending)
     columns = [_c[order.column], _c.id]
     if dialect == "postgresql" and "no_database" in shape and order.column == "create_time":
         # Null in every row, so it changes no order; but only by it PostgreSQL sees that the index of a
@@ -114,19 +114,6 @@ def _statement(
     keys = [column.desc() if order.descending else column.asc() for column in columns]
     limit: sa.BindParameter[int] = sa.bindparam("limit", type_=sa.Integer)
     return sa.select(documents).where(*conditions).order_by(*keys).limit(limit)
-
-
-def _after(order: Order) -> list[sa.ColumnElement[bool]]:
-    """Let pass what follows the last row given.
-
-    The first condition follows from the second, and lets a database enter its index where the page begins.
-    """
-    column = _c[order.column]
-    value: sa.BindParameter[Any] = sa.bindparam("after_value", type_=column.type)
-    last: sa.BindParameter[str] = sa.bindparam("after_id", type_=_c.id.type)
-    if order.descending:
-        return [column <= value, sa.or_(column < value, _c.id < last)]
-    return [column >= value, sa.or_(column > value, _c.id > last)]
 
 
 _CONDITIONS: Final[Mapping[str, sa.ColumnElement[bool]]] = {

@@ -14,7 +14,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from morag_meta.db.schema import servers
-from morag_meta.db.statements import EVERYONE, everyone, owned, reach
+from morag_meta.db.statements import EVERYONE, after_row, everyone, owned, reach
 from morag_meta.db.text import contains
 from morag_meta.db.unit import Row, Unit
 from morag_meta.errors import not_found
@@ -38,10 +38,7 @@ _REMOVE_ALL = sa.delete(servers).where(owned(servers))
 def _page(of_everyone: bool, after: bool, kinds: bool, active: bool, name: bool) -> sa.Select[Any]:  # noqa: FBT001 - a shape
     statement = sa.select(servers).where(everyone() if of_everyone else owned(servers))
     if after:
-        time: sa.ColumnElement[Any] = sa.bindparam("after_create_time")
-        # The first condition is implied by the second, and is the one that an index can bound.
-        older = sa.or_(servers.c.create_time < time, servers.c.id < sa.bindparam("after_id"))
-        statement = statement.where(servers.c.create_time <= time, older)
+        statement = statement.where(*after_row(servers.c.create_time, servers.c.id, descending=True))
     if kinds:
         statement = statement.where(servers.c.kind.in_(sa.bindparam("kinds", expanding=True)))
     if active:

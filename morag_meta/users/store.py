@@ -14,7 +14,7 @@ import sqlalchemy as sa
 
 from morag_meta.db.schema import user_settings as settings
 from morag_meta.db.schema import users
-from morag_meta.db.statements import EVERYONE, everyone, owned, reach, system
+from morag_meta.db.statements import EVERYONE, after_row, everyone, owned, reach, system
 from morag_meta.db.text import contains
 from morag_meta.db.unit import Row, Unit
 from morag_meta.errors import not_found
@@ -100,10 +100,7 @@ def _page(*, after: bool, role: bool, active: bool, text: bool) -> sa.Select[Any
             )
         )
     if after:
-        time: sa.BindParameter[Any] = sa.bindparam("after_create_time")
-        # The first condition follows from the second, and is the one that an index can bound.
-        conditions.append(users.c.create_time <= time)
-        conditions.append(sa.or_(users.c.create_time < time, users.c.id < sa.bindparam("after_id")))
+        conditions += after_row(users.c.create_time, users.c.id, descending=True)
     ordered = sa.select(users).where(*conditions).order_by(users.c.create_time.desc(), users.c.id.desc())
     return ordered.limit(sa.bindparam("limit"))
 
