@@ -34,17 +34,19 @@ class Proxy:
         self._refusing = False
         self._pattern = b""
         self._forward = False
+        self._refuse_next = False
         self._closed = False
         self._threads = [threading.Thread(target=self._accept, name="proxy", daemon=True)]
         self._threads[0].start()
 
-    def cut_at(self, pattern: bytes, *, arrives: bool) -> None:
+    def cut_at(self, pattern: bytes, *, arrives: bool, then_refuse: bool = False) -> None:
         """Cut the next connection whose client sends ``pattern``: once.
 
-        With ``arrives`` the server gets it and its answer is lost; without, it never gets there.
+        With ``arrives`` the server gets it and its answer is lost; without, it never gets there. With
+        ``then_refuse`` nobody is let in afterwards.
         """
         with self._lock:
-            self._pattern, self._forward = pattern, arrives
+            self._pattern, self._forward, self._refuse_next = pattern, arrives, then_refuse
 
     def stall(self) -> None:
         """Pass nothing on, in silence, as a network does that swallows packets."""
@@ -138,6 +140,7 @@ class Proxy:
             if not self._pattern or self._pattern not in data:
                 return False
             self._pattern, forward = b"", self._forward
+            self._refusing = self._refusing or self._refuse_next
         if forward:
             server.sendall(data)
             server.recv(65_536)  # done, for all that the server knows
