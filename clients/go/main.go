@@ -101,8 +101,8 @@ func watch(ctx context.Context, jobs pb.JobServiceClient, id string) (int64, err
 		}
 		last = event
 	}
-	if last.Sequence != job.EventNumber || last.State != pb.JobState_JOB_STATE_FINISHED {
-		return 0, fmt.Errorf("the stream ended with event %d of %d in state %s", last.Sequence, job.EventNumber, last.State)
+	if last.Sequence != job.LastSequence || last.State != pb.JobState_JOB_STATE_FINISHED {
+		return 0, fmt.Errorf("the stream ended with event %d of %d in state %s", last.Sequence, job.LastSequence, last.State)
 	}
 	return last.Sequence, nil
 }

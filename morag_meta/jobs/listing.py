@@ -13,7 +13,7 @@ from typing import Any, Final
 import sqlalchemy as sa
 
 from morag_meta.db.schema import jobs
-from morag_meta.db.statements import EVERYONE, everyone, owned
+from morag_meta.db.statements import EVERYONE, after_row, everyone, owned
 from morag_meta.errors import invalid
 
 _c = jobs.c
@@ -85,7 +85,7 @@ def page_parameters(chosen: Filter, order: Order, after: Mapping[str, Any] | Non
         value = getattr(chosen, part)
         values[part] = list(value) if isinstance(value, tuple) else value
     if after is not None:
-        values |= {"after_time": after[order.column], "after_id": after["id"]}
+        values |= {f"after_{order.column}": after[order.column], "after_id": after["id"]}
     return values
 
 
@@ -95,13 +95,7 @@ def _statement(of_everyone: bool, shape: tuple[str, ...], order: Order, followin
     conditions += [_CONDITIONS[part] for part in shape]
     time, id_ = _c[order.column], _c.id
     if following:
-        after_time = sa.bindparam("after_time", type_=time.type)
-        after_id = sa.bindparam("after_id", type_=id_.type)
-        # The first condition follows from the second, and lets a database enter its index there.
-        if order.descending:
-            conditions += [time <= after_time, sa.or_(time < after_time, id_ < after_id)]
-        else:
-            conditions += [time >= after_time, sa.or_(time > after_time, id_ > after_id)]
+        conditions += after_row(time, id_, descending=order.descending)
     keys = (time.desc(), id_.desc()) if order.descending else (time, id_)
     limit: sa.BindParameter[int] = sa.bindparam("limit", type_=sa.Integer)
     return sa.select(jobs).where(*conditions).order_by(*keys).limit(limit)

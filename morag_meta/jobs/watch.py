@@ -88,8 +88,10 @@ class _Watcher:
                 if not events:  # what was known of is gone, and so is the job, or what it kept
                     await self.open()
             for event in events:
-                await self._stream.send(event.data)
+                self._stream.check()
+                # Before it is sent: a status that says where to resume arrives behind what was begun.
                 self.position = event.number
+                await self._stream.send(event.data)
                 if event.final:
                     return True
             self._stream.check()

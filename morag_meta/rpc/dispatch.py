@@ -28,7 +28,7 @@ from morag_meta.rpc import status
 from morag_meta.rpc.access import Access, access_of, check_access, service
 from morag_meta.rpc.call import Call
 from morag_meta.rpc.methods import Kind, Mark, mark_of
-from morag_meta.rpc.streams import Streams
+from morag_meta.rpc.streams import Streams, draining
 from morag_meta.rpc.validation import validate
 
 REQUEST_ID_KEY: Final = "x-request-id"
@@ -101,6 +101,7 @@ class Dispatcher:
         self._fingerprint_key = fingerprint_key
         self.in_flight = 0
         """How many methods are running."""
+        self._refusing = False
 
     def handler(self, servicer: Any) -> grpc.GenericRpcHandler:
         """Give the handler of a servicer's service.
@@ -116,6 +117,10 @@ class Dispatcher:
             else:
                 handlers[descriptor.name] = grpc.unary_unary_rpc_method_handler(self._unary(method))
         return grpc.method_handlers_generic_handler(servicer.SERVICE, handlers)
+
+    def refuse_new(self) -> None:
+        """Answer calls that come from now on with SERVER_DRAINING, whose clients then go elsewhere."""
+        self._refusing = True
 
     def _unary(self, method: Method) -> Any:
         async def unary(data: bytes, context: Any) -> Any:
@@ -187,7 +192,9 @@ class Dispatcher:
         )
 
     async def _admit(self, method: Method, data: bytes, call: Call, metadata: Metadata) -> Message:
-        """Decode a request and decide whether it may run (AIP-211: who asks, before what is asked)."""
+        """Decode a request and decide whether it may run (AIP-211: who asks, before what is asked for)."""
+        if self._refusing:
+            raise draining()
         try:
             request = method.request_type.FromString(data)
         except DecodeError:

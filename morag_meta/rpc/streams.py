@@ -52,6 +52,7 @@ class Stream:
         "checked_epoch",
         "ending",
         "ends_at",
+        "expire_time",
         "principal",
         "sent_at",
     )
@@ -66,6 +67,7 @@ class Stream:
         self._writing: asyncio.Timeout | None = None
         self._writing_since = 0.0
         self.principal = principal
+        self.expire_time = principal.expire_time
         self.access = access
         self.checked_epoch = -1
         self.sent_at = time.monotonic()
@@ -216,7 +218,7 @@ class Streams:
         epoch, now = self._epoch(), dt.datetime.now(dt.UTC)
         asked: dict[Principal, list[Stream]] = {}
         for stream in self._open:
-            end = stream.principal.expire_time
+            end = stream.expire_time
             if stream.access.public:
                 continue  # nobody in particular has nothing to lose
             if stream.checked_epoch != epoch or (end is not None and end <= now):
@@ -240,6 +242,8 @@ def _keep_or_end(stream: Stream, present: Principal) -> None:
         changed = "the role has changed; watch again"
         stream.end(Forbidden(changed, reason=Reason.ROLE_TOO_LOW, metadata=needed))
         return
+    if present.key_id:  # an access token's own end stays, and comes before its session's
+        stream.expire_time = present.expire_time
     try:
         check_access(stream.access, present)
     except Forbidden as lost:

@@ -45,6 +45,7 @@ from morag_meta.server.secrets import credential_ring, root_secret
 from morag_meta.servers.servicer import ServerServicer
 from morag_meta.users.servicer import UserServicer
 
+_FAREWELL_SECONDS: Final = 0.2
 _PENDING: Final = 20_000  # calls that gRPC's core lets wait: thousands of watchers may come back at once
 
 
@@ -136,6 +137,8 @@ class App:
         """End: readiness turns, streams are told to resume, calls finish within ``grace`` seconds."""
         self._health.drain()
         self._streams.drain()
+        self._dispatcher.refuse_new()
+        await asyncio.sleep(min(_FAREWELL_SECONDS, grace))  # gRPC itself would say CANCELLED, and not why
         await drain(self._server, lambda: self._dispatcher.in_flight, grace)
         self._stop.set()
         await asyncio.gather(*self._tasks, return_exceptions=True)

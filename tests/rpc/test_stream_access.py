@@ -13,6 +13,7 @@ from google.protobuf.field_mask_pb2 import FieldMask
 
 from morag_meta.auth.keys import new_key, prefix_of
 from morag_meta.auth.principal import Role
+from morag_meta.rpc.times import to_timestamp
 from moragmeta.v1 import api_keys_pb2, jobs_pb2, options_pb2, users_pb2
 from tests.refusals import refused
 from tests.rpc.conftest import Pair
@@ -123,6 +124,23 @@ def test_an_expired_key_ends_its_streams(pair: Pair) -> None:
         time.sleep(max(0.0, 2 - (time.monotonic() - began)))
 
     watching.ends("UNAUTHENTICATED", "CREDENTIAL_INVALID", wait)
+
+
+def test_a_key_that_is_given_an_end_ends_its_streams_then(pair: Pair) -> None:
+    """An expiry that is set while a stream is open holds for it too."""
+    user = pair.here.new_user()
+    key_id, key = _second_key(pair, user, "*")
+    watching = Watching(pair, user, key)
+
+    def give_an_end() -> None:
+        end = dt.datetime.now(dt.UTC) + dt.timedelta(seconds=2)
+        changed = api_keys_pb2.ApiKey(id=key_id, expire_time=to_timestamp(end))
+        user.channel.api_keys.UpdateApiKey(
+            api_keys_pb2.UpdateApiKeyRequest(api_key=changed, update_mask=FieldMask(paths=["expire_time"]))
+        )
+        time.sleep(2)
+
+    watching.ends("UNAUTHENTICATED", "CREDENTIAL_INVALID", give_an_end)
 
 
 def test_streams_of_others_go_on(pair: Pair) -> None:

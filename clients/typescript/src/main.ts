@@ -67,8 +67,8 @@ async function watch(jobs: JobServiceClient, id: string): Promise<number> {
     }
     ({ sequence, state } = event);
   }
-  if (sequence !== job.eventNumber || state !== JobState.JOB_STATE_FINISHED) {
-    const where = `event ${sequence} of ${job.eventNumber}`;
+  if (sequence !== job.lastSequence || state !== JobState.JOB_STATE_FINISHED) {
+    const where = `event ${sequence} of ${job.lastSequence}`;
     throw new Error(`the stream ended with ${where} in state ${jobStateToJSON(state)}`);
   }
   return sequence;

@@ -103,8 +103,8 @@ public final class Main {
       last = event;
     }
     require(
-        last.getSequence() == job.getEventNumber() && last.getState() == JobState.JOB_STATE_FINISHED,
-        "the stream ended with event " + last.getSequence() + " of " + job.getEventNumber());
+        last.getSequence() == job.getLastSequence() && last.getState() == JobState.JOB_STATE_FINISHED,
+        "the stream ended with event " + last.getSequence() + " of " + job.getLastSequence());
     return last.getSequence();
   }
 
