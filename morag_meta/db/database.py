@@ -64,16 +64,13 @@ class Database:
             MetaError: the domain errors; database errors among them, never a driver's own.
         """
         try:
-            connection = self.engine.connect()
-        except Exception as fault:
-            raise translate(fault) from fault
-        with connection:
-            uow = self._unit(connection)
-            try:
-                uow.begin(snapshot=snapshot)
-                yield uow
-            finally:
-                uow.rollback()
+            uow = self._begin(snapshot=snapshot)
+        except Disconnected:  # it had waited in the pool while the database went and came back
+            uow = self._begin(snapshot=snapshot)
+        try:
+            yield uow
+        finally:
+            _give_back(uow)
 
     async def read(
         self,
@@ -131,6 +128,21 @@ class Database:
         self._drop_inline()
         self._watchdog.stop()
         self.engine.dispose()
+
+    def _begin(self, *, snapshot: bool) -> UnitOfWork:
+        """Begin on a connection of the pool, and have the database say so."""
+        try:
+            connection = self.engine.connect()
+        except Exception as fault:
+            raise translate(fault) from fault
+        uow = self._unit(connection)
+        try:
+            uow.begin(snapshot=snapshot)
+            uow.send_begin()
+        except BaseException:
+            _give_back(uow)
+            raise
+        return uow
 
     def _unit(self, connection: sa.Connection) -> UnitOfWork:
         return UnitOfWork(connection, self.dialect, self._tell)
@@ -223,3 +235,11 @@ class Database:
             uow.rollback()
             if uow.broken:
                 worker.drop()
+
+
+def _give_back(uow: UnitOfWork) -> None:
+    """Return a unit's connection to the pool as it came, or throw it away."""
+    uow.rollback()
+    if uow.broken:
+        uow.connection.invalidate()
+    uow.connection.close()

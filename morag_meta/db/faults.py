@@ -6,6 +6,7 @@ through the errors made here. ``Disconnected`` tells the runner that the connect
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Mapping
 from typing import Any, Final
@@ -28,6 +29,7 @@ _PG_GONE: Final = frozenset({"57P01", "57P02", "57P03", "08000", "08003", "08006
 _MARIADB_COLLISIONS: Final = frozenset({1205, 1213, 1020, 1180})
 _SQLITE_TAKEN: Final = "UNIQUE constraint failed: "
 _MARIADB_CHECKS: Final = frozenset({4025, 3819})  # its drivers know them as operational errors
+_MARIADB_UNREACHED: Final = frozenset({2002, 2003})
 _MARIADB_GONE: Final = frozenset({2006, 2013, 2014, 2055, 1053, 1927, 4031, 0})
 
 
@@ -112,9 +114,17 @@ def _operational(fault: DBAPIError) -> Exception:
     if isinstance(fault, OperationalError | InterfaceError) or _code(fault) in ("57014", "25006", 1290):
         if "locked" in str(fault.orig) or "busy" in str(fault.orig):
             return busy("the database file is locked by another process")
-        _log.warning("the database refuses", fault=str(UnforeseenFault(fault)))
+        _note(fault)
         return unavailable()
     return UnforeseenFault(fault)
+
+
+def _note(fault: DBAPIError) -> None:
+    """Log what a database refused, by its code; that it cannot be reached shows in every call."""
+    code = _code(fault) or getattr(fault.orig, "sqlite_errorname", None)
+    if code is not None and code not in _MARIADB_UNREACHED:
+        with contextlib.suppress(Exception):  # whoever asked is answered all the same
+            _log.warning("the database refuses", fault=str(UnforeseenFault(fault)))
 
 
 def unavailable() -> Unavailable:

@@ -72,8 +72,7 @@ class Unit:
     @property
     def connection(self) -> sa.Connection:
         """The connection, in the transaction that was begun, for what goes past the stores."""
-        if self._unsent:
-            self._plain("")
+        self.send_begin()
         return self._connection
 
     @property
@@ -112,6 +111,15 @@ class Unit:
         else:
             self._plain(begin)
         self.in_transaction = True
+
+    def send_begin(self) -> None:
+        """Begin now, where that would otherwise travel with the first statement.
+
+        Raises:
+            Unavailable: as ``begin``.
+        """
+        if self._unsent:
+            self._plain("")
 
     def commit(self) -> None:
         """Keep what was done, then run the effects that wait for it.
