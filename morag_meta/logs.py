@@ -7,6 +7,7 @@ is logged when; ``rpc/dispatch.py`` binds the request id and the principal of a 
 from __future__ import annotations
 
 import functools
+import json
 import logging
 import re
 import sys
@@ -89,7 +90,9 @@ def configure(level: str = "INFO", layout: Literal["json", "console"] | None = N
 
 def _renderer(layout: str, *, colors: bool) -> Processor:
     if layout == "json":
-        return structlog.processors.JSONRenderer(ensure_ascii=False, default=str)
+        # Made once: json.dumps would make one for each line.
+        encode = json.JSONEncoder(ensure_ascii=False, default=str).encode
+        return structlog.processors.JSONRenderer(lambda event, **_: encode(event))
     return structlog.dev.ConsoleRenderer(colors=colors)
 
 
@@ -112,7 +115,11 @@ def _adopt_stdlib(lines: _Lines, shared: list[Processor], renderer: Processor, l
 def redact(logger: WrappedLogger, method: str, event: EventDict) -> EventDict:
     """Blot out the values of secret-looking keys, and what looks like a secret in any text."""
     del logger, method
-    return {name: _clean(name, value, _MAXIMUM_DEPTH) for name, value in event.items()}
+    for name, value in event.items():
+        if type(value) is str and not _secret_name(name) and not _suspicious(value.lower()):
+            continue  # as almost every value of almost every line
+        event[name] = _clean(name, value, _MAXIMUM_DEPTH)
+    return event
 
 
 def _clean(name: str, value: Any, depth: int) -> Any:
