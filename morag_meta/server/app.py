@@ -106,10 +106,12 @@ class App:
             self.database, self.authenticator, self._streams, secret.subkey("request-fingerprint")
         )
         self._pages = Pages(secret.subkey("page-token"))
-        self._servicers = self._make_servicers()
-        self._server = self._make_server(shared_port=shared_port)
+        self._handlers = tuple(map(self._dispatcher.handler, self._make_servicers()))
+        self._shared_port = shared_port
+        self._server: grpc.aio.Server | None = None
         self._stop = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
+        self._looking_after: list[asyncio.Task[None]] = []
 
     async def start(self) -> int:
         """Begin to serve, and give the port.
@@ -129,6 +131,7 @@ class App:
             asyncio.create_task(self._streams.run()),
             asyncio.create_task(self._feed.run()),
         ]
+        self._server = self._make_server()  # here, because it belongs to the running event loop
         port = self._server.add_insecure_port(self._settings.grpc_address)
         await self._server.start()
         return port
@@ -138,8 +141,9 @@ class App:
         self._health.drain()
         self._streams.drain()
         self._dispatcher.refuse_new()
-        await asyncio.sleep(min(_FAREWELL_SECONDS, grace))  # gRPC itself would say CANCELLED, and not why
-        await drain(self._server, lambda: self._dispatcher.in_flight, grace)
+        if self._server is not None:
+            await asyncio.sleep(min(_FAREWELL_SECONDS, grace))  # gRPC itself would say CANCELLED, and not why
+            await drain(self._server, lambda: self._dispatcher.in_flight, grace)
         self._stop.set()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         for task in self._looking_after:
@@ -173,10 +177,10 @@ class App:
             ApiKeyServicer(self._pages, self._hasher, known_scopes()),
         ]
 
-    def _make_server(self, *, shared_port: bool) -> grpc.aio.Server:
+    def _make_server(self) -> grpc.aio.Server:
         server = grpc.aio.server(
             options=[
-                ("grpc.so_reuseport", int(shared_port)),
+                ("grpc.so_reuseport", int(self._shared_port)),
                 ("grpc.max_receive_message_length", self._settings.grpc_max_request_bytes),
                 ("grpc.server.max_pending_requests", _PENDING // 2),
                 ("grpc.server.max_pending_requests_hard_limit", _PENDING),
@@ -189,7 +193,7 @@ class App:
                 ("grpc.http2.max_ping_strikes", 5),
             ]
         )
-        server.add_generic_rpc_handlers(tuple(map(self._dispatcher.handler, self._servicers)))
+        server.add_generic_rpc_handlers(self._handlers)
         self._health.register(server)
         if self._settings.grpc_reflection:
             names = (*SERVICES, HEALTH_SERVICE, reflection.SERVICE_NAME)
