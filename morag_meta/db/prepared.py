@@ -41,14 +41,24 @@ class Prepared:
         self._keys: list[str] = []
         self._converts: list[tuple[str, _Convert]] = []
 
-    def execute(self, cursor: Any, parameters: Mapping[str, Any], before: str = "") -> None:
-        """Run the statement, after the text ``before`` in the same round trip."""
+    def execute(self, cursor: Any, parameters: Mapping[str, Any], before: bytes = b"") -> None:
+        """Run the statement; after the text ``before`` in the same round trip, on PostgreSQL."""
+        if before:
+            cursor.execute(before + self.written_out(cursor, parameters))
+        else:
+            cursor.execute(self._text, self._bound(parameters))
+
+    def written_out(self, cursor: Any, parameters: Mapping[str, Any]) -> bytes:
+        """Give the text that psycopg2 would send, its values in it."""
+        text: bytes = cursor.mogrify(self._text, self._bound(parameters))
+        return text
+
+    def _bound(self, parameters: Mapping[str, Any]) -> Any:
         values = self._constants.copy()
         for name, convert in self._given:
             value = parameters[name]
             values[name] = value if convert is None else convert(value)
-        bound = values if self._order is None else [values[name] for name in self._order]
-        cursor.execute(before + self._text, bound)
+        return values if self._order is None else [values[name] for name in self._order]
 
     def first(self, cursor: Any) -> Row | None:
         """Give the first row, or None."""

@@ -99,7 +99,7 @@ class RequestStore:
         """Note what a repeat of the claimed request needs to answer; JSON values only."""
         if request.request_id:
             key = {"owner_id": call.own, "method_name": call.method, "id": request.request_id}
-            self._unit.run(_SETTLE, **key, new_receipt=receipt)
+            self._unit.run_soon(_SETTLE, **key, new_receipt=receipt)
 
     def sweep(self, limit: int = 1000) -> int:
         """Remove the oldest records that are older than they are kept, and give their number.

@@ -7,6 +7,7 @@ stores hang on its subclass in ``uow.py``, and how a statement is made ready sta
 
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -58,7 +59,8 @@ class Unit:
     def __init__(self, connection: sa.Connection, dialect: str, tell: Tell = _tell_nobody) -> None:
         """Take a connection that nobody else uses; ``tell`` hears of what was announced and committed."""
         self._connection = connection
-        self._unsent = ""  # a BEGIN that travels with the first statement
+        self._unsent = b""  # what travels with the next statement: BEGIN, and what was to run soon
+        self._begun = False  # whether BEGIN has been sent
         self.dialect = dialect
         self.busy_since = 0.0
         self.in_transaction = False
@@ -107,9 +109,10 @@ class Unit:
             self._plain("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
         begin = begins.get(self.dialect, "BEGIN")
         if self.dialect == "postgresql" and not self._is_heard:
-            self._unsent = f"{begin}; "
+            self._unsent = f"{begin}; ".encode()
         else:
             self._plain(begin)
+            self._begun = True
         self.in_transaction = True
 
     def send_begin(self) -> None:
@@ -131,12 +134,12 @@ class Unit:
         """
         self._check()
         if self.in_transaction:
-            if not self._unsent:
+            if self._begun:
                 try:
                     self._plain("COMMIT")
                 except Disconnected as broken:
                     raise CommitUnknown(recorded=self.recorded) from broken
-            self.in_transaction, self._unsent = False, ""
+            self.in_transaction, self._begun, self._unsent = False, False, b""
         effects, self._effects = self._effects, []
         announced, self._announced = self._announced, {}
         if announced:
@@ -148,8 +151,8 @@ class Unit:
         """Undo what was not committed, and leave the connection as it came, or ``broken``; never raises."""
         self._effects.clear()
         self._announced.clear()
-        begun = self.in_transaction and not self._unsent
-        self.in_transaction, self._unsent, self._failed = False, "", False
+        begun, self.in_transaction = self._begun, False
+        self._begun, self._unsent, self._failed = False, b"", False
         try:
             if begun and not self._connection.invalidated and not self._is_rolled_back:
                 self._plain("ROLLBACK")
@@ -178,6 +181,21 @@ class Unit:
     def run(self, statement: sa.Executable, **parameters: Any) -> int:
         """Run a statement that changes rows, and give their number."""
         return self._execute(statement, parameters, _driver_count, _count)
+
+    def run_soon(self, statement: sa.Executable, **parameters: Any) -> None:
+        """Run a statement of which nobody awaits anything, at the latest before the next one.
+
+        On PostgreSQL it travels with that, most often with COMMIT, and so does its error.
+        """
+        prepared = None
+        if self._begun and self.dialect == "postgresql" and not self._is_heard:
+            prepared = prepare(statement, self._connection.dialect, tuple(parameters))
+        if prepared is None:
+            self.run(statement, **parameters)
+            return
+        self._check()
+        with contextlib.closing(self._connection.connection.cursor()) as cursor:
+            self._unsent += prepared.written_out(cursor, parameters) + b"; "
 
     def run_many(self, statement: sa.Executable, rows: Sequence[Mapping[str, Any]]) -> None:
         """Run a statement once for each set of parameters."""
@@ -211,8 +229,7 @@ class Unit:
                 return take_result(connection.execute(statement, parameters))
             cursor = connection.connection.cursor()
             try:
-                before, self._unsent = self._unsent, ""
-                prepared.execute(cursor, parameters, before)
+                prepared.execute(cursor, parameters, self._take_unsent())
                 return take(prepared, cursor)
             finally:
                 cursor.close()
@@ -224,7 +241,7 @@ class Unit:
     def _plain(self, text: str) -> None:
         """Run a statement of transactions, which neither takes nor gives anything."""
         self._check()
-        before, self._unsent = self._unsent, ""
+        before = self._take_unsent()
         self.busy_since = time.monotonic()
         try:
             if self._is_heard and not before:
@@ -232,13 +249,18 @@ class Unit:
                 return
             cursor = self._connection.connection.cursor()
             try:
-                cursor.execute(before + text)
+                cursor.execute(before + text.encode() if before else text)
             finally:
                 cursor.close()
         except Exception as fault:  # noqa: BLE001 - sorted by translate
             raise self._fail(fault) from None
         finally:
             self.busy_since = 0.0
+
+    def _take_unsent(self) -> bytes:
+        before, self._unsent = self._unsent, b""
+        self._begun |= bool(before)
+        return before
 
     def _fail(self, fault: Exception, parameters: Mapping[str, Any] | None = None) -> Exception:
         """Give the domain error of a fault, without the driver's words; a transaction ends with it.

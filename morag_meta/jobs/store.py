@@ -216,7 +216,7 @@ class JobStore:
         return self._unit.run(_DELETE_ALL, owner_id=owner_id)
 
     def _append_event(self, before: Row | None, row: Row) -> None:
-        self._unit.run(
+        self._unit.run_soon(
             _INSERT_EVENT,
             job_id=row["id"],
             number=row["event_number"],
