@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
 
 from morag_meta.db.database import Database
 from morag_meta.db.engine import DatabaseOptions
 from morag_meta.errors import NotFound
 from morag_meta.ids import new_id
+from morag_meta.jobs import actions
+from morag_meta.jobs.actions import Report
 from morag_meta.uow import UnitOfWork
 from tests.backends.proxy import Proxy
 from tests.db.accounts import made, rename
@@ -98,3 +102,44 @@ async def test_a_snapshot_takes_no_more_than_it_must(trips: Trips) -> None:
 
     count = await trips.of("read", twice, snapshot=True)
     assert count == {"postgresql": 3, "mariadb": 5, "sqlite": 4}[trips.database.dialect]
+
+
+async def test_a_report_of_progress_takes_three_trips_on_postgresql(trips: Trips) -> None:
+    """The job's event travels with COMMIT there, and BEGIN with the lock; elsewhere all five go alone."""
+    job_id = _started_job(trips.database)
+    numbers = itertools.count(1)
+
+    def report(uow: UnitOfWork) -> None:
+        actions.report_progress(uow, "-", job_id, Report(1, next(numbers)), percentage=50, phase="reading")
+
+    count = await trips.of("write", report)
+    assert count == (3 if trips.database.dialect == "postgresql" else 5)
+    with trips.database.unit_of_work() as uow:
+        newest = uow.jobs.get("-", job_id)
+        events = uow.jobs.events_after("-", job_id, 0, 100)
+    assert [event["number"] for event in events] == list(range(1, newest["event_number"] + 1))
+
+
+async def test_who_listens_to_sqlalchemy_hears_every_statement(trips: Trips) -> None:
+    """Its events tell of each statement, of BEGIN and COMMIT too, as tracing and echo need it."""
+    id = made(trips.database)
+    heard: list[str] = []
+
+    def hear(*arguments: Any) -> None:
+        heard.append(arguments[2].split()[0])
+
+    sa.event.listen(trips.database.engine, "before_cursor_execute", hear)
+    assert await trips.of("read", lambda uow: uow.users.get("-", id)) == 1
+    assert set(heard) == {"SELECT"}
+    heard.clear()
+    await trips.database.write(lambda uow: rename(uow, id, "newer"))
+    assert heard == ["BEGIN", "SELECT", "UPDATE", "COMMIT"]
+
+
+def _started_job(database: Database) -> str:
+    owner = made(database)
+    with database.unit_of_work() as uow:
+        job_id = str(actions.create_job(uow, owner, kind="MEASURE")["id"])
+        actions.start_job(uow, owner, job_id)
+        uow.commit()
+    return job_id
