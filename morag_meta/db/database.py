@@ -17,7 +17,7 @@ import sqlalchemy as sa
 
 from morag_meta.db.engine import DatabaseOptions, make_engine
 from morag_meta.db.faults import Disconnected, busy, translate
-from morag_meta.db.lanes import Lane, Worker
+from morag_meta.db.lanes import Lane, Worker, note_opened
 from morag_meta.db.unit import CommitUnknown, Tell
 from morag_meta.db.watchdog import Watchdog
 from morag_meta.errors import Collision, MetaError, Reason, Stale, Unavailable
@@ -47,8 +47,12 @@ class Database:
         self._inline: sa.Connection | None = None
         self._opening = threading.Lock()
         self._listeners: list[Tell] = []
-        limit = options.statement_timeout + 2.0
-        self._watchdog = Watchdog(lambda: [*self._readers.workers, *self._writers.workers], limit)
+        self._callers: set[Worker] = set()
+        sa.event.listen(self.engine, "connect", note_opened, insert=True)
+        self._watchdog = Watchdog(
+            lambda: [*self._readers.workers, *self._writers.workers, *self._callers],
+            options.statement_timeout + 2.0,
+        )
         self._watchdog.start()
 
     @classmethod
@@ -63,14 +67,20 @@ class Database:
         Raises:
             MetaError: the domain errors; database errors among them, never a driver's own.
         """
+        worker = Worker(self.engine, self.options)
+        self._callers.add(worker)
         try:
-            uow = self._begin(snapshot=snapshot)
-        except Disconnected:  # it had waited in the pool while the database went and came back
-            uow = self._begin(snapshot=snapshot)
-        try:
-            yield uow
+            try:
+                uow = self._begin(worker, snapshot=snapshot)
+            except Disconnected:  # it had waited in the pool while the database went and came back
+                uow = self._begin(worker, snapshot=snapshot)
+            try:
+                yield uow
+            finally:
+                _end(worker, uow)
         finally:
-            _give_back(uow)
+            self._callers.discard(worker)
+            worker.release()
 
     async def read(
         self,
@@ -129,18 +139,14 @@ class Database:
         self._watchdog.stop()
         self.engine.dispose()
 
-    def _begin(self, *, snapshot: bool) -> UnitOfWork:
+    def _begin(self, worker: Worker, *, snapshot: bool) -> UnitOfWork:
         """Begin on a connection of the pool, and have the database say so."""
-        try:
-            connection = self.engine.connect()
-        except Exception as fault:
-            raise translate(fault) from fault
-        uow = self._unit(connection)
+        uow = worker.unit = self._unit(worker.connection())
         try:
             uow.begin(snapshot=snapshot)
             uow.send_begin()
         except BaseException:
-            _give_back(uow)
+            _end(worker, uow)
             raise
         return uow
 
@@ -231,15 +237,12 @@ class Database:
             uow.broken = True
             raise
         finally:
-            worker.unit = None
-            uow.rollback()
-            if uow.broken:
-                worker.drop()
+            _end(worker, uow)
 
 
-def _give_back(uow: UnitOfWork) -> None:
-    """Return a unit's connection to the pool as it came, or throw it away."""
+def _end(worker: Worker, uow: UnitOfWork) -> None:
+    """Undo what a unit did not commit, and drop a connection that is of no use any more."""
     uow.rollback()
+    worker.unit = None  # only now: the database may never answer to the rollback either
     if uow.broken:
-        uow.connection.invalidate()
-    uow.connection.close()
+        worker.drop()

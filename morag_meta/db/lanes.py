@@ -52,8 +52,31 @@ def _settle(future: asyncio.Future[Any], result: Any, error: BaseException | Non
         future.set_exception(error)
 
 
+class Errand:
+    """What a thread has the database do before a unit of work: open a connection, or say that it stands."""
+
+    def __init__(self) -> None:
+        """Begin now."""
+        self.busy_since = time.monotonic()
+
+
+_own = threading.local()
+
+
+def note_opened(driver_connection: Any, record: object) -> None:
+    """Let the thread's worker know of a connection before the first question is asked on it.
+
+    For the engine's event "connect", ahead of SQLAlchemy's own questions, of which each may be left
+    without an answer.
+    """
+    del record
+    worker: Worker | None = getattr(_own, "worker", None)
+    if worker is not None:
+        worker.opened(driver_connection)
+
+
 class Worker:
-    """A thread's connection, and the unit of work that is under way on it."""
+    """A thread's connection, and what is under way on it."""
 
     def __init__(self, engine: sa.Engine, options: DatabaseOptions) -> None:
         """Start without a connection; the first unit opens it."""
@@ -62,7 +85,8 @@ class Worker:
         self._pre_ping = options.pre_ping
         self._connection: sa.Connection | None = None
         self._since = 0.0
-        self.unit: Unit | None = None
+        self._opening: Any = None  # the driver's connection while SQLAlchemy still asks questions on it
+        self.unit: Unit | Errand | None = None
 
     def connection(self) -> sa.Connection:
         """Give the connection, opening one where there is none or the old one has aged.
@@ -70,23 +94,38 @@ class Worker:
         Raises:
             Disconnected: the database cannot be reached.
         """
-        now = time.monotonic()
-        if self._connection is not None and (now - self._since > self._recycle or not self._answers()):
-            self.drop()
-        if self._connection is None:
-            try:
-                self._connection = self._engine.connect()
-            except Exception as fault:
-                error = translate(fault)
-                if isinstance(error, Unavailable) and error.reason is Reason.DATABASE_UNAVAILABLE:
-                    error = Disconnected(
-                        "the database cannot be reached",
-                        reason=Reason.DATABASE_UNAVAILABLE,
-                        retry_after=1.0,
-                    )
-                raise error from fault
-            self._since = now
-        return self._connection
+        self.unit = Errand()
+        try:
+            old = time.monotonic() - self._since > self._recycle
+            if self._connection is not None and (old or not self._answers()):
+                self.drop()
+            if self._connection is None:
+                self._connection = self._opened()
+            return self._connection
+        finally:
+            self.unit = self._opening = None
+
+    def opened(self, driver_connection: Any) -> None:
+        """Take note of the driver's connection, which was established just now."""
+        self._opening, self.unit = driver_connection, Errand()
+
+    def _opened(self) -> sa.Connection:
+        _own.worker = self
+        try:
+            connection = self._engine.connect()
+        except Exception as fault:
+            error = translate(fault)
+            if isinstance(error, Unavailable) and error.reason is Reason.DATABASE_UNAVAILABLE:
+                error = Disconnected(
+                    "the database cannot be reached",
+                    reason=Reason.DATABASE_UNAVAILABLE,
+                    retry_after=1.0,
+                )
+            raise error from fault
+        finally:
+            _own.worker = None
+        self._since = time.monotonic()
+        return connection
 
     def _answers(self) -> bool:
         """Ask whether the connection still stands, where that is wanted before each use."""
@@ -101,7 +140,13 @@ class Worker:
     def driver_connection(self) -> Any:
         """The driver's own connection, for who cuts it from another thread; None where there is none."""
         connection = self._connection
-        return None if connection is None else connection.connection.driver_connection
+        return self._opening if connection is None else connection.connection.driver_connection
+
+    def release(self) -> None:
+        """Give the connection back to the pool, as clean as it came."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.close()
 
     def drop(self) -> None:
         """Close the connection for good."""

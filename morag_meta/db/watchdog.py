@@ -59,15 +59,19 @@ class Watchdog:
 
     def _watch(self) -> None:
         while not self._stop.wait(0.5):
-            now = time.monotonic()
             for worker in self._workers():
-                unit = worker.unit
-                since = unit.busy_since if unit is not None else 0.0
-                if unit is not None and since and now - since > self._limit and unit.busy_since == since:
-                    with contextlib.suppress(Exception):
-                        cut(worker.driver_connection)
-                    with contextlib.suppress(Exception):  # without this thread nothing is ever cut again
-                        _log.warning("statement cut", seconds=round(now - since, 1))
+                with contextlib.suppress(Exception):  # without this thread nothing is ever cut again
+                    self._look(worker)
+
+    def _look(self, worker: Watched) -> None:
+        now, unit = time.monotonic(), worker.unit
+        since = unit.busy_since if unit is not None else 0.0
+        if unit is None or not since or now - since <= self._limit:
+            return
+        connection = worker.driver_connection
+        if connection is not None and worker.unit is unit and unit.busy_since == since:
+            cut(connection)
+            _log.warning("statement cut", seconds=round(now - since, 1))
 
 
 def cut(driver_connection: Any) -> None:

@@ -33,6 +33,7 @@ class Proxy:
         self._flowing.set()
         self._refusing = False
         self._pattern = b""
+        self._stall_pattern = b""
         self._forward = False
         self._refuse_next = False
         self._closed = False
@@ -47,6 +48,11 @@ class Proxy:
         """
         with self._lock:
             self._pattern, self._forward, self._refuse_next = pattern, arrives, then_refuse
+
+    def stall_at(self, pattern: bytes) -> None:
+        """Pass nothing on any more from where a client sends ``pattern``."""
+        with self._lock:
+            self._stall_pattern = pattern
 
     def stall(self) -> None:
         """Pass nothing on, in silence, as a network does that swallows packets."""
@@ -127,6 +133,7 @@ class Proxy:
                     data = source.recv(65_536)
                     if not data or (source is client and self._is_cut(client, server, data)):
                         raise ConnectionAbortedError
+                    self._flowing.wait()
                     (server if source is client else client).sendall(data)
         with self._lock:
             if pair in self._pairs:
@@ -137,6 +144,9 @@ class Proxy:
         """Say whether this is where to cut, and lose what is to be lost."""
         self.sent.append(data)
         with self._lock:
+            if self._stall_pattern and self._stall_pattern in data:
+                self._stall_pattern = b""
+                self._flowing.clear()
             if not self._pattern or self._pattern not in data:
                 return False
             self._pattern, forward = b"", self._forward

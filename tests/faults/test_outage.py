@@ -20,7 +20,7 @@ from tests.faults.conftest import MOST_CONNECTIONS
 from tests.faults.outage import at_once, new_job, outcome, read, read_error, until_served, write
 from tests.service import Service, User
 
-STATEMENT_SECONDS = 1.0
+STATEMENT_SECONDS = 0.4
 WATCHDOG_SECONDS = STATEMENT_SECONDS + 2.0 + 0.5  # its limit, and how often it looks
 CALLS = 12  # more than there are connections
 
