@@ -277,12 +277,13 @@ class Unit:
 
 
 def _first(result: sa.CursorResult[Any]) -> Row | None:
-    row = result.mappings().first()
-    return None if row is None else dict(row)
+    row = result.first()
+    return None if row is None else dict(zip(result.keys(), row, strict=True))
 
 
 def _all(result: sa.CursorResult[Any]) -> list[Row]:
-    return [dict(row) for row in result.mappings()]
+    keys = tuple(result.keys())  # a mapping of each row would ask for them each time
+    return [dict(zip(keys, row, strict=True)) for row in result]
 
 
 def _count(result: sa.CursorResult[Any]) -> int:
