@@ -1,0 +1,163 @@
+"""What a run prints: tables of figures beside their aims. It judges nothing."""
+
+from __future__ import annotations
+
+import os
+import platform
+import statistics
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks.calls import BARE_RAW, GET, KEY, LIST, ORM, OURS, RAW, RIVALS, TOKEN, UPDATE
+from benchmarks.rounds import CALLERS, Measured, Spread, percentile_of
+from benchmarks.watchers import Watched
+
+SEEDS = {LIST: ("query", 100), TOKEN: ("token check", 50), UPDATE: ("job update", 10)} | {
+    GET: ("document read", 25),
+    KEY: ("key check", 5),
+}
+"""The figures that the forerunners of this service aimed at, in milliseconds."""
+_AIMS = {(GET, RAW): "≥ 0.75", (GET, ORM): "≥ 1.6", (UPDATE, RAW): "≥ 0.75"}
+_MOST_MEMORY_KB = 27
+_MOST_CHECK_US = 10
+_LEAST_SCALING = 1.5
+
+
+@dataclass(slots=True)
+class Outcome:
+    """Everything that a run measured."""
+
+    kinds: list[str]
+    stretch: float
+    measured: Measured
+    key_checks: dict[str, list[float]]
+    """Microseconds of one cached check, by database, each from thousands of them."""
+    watched: dict[str, Watched]
+    """By what was watched."""
+    scaling: dict[str, Spread]
+    took: float
+
+
+def show(outcome: Outcome, console: Console) -> None:
+    """Print it all."""
+    console.print(
+        f"{_machine()}; {outcome.measured.rounds} rounds, {outcome.stretch:g} s a stretch; {CALLERS} callers"
+        f" at once, or one alone; {outcome.took:.0f} s in all; load now {os.getloadavg()[0]:.1f}",
+        soft_wrap=True,
+    )
+    for kind in outcome.kinds:
+        console.print(_methods(outcome.measured, kind))
+    console.print(_latencies(outcome))
+    console.print(_others(outcome))
+    if outcome.measured.failures:
+        console.print(f"{outcome.measured.failures} calls failed: the figures count only those that did not")
+
+
+def _machine() -> str:
+    model = next(
+        (
+            line.partition(":")[2].strip()
+            for line in Path("/proc/cpuinfo").read_text().splitlines()
+            if line.startswith("model name")
+        ),
+        platform.machine(),
+    )
+    return f"{os.cpu_count()} x {model}, Python {platform.python_version()}"
+
+
+def _methods(measured: Measured, kind: str) -> Table:
+    table = Table(title=f"{kind}: calls per second, as a ratio to each rival", title_justify="left")
+    table.add_column("method")
+    table.add_column("against")
+    for name in ("calls/s", "ratio", "quartiles", "aim", "by processor time", "server µs", "database µs"):
+        table.add_column(name, justify="right")
+    for method, rivals in RIVALS.items():
+        rate = f"{measured.rate(kind, method, OURS):.0f}"
+        table.add_row(method, "", rate, *[""] * 4, *_cpu(measured, kind, method, OURS))
+        for rival in rivals:
+            ratio, cpu = measured.ratio(kind, method, rival), measured.cpu_ratio(kind, method, rival)
+            table.add_row(
+                "",
+                _name(method, rival),
+                f"{measured.rate(kind, method, rival):.0f}",
+                f"{ratio.median:.2f}",
+                _quartiles(ratio),
+                _AIMS.get((method, rival), ""),
+                f"{cpu.median:.2f} ({_quartiles(cpu)})",
+                *_cpu(measured, kind, method, rival),
+            )
+    return table
+
+
+def _name(method: str, rival: str) -> str:
+    return "a look-up at each call, bare" if (method, rival) == (KEY, BARE_RAW) else rival
+
+
+def _cpu(measured: Measured, kind: str, method: str, rival: str) -> tuple[str, str]:
+    server = measured.cpu(kind, method, rival, "server")
+    database = measured.cpu(kind, method, rival, "database")
+    return f"{server * 1e6:.0f}", f"{max(database, 0.0) * 1e6:.0f}"
+
+
+def _quartiles(spread: Spread) -> str:
+    return f"{spread.low:.2f}-{spread.high:.2f}"
+
+
+def _latencies(outcome: Outcome) -> Table:
+    table = Table(title="one caller alone, milliseconds", title_justify="left")
+    table.add_column("method")
+    for name in ("seeds' figure", *(f"{kind} p{p}" for kind in outcome.kinds for p in (50, 99))):
+        table.add_column(name, justify="right")
+    for method, (title, figure) in SEEDS.items():
+        cells = [
+            f"{outcome.measured.latency(kind, method, percentile) * 1000:.2f}"
+            for kind in outcome.kinds
+            for percentile in (50, 99)
+        ]
+        table.add_row(method, f"{title} {figure}", *cells)
+    return table
+
+
+def _others(outcome: Outcome) -> Table:
+    table = Table(title="keys, streams and processes", title_justify="left")
+    table.add_column("what")
+    for name in ("measured", "spread", "aim"):
+        table.add_column(name, justify="right")
+    for kind, checks in outcome.key_checks.items():
+        spread = Spread.of(checks)
+        table.add_row(
+            f"{kind}: cached key check",
+            f"{spread.median:.1f} µs",
+            _quartiles(spread),
+            f"≤ {_MOST_CHECK_US} µs",
+        )
+    for title, watched in outcome.watched.items():
+        _add_watched(table, title, watched)
+    for kind, ratio in outcome.scaling.items():
+        name = f"{kind}: GetDocument, two processes against one"
+        table.add_row(name, f"{ratio.median:.2f}", _quartiles(ratio), f"≥ {_LEAST_SCALING}")
+    return table
+
+
+def _add_watched(table: Table, title: str, watched: Watched) -> None:
+    refused = f", {watched.refused} refused" if watched.refused else ""
+    table.add_row(f"{title}: opened{refused}", f"{watched.opened_in:.1f} s", "", "none refused")
+    memory = f"{watched.memory_each / 1024:.1f} KB"
+    table.add_row(f"{title}: memory of an idle one", memory, "", f"≤ {_MOST_MEMORY_KB} KB")
+    table.add_row(f"{title}: processor while idle", f"{watched.idle_cpu * 100:.1f} %", "", "")
+    if watched.latencies:
+        table.add_row(
+            f"{title}: a change reaches p50 / p99 / the last of them",
+            " / ".join(f"{_milliseconds(watched, which):.0f}" for which in ("50", "99", "last")) + " ms",
+            _quartiles(Spread.of([slowest * 1000 for slowest in watched.slowest])),
+            "",
+        )
+
+
+def _milliseconds(watched: Watched, which: str) -> float:
+    if which == "last":
+        return statistics.median(watched.slowest) * 1000
+    return percentile_of(watched.latencies, int(which)) * 1000

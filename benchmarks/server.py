@@ -1,0 +1,51 @@
+"""The measured process: the real server, with the rivals beside the service's own methods.
+
+Run as ``python -m benchmarks.server``; settings come from the environment, as the service's do. It prints
+its port when it serves, and ends with SIGTERM.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import sys
+
+import grpc
+import uvloop
+
+from benchmarks import contract
+from benchmarks.orm import OrmDriver
+from benchmarks.raw import RawDriver
+from benchmarks.rivals import BareMethods, DispatchedServicer
+from morag_meta import config, logs
+from morag_meta.server.app import App, database_options
+
+
+class MeasuredApp(App):
+    """The composition root, with one more service."""
+
+    def _make_server(self) -> grpc.aio.Server:
+        server = super()._make_server()
+        options = database_options(self._settings)
+        raw, orm = RawDriver(options), OrmDriver(options)
+        servicer = DispatchedServicer(raw, orm)
+        bare = BareMethods(raw, self.authenticator, self._hasher)
+        server.add_generic_rpc_handlers((self._dispatcher.handler(servicer), bare.handler()))
+        return server
+
+
+async def _serve() -> None:
+    settings = config.load()
+    logs.configure(settings.log_level, settings.log_format)
+    ended = asyncio.Event()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, ended.set)
+    app = MeasuredApp(settings, shared_port="--shared" in sys.argv)
+    print(await app.start(), flush=True)
+    await ended.wait()
+    await app.stop(0.2)
+
+
+if __name__ == "__main__":
+    contract.register()
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(_serve())
