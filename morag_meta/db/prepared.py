@@ -29,11 +29,14 @@ class Prepared:
         self._text = compiled.string
         self._order = list(compiled.positiontup or ()) if compiled.positional else None
         self._constants: dict[str, Any] = {}
-        self._given: list[tuple[str, _Convert | None]] = []
+        self._given: list[tuple[str, _Convert]] = []  # those parameters that are converted
         for name, bind in compiled.binds.items():
             convert = bind.type.dialect_impl(self._dialect).bind_processor(self._dialect)
             if name in names:
-                self._given.append((name, convert))
+                if convert is not None:
+                    self._given.append((name, convert))
+            elif bind.required:
+                raise TypeError(f"the statement needs a value for {name}")
             else:
                 value = bind.effective_value
                 self._constants[name] = value if convert is None else convert(value)
@@ -54,10 +57,9 @@ class Prepared:
         return text
 
     def _bound(self, parameters: Mapping[str, Any]) -> Any:
-        values = self._constants.copy()
+        values = {**self._constants, **parameters}
         for name, convert in self._given:
-            value = parameters[name]
-            values[name] = value if convert is None else convert(value)
+            values[name] = convert(values[name])
         return values if self._order is None else [values[name] for name in self._order]
 
     def first(self, cursor: Any) -> Row | None:
@@ -93,7 +95,11 @@ class Prepared:
 
 @lru_cache(maxsize=_MOST)
 def prepare(statement: sa.Executable, dialect: Dialect, names: tuple[str, ...]) -> Prepared | None:
-    """Give the prepared form of a statement for parameters of these names, or None if it has none."""
+    """Give the prepared form of a statement for parameters of these names, or None if it has none.
+
+    Raises:
+        TypeError: the statement needs a parameter that is not among them.
+    """
     if not isinstance(statement, sa.Select | sa.CompoundSelect | sa.Insert | sa.Update | sa.Delete):
         return None
     compiled: Any = statement.compile(dialect=dialect, column_keys=list(names))
