@@ -14,6 +14,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any, Final
 
+import grpc
 import structlog
 
 from morag_meta.auth.principal import Principal
@@ -85,6 +86,7 @@ class Stream:
         Raises:
             MetaError: the stream is to end, for the reason it gives.
             Unavailable: the reader took nothing for the write timeout (READER_TOO_SLOW).
+            CancelledError: the client has left.
         """
         self.check()
         self._writing_since = time.monotonic()
@@ -97,6 +99,9 @@ class Stream:
             raise self.ending or Unavailable(
                 "the reader took nothing for too long; resume", reason=Reason.READER_TOO_SLOW
             ) from None
+        except grpc.aio.InternalError:
+            # The client has left, which gRPC tells whoever writes before it cancels the call.
+            raise asyncio.CancelledError from None
         finally:
             self._writing = None
         self.sent_at = time.monotonic()
