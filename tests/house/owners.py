@@ -1,0 +1,127 @@
+"""The rule that a statement binds whose rows it touches, and the watch over every statement of a test run.
+
+A statement over a table with an owner names ``:owner_id``: as a condition that all its rows must meet, or
+as a value that it writes. Or it is marked by ``system()``, with the reason.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Collection, Iterator
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+import sqlalchemy as sa
+from sqlalchemy.sql import operators, visitors
+
+import morag_meta
+from morag_meta.db.schema import metadata
+from morag_meta.db.statements import EVERYONE
+from morag_meta.db.unit import Unit
+
+OWNED: Final = frozenset(table.name for table in metadata.tables.values() if "owner_id" in table.c)
+"""The tables whose rows have an owner."""
+
+_OURS: Final = str(Path(morag_meta.__file__).parent)
+
+
+def fault_of(statement: Any, parameters: Collection[str] = ()) -> str:
+    """Say what is wrong with a statement that is run with parameters of these names, or nothing."""
+    touched = _tables(statement) & OWNED
+    if not touched or statement.get_execution_options().get("system_reason"):
+        return ""
+    if isinstance(statement, sa.Insert):
+        written = {getattr(column, "name", column) for column in (statement._values or {})}  # noqa: SLF001
+        return "" if "owner_id" in {*written, *parameters} else _told(statement, touched)
+    if isinstance(statement, sa.TextClause):
+        return _told(statement, touched)
+    condition = getattr(statement, "whereclause", None)
+    if condition is not None and any(_binds(part) for part in _conjuncts(condition)):
+        return ""
+    return _told(statement, touched)
+
+
+def _told(statement: Any, touched: Collection[str]) -> str:
+    return f"binds no owner of {', '.join(sorted(touched))}: {statement}"
+
+
+def _tables(statement: Any) -> set[str]:
+    found = set()
+    for element in visitors.iterate(statement):
+        table = element if isinstance(element, sa.Table) else getattr(element, "table", None)
+        if isinstance(table, sa.Table):
+            found.add(table.name)
+        elif isinstance(element, sa.TextClause):
+            found |= {name for name in OWNED if name in element.text}
+    return found
+
+
+def _conjuncts(condition: Any) -> Iterator[Any]:
+    """Give the conditions of which each must hold."""
+    if getattr(condition, "operator", None) is operators.and_:
+        for part in condition.clauses:
+            yield from _conjuncts(part)
+    else:
+        yield getattr(condition, "element", condition)
+
+
+def _binds(part: Any) -> bool:
+    """Whether a condition lets pass the bound owner's rows alone, or everybody's to who binds EVERYONE."""
+    if getattr(part, "operator", None) is operators.or_:
+        return all(_binds(getattr(one, "element", one)) for one in part.clauses)
+    if getattr(part, "operator", None) is not operators.eq:
+        return False
+    left, right = part.left, part.right
+    if getattr(left, "name", "") == "owner_id" and _is_owner(right):
+        return True
+    return _is_owner(left) and getattr(right, "value", None) == EVERYONE
+
+
+def _is_owner(element: Any) -> bool:
+    return isinstance(element, sa.BindParameter) and element.key == "owner_id"
+
+
+class Watch:
+    """Judges each statement that the service's own code runs, once, and remembers what is wrong."""
+
+    def __init__(self) -> None:
+        self._judged: dict[tuple[int, tuple[str, ...]], tuple[Any, str]] = {}
+        self.faults: list[str] = []
+
+    def judge(self, statement: Any, parameters: tuple[str, ...]) -> None:
+        """Look at a statement; it is kept, so that no other one is taken for it."""
+        place = (id(statement), parameters)
+        if place not in self._judged:
+            self._judged[place] = (statement, fault_of(statement, parameters))
+        fault = self._judged[place][1]
+        if fault:
+            self.faults.append(fault)
+            raise AssertionError(fault)
+
+    def __len__(self) -> int:
+        """Count the statements that were judged."""
+        return len(self._judged)
+
+    def spied(self, run: Callable[..., Any], depth: int) -> Callable[..., Any]:
+        """Wrap a unit's way of running statements, whose caller is so many frames away."""
+
+        def watched(unit: Unit, statement: Any, parameters: Any, *more: Any) -> Any:
+            if sys._getframe(depth).f_code.co_filename.startswith(_OURS):  # noqa: SLF001 - who asked for it
+                first = parameters[0] if isinstance(parameters, list) and parameters else parameters
+                self.judge(statement, tuple(first))
+            return run(unit, statement, parameters, *more)
+
+        return watched
+
+
+@pytest.fixture(scope="session", autouse=True)
+def statements_watched() -> Iterator[Watch]:
+    """Judge every statement that runs in this process during the tests."""
+    watch = Watch()
+    patch = pytest.MonkeyPatch()
+    patch.setattr(Unit, "_execute", watch.spied(Unit._execute, 2))  # noqa: SLF001 - below what stores call
+    patch.setattr(Unit, "run_many", watch.spied(Unit.run_many, 1))
+    yield watch
+    patch.undo()
+    assert not watch.faults, "\n".join(watch.faults)

@@ -1,0 +1,135 @@
+"""Every statement of the service binds whose rows it touches, and the rule itself finds one that does not."""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+
+import morag_meta
+from morag_meta.db import schema
+from morag_meta.db.database import Database
+from morag_meta.db.schema import api_keys, documents, jobs, servers, users
+from morag_meta.db.statements import everyone, owned, reach, system
+from morag_meta.uow import UnitOfWork
+from moragmeta.v1 import documents_pb2, jobs_pb2
+from tests.house.owners import OWNED, Watch, fault_of
+from tests.service import Service, User
+
+_ID: sa.BindParameter[str] = sa.bindparam("id")
+_OWNER: sa.BindParameter[str] = sa.bindparam("owner_id")
+
+_GOOD = {
+    "one of an owner": sa.select(servers).where(servers.c.id == _ID, reach(servers)),
+    "all of an owner": sa.select(servers).where(owned(servers)).order_by(servers.c.id),
+    "all of everyone": sa.select(servers).where(everyone()),
+    "a change": sa.update(servers).where(servers.c.id == _ID, owned(servers)).values(name="x"),
+    "a removal": sa.delete(servers).where(owned(servers)),
+    "conditions within conditions": sa.select(servers).where(
+        sa.and_(servers.c.active, sa.and_(owned(servers)))
+    ),
+    "a table without owners": sa.select(users).where(users.c.id == _ID),
+    "a marked one": system(sa.select(api_keys).where(api_keys.c.key_hash == _ID), "it says who calls"),
+    "a row with its owner": sa.insert(servers).values(owner_id=_OWNER, id=_ID),
+}
+_BAD: dict[str, Any] = {
+    "one by its id": sa.select(servers).where(servers.c.id == _ID),
+    "all": sa.select(servers),
+    "some columns": sa.select(documents.c.name).where(documents.c.id == _ID),
+    "the owner or else": sa.select(servers).where(sa.or_(owned(servers), servers.c.active)),
+    "another column than the owner": sa.select(servers).where(servers.c.name == _OWNER),
+    "an owner that is only shown": sa.select(servers, _OWNER.label("owner")).where(servers.c.id == _ID),
+    "not the owner": sa.select(servers).where(servers.c.owner_id != _OWNER),
+    "an owner fixed in the text": sa.select(servers).where(servers.c.owner_id == "0195a000"),
+    "a change by id": sa.update(jobs).where(jobs.c.id == _ID).values(phase="x"),
+    "a change of everything": sa.update(jobs).values(owner_id=_OWNER),
+    "a removal by id": sa.delete(jobs).where(jobs.c.id == _ID),
+    "a join": sa.select(users.c.name).join(servers, servers.c.owner_id == users.c.id),
+    "within a condition": sa.select(users).where(users.c.id.in_(sa.select(servers.c.owner_id))),
+    "a row without its owner": sa.insert(servers).values(id=_ID),
+    "plain text": sa.text("SELECT name FROM servers WHERE owner_id = :owner_id"),
+    "marked without a reason": system(sa.select(servers), ""),
+}
+
+
+@pytest.mark.parametrize("name", _GOOD)
+def test_a_statement_that_binds_its_owner_passes(name: str) -> None:
+    """The ways in which stores write statements are accepted."""
+    assert fault_of(_GOOD[name]) == ""
+
+
+@pytest.mark.parametrize("name", _BAD)
+def test_a_statement_that_does_not_is_found(name: str) -> None:
+    """The ways in which a statement would reach into other people's rows are each found."""
+    assert "binds no owner of" in fault_of(_BAD[name])
+
+
+def _constants() -> Iterator[tuple[str, Any]]:
+    """Give every statement that a module of the service holds."""
+    for module in pkgutil.walk_packages(morag_meta.__path__, "morag_meta."):
+        if module.name.endswith("__main__"):
+            continue
+        for name, value in vars(importlib.import_module(module.name)).items():
+            if isinstance(value, sa.Executable):
+                yield f"{module.name}.{name}", value
+
+
+_CONSTANTS = dict(_constants())
+
+
+@pytest.mark.parametrize("name", _CONSTANTS)
+def test_each_statement_of_the_service_binds_its_owner(name: str) -> None:
+    """Each constant statement binds the owner or says why not; what an insert binds shows as it runs."""
+    statement = _CONSTANTS[name]
+    if not isinstance(statement, sa.Insert):
+        assert fault_of(statement) == ""
+
+
+def test_there_are_statements_to_look_at() -> None:
+    """The search finds the stores' statements, and the tables that have owners."""
+    assert len(_CONSTANTS) > 60
+    assert {"servers", "databases", "documents", "jobs", "job_events", "api_keys", "sessions"} <= OWNED
+    assert {name for name, table in schema.metadata.tables.items() if "owner_id" in table.c} == OWNED
+
+
+def test_what_runs_is_watched(service: Service, user: User, statements_watched: Watch) -> None:
+    """Statements that are built by filters, and inserts with their parameters, are judged as they run."""
+    user.channel.documents.ListDocuments(
+        documents_pb2.ListDocumentsRequest(types=["odd"], states=[documents_pb2.DOCUMENT_STATE_PENDING])
+    )
+    user.channel.jobs.ListJobs(jobs_pb2.ListJobsRequest(filter=jobs_pb2.JobFilter(kinds=["odd"])))
+    assert len(statements_watched) > 3
+    assert statements_watched.faults == []
+
+
+def test_a_planted_statement_is_caught_as_it_runs(
+    service: Service, statements_watched: Watch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A store whose statement forgot the owner fails the moment it is used."""
+    monkeypatch.setattr("morag_meta.servers.store._GET", _BAD["one by its id"])
+    database: Database = service.database
+
+    def get() -> None:
+        with database.unit_of_work() as uow:
+            uow.servers.get("-", "x")
+
+    try:
+        with pytest.raises(AssertionError, match="binds no owner of servers"):
+            get()
+    finally:
+        assert statements_watched.faults.pop()
+
+
+def test_tests_own_statements_are_not_judged(service: Service, statements_watched: Watch) -> None:
+    """What a test runs itself is its own affair."""
+
+    def look(uow: UnitOfWork) -> Any:
+        return uow.all(_BAD["all"])
+
+    with service.database.unit_of_work() as uow:
+        look(uow)
+    assert statements_watched.faults == []
