@@ -1,4 +1,4 @@
-"""The rule that a statement binds whose rows it touches, and the watch over every statement of a test run.
+"""The rule that a statement binds whose rows it touches.
 
 A statement over a table with an owner names ``:owner_id``: as a condition that all its rows must meet, or
 as a value that it writes. Or it is marked by ``system()``, with the reason.
@@ -6,19 +6,16 @@ as a value that it writes. Or it is marked by ``system()``, with the reason.
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any, Final
 
-import pytest
 import sqlalchemy as sa
 from sqlalchemy.sql import operators, visitors
 
 import morag_meta
 from morag_meta.db.schema import metadata
 from morag_meta.db.statements import EVERYONE
-from morag_meta.db.unit import Unit
 
 OWNED: Final = frozenset(table.name for table in metadata.tables.values() if "owner_id" in table.c)
 """The tables whose rows have an owner."""
@@ -80,48 +77,3 @@ def _binds(part: Any) -> bool:
 
 def _is_owner(element: Any) -> bool:
     return isinstance(element, sa.BindParameter) and element.key == "owner_id"
-
-
-class Watch:
-    """Judges each statement that the service's own code runs, once, and remembers what is wrong."""
-
-    def __init__(self) -> None:
-        self._judged: dict[tuple[int, tuple[str, ...]], tuple[Any, str]] = {}
-        self.faults: list[str] = []
-
-    def judge(self, statement: Any, parameters: tuple[str, ...]) -> None:
-        """Look at a statement; it is kept, so that no other one is taken for it."""
-        place = (id(statement), parameters)
-        if place not in self._judged:
-            self._judged[place] = (statement, fault_of(statement, parameters))
-        fault = self._judged[place][1]
-        if fault:
-            self.faults.append(fault)
-            raise AssertionError(fault)
-
-    def __len__(self) -> int:
-        """Count the statements that were judged."""
-        return len(self._judged)
-
-    def spied(self, run: Callable[..., Any], depth: int) -> Callable[..., Any]:
-        """Wrap a unit's way of running statements, whose caller is so many frames away."""
-
-        def watched(unit: Unit, statement: Any, parameters: Any, *more: Any) -> Any:
-            if sys._getframe(depth).f_code.co_filename.startswith(_OURS):  # noqa: SLF001 - who asked for it
-                first = parameters[0] if isinstance(parameters, list) and parameters else parameters
-                self.judge(statement, tuple(first))
-            return run(unit, statement, parameters, *more)
-
-        return watched
-
-
-@pytest.fixture(scope="session", autouse=True)
-def statements_watched() -> Iterator[Watch]:
-    """Judge every statement that runs in this process during the tests."""
-    watch = Watch()
-    patch = pytest.MonkeyPatch()
-    patch.setattr(Unit, "_execute", watch.spied(Unit._execute, 2))  # noqa: SLF001 - below what stores call
-    patch.setattr(Unit, "run_many", watch.spied(Unit.run_many, 1))
-    yield watch
-    patch.undo()
-    assert not watch.faults, "\n".join(watch.faults)

@@ -12,13 +12,9 @@ import sqlalchemy as sa
 
 import morag_meta
 from morag_meta.db import schema
-from morag_meta.db.database import Database
 from morag_meta.db.schema import api_keys, documents, jobs, servers, users
 from morag_meta.db.statements import everyone, owned, reach, system
-from morag_meta.uow import UnitOfWork
-from moragmeta.v1 import documents_pb2, jobs_pb2
-from tests.house.owners import OWNED, Watch, fault_of
-from tests.service import Service, User
+from tests.house.owners import OWNED, fault_of
 
 _ID: sa.BindParameter[str] = sa.bindparam("id")
 _OWNER: sa.BindParameter[str] = sa.bindparam("owner_id")
@@ -94,42 +90,3 @@ def test_there_are_statements_to_look_at() -> None:
     assert len(_CONSTANTS) > 60
     assert {"servers", "databases", "documents", "jobs", "job_events", "api_keys", "sessions"} <= OWNED
     assert {name for name, table in schema.metadata.tables.items() if "owner_id" in table.c} == OWNED
-
-
-def test_what_runs_is_watched(service: Service, user: User, statements_watched: Watch) -> None:
-    """Statements that are built by filters, and inserts with their parameters, are judged as they run."""
-    user.channel.documents.ListDocuments(
-        documents_pb2.ListDocumentsRequest(types=["odd"], states=[documents_pb2.DOCUMENT_STATE_PENDING])
-    )
-    user.channel.jobs.ListJobs(jobs_pb2.ListJobsRequest(filter=jobs_pb2.JobFilter(kinds=["odd"])))
-    assert len(statements_watched) > 3
-    assert statements_watched.faults == []
-
-
-def test_a_planted_statement_is_caught_as_it_runs(
-    service: Service, statements_watched: Watch, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A store whose statement forgot the owner fails the moment it is used."""
-    monkeypatch.setattr("morag_meta.servers.store._GET", _BAD["one by its id"])
-    database: Database = service.database
-
-    def get() -> None:
-        with database.unit_of_work() as uow:
-            uow.servers.get("-", "x")
-
-    try:
-        with pytest.raises(AssertionError, match="binds no owner of servers"):
-            get()
-    finally:
-        assert statements_watched.faults.pop()
-
-
-def test_tests_own_statements_are_not_judged(service: Service, statements_watched: Watch) -> None:
-    """What a test runs itself is its own affair."""
-
-    def look(uow: UnitOfWork) -> Any:
-        return uow.all(_BAD["all"])
-
-    with service.database.unit_of_work() as uow:
-        look(uow)
-    assert statements_watched.faults == []
