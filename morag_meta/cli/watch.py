@@ -162,5 +162,5 @@ class Watch:
             if time.monotonic() - alive > self._patience:
                 raise CommandError(f"{job_id}: {cause}; gave up after event {seen}", ExitCode.UNREACHABLE)
             self._view.away(job_id, cause)
-            await asyncio.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311 - spreads, hides nothing
+            await asyncio.sleep(pause * random.SystemRandom().uniform(0.5, 1.0))
             pause = min(pause * 2, _LONGEST_PAUSE)

@@ -216,7 +216,7 @@ class Database:
             try:
                 return self._attempt(worker, attempt)
             except Collision:
-                time.sleep(_BACKOFF_SECONDS * (2**number) * random.uniform(0.5, 1.5))  # noqa: S311
+                time.sleep(_BACKOFF_SECONDS * (2**number) * random.SystemRandom().uniform(0.5, 1.5))
             except CommitUnknown as unknown:
                 doubt, breaks = unknown, breaks + 1
                 if not unknown.recorded or breaks > 1:

@@ -72,7 +72,7 @@ class Stream:
         self.access = access
         self.checked_epoch = -1
         self.sent_at = time.monotonic()
-        self.ends_at = self.sent_at + options.max_age * random.uniform(1 - _AGE_JITTER, 1)  # noqa: S311
+        self.ends_at = self.sent_at + options.max_age * random.SystemRandom().uniform(1 - _AGE_JITTER, 1)
         self.ending: MetaError | None = None
 
     @property

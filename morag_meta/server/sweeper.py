@@ -40,7 +40,7 @@ async def run(database: Database, stop: asyncio.Event) -> None:
         except Exception:  # noqa: BLE001 - whatever it was, the next sweep may do better
             _log.exception("sweeping failed")
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(stop.wait(), _INTERVAL_SECONDS * random.uniform(0.5, 1.5))  # noqa: S311
+            await asyncio.wait_for(stop.wait(), _INTERVAL_SECONDS * random.SystemRandom().uniform(0.5, 1.5))
 
 
 async def sweep(database: Database, batch: Callable[[UnitOfWork], int], stop: asyncio.Event) -> int:
