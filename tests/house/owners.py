@@ -1,4 +1,4 @@
-"""The rule that a statement binds whose rows it touches.
+"""The rule that a statement binds whose rows it touches, and the watch over every statement of a test run.
 
 A statement over a table with an owner names ``:owner_id``: as a condition that all its rows must meet, or
 as a value that it writes. Or it is marked by ``system()``, with the reason.
@@ -6,16 +6,21 @@ as a value that it writes. Or it is marked by ``system()``, with the reason.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+import sys
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
+from types import FrameType
 from typing import Any, Final
 
+import pytest
 import sqlalchemy as sa
 from sqlalchemy.sql import operators, visitors
 
 import morag_meta
+from morag_meta.db import unit as db_unit
 from morag_meta.db.schema import metadata
 from morag_meta.db.statements import EVERYONE
+from morag_meta.db.unit import Unit
 
 OWNED: Final = frozenset(table.name for table in metadata.tables.values() if "owner_id" in table.c)
 """The tables whose rows have an owner."""
@@ -25,6 +30,8 @@ _OURS: Final = str(Path(morag_meta.__file__).parent)
 
 def fault_of(statement: Any, parameters: Collection[str] = ()) -> str:
     """Say what is wrong with a statement that is run with parameters of these names, or nothing."""
+    if isinstance(statement, sa.CompoundSelect):
+        return "".join(fault_of(part, parameters) for part in statement.selects)
     touched = _tables(statement) & OWNED
     if not touched or statement.get_execution_options().get("system_reason"):
         return ""
@@ -77,3 +84,54 @@ def _binds(part: Any) -> bool:
 
 def _is_owner(element: Any) -> bool:
     return isinstance(element, sa.BindParameter) and element.key == "owner_id"
+
+
+class Watch:
+    """Judges each statement that the service's own code runs, once, and remembers what is wrong."""
+
+    def __init__(self) -> None:
+        self._judged: dict[tuple[int, tuple[str, ...]], Any] = {}
+        self.faults: list[str] = []
+
+    def judge(self, statement: Any, parameters: tuple[str, ...]) -> None:
+        """Look at a statement; it is kept, so that no other one is taken for it."""
+        if (id(statement), parameters) not in self._judged:
+            self._judged[id(statement), parameters] = statement
+            fault = fault_of(statement, parameters)
+            if fault:
+                self.faults.append(fault)
+
+    def __len__(self) -> int:
+        """Count the statements that were judged."""
+        return len(self._judged)
+
+    def spied(self, run: Callable[..., Any]) -> Callable[..., Any]:
+        """Wrap one of a unit's ways of running statements."""
+
+        def watched(unit: Unit, statement: Any, *more: Any, **parameters: Any) -> Any:
+            if _asked_by().startswith(_OURS):
+                given = more[0] if more else parameters
+                self.judge(statement, tuple(given[0] if isinstance(given, list) and given else given))
+            return run(unit, statement, *more, **parameters)
+
+        return watched
+
+
+def _asked_by() -> str:
+    """Name the file of whoever asked a unit to run something."""
+    frame: FrameType | None = sys._getframe(2)  # noqa: SLF001 - only the stack says who asked
+    while frame is not None and frame.f_code.co_filename in (__file__, db_unit.__file__):
+        frame = frame.f_back
+    return frame.f_code.co_filename if frame is not None else ""
+
+
+@pytest.fixture(scope="session", autouse=True)
+def statements_watched() -> Iterator[Watch]:
+    """Judge every statement that runs in this process during the tests; the last test's end tells."""
+    watch = Watch()
+    patch = pytest.MonkeyPatch()
+    for way in ("_execute", "run_soon", "run_many"):
+        patch.setattr(Unit, way, watch.spied(getattr(Unit, way)))
+    yield watch
+    patch.undo()
+    assert not watch.faults, "\n".join(watch.faults)

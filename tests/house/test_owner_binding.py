@@ -12,9 +12,14 @@ import sqlalchemy as sa
 
 import morag_meta
 from morag_meta.db import schema
+from morag_meta.db.database import Database
 from morag_meta.db.schema import api_keys, documents, jobs, servers, users
 from morag_meta.db.statements import everyone, owned, reach, system
-from tests.house.owners import OWNED, fault_of
+from morag_meta.errors import NotFound
+from morag_meta.uow import UnitOfWork
+from moragmeta.v1 import documents_pb2, jobs_pb2
+from tests.house.owners import OWNED, Watch, fault_of
+from tests.service import Service, User
 
 _ID: sa.BindParameter[str] = sa.bindparam("id")
 _OWNER: sa.BindParameter[str] = sa.bindparam("owner_id")
@@ -28,11 +33,15 @@ _GOOD = {
     "conditions within conditions": sa.select(servers).where(
         sa.and_(servers.c.active, sa.and_(owned(servers)))
     ),
+    "a union": sa.union_all(*(sa.select(table.c.id).where(owned(table)) for table in (servers, documents))),
     "a table without owners": sa.select(users).where(users.c.id == _ID),
     "a marked one": system(sa.select(api_keys).where(api_keys.c.key_hash == _ID), "it says who calls"),
     "a row with its owner": sa.insert(servers).values(owner_id=_OWNER, id=_ID),
 }
 _BAD: dict[str, Any] = {
+    "one half of a union": sa.union_all(
+        sa.select(servers.c.id).where(owned(servers)), sa.select(servers.c.id).where(servers.c.id == _ID)
+    ),
     "one by its id": sa.select(servers).where(servers.c.id == _ID),
     "all": sa.select(servers),
     "some columns": sa.select(documents.c.name).where(documents.c.id == _ID),
@@ -90,3 +99,35 @@ def test_there_are_statements_to_look_at() -> None:
     assert len(_CONSTANTS) > 60
     assert {"servers", "databases", "documents", "jobs", "job_events", "api_keys", "sessions"} <= OWNED
     assert {name for name, table in schema.metadata.tables.items() if "owner_id" in table.c} == OWNED
+
+
+def test_what_runs_is_watched(service: Service, user: User, statements_watched: Watch) -> None:
+    """Statements that are built by filters, and inserts with their parameters, are judged as they run."""
+    user.channel.documents.ListDocuments(
+        documents_pb2.ListDocumentsRequest(types=["odd"], states=[documents_pb2.DOCUMENT_STATE_PENDING])
+    )
+    user.channel.jobs.ListJobs(jobs_pb2.ListJobsRequest(filter=jobs_pb2.JobFilter(kinds=["odd"])))
+    assert len(statements_watched) > 3
+    assert statements_watched.faults == []
+
+
+def test_a_planted_statement_is_caught_as_it_runs(
+    service: Service, statements_watched: Watch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A store whose statement forgot the owner is found when it is used."""
+    monkeypatch.setattr("morag_meta.servers.store._GET", _BAD["one by its id"])
+    database: Database = service.database
+    with database.unit_of_work() as uow, pytest.raises(NotFound):
+        uow.servers.get("-", "x")
+    assert "binds no owner of servers" in statements_watched.faults.pop()
+
+
+def test_tests_own_statements_are_not_judged(service: Service, statements_watched: Watch) -> None:
+    """What a test runs itself is its own affair."""
+
+    def look(uow: UnitOfWork) -> Any:
+        return uow.all(_BAD["all"])
+
+    with service.database.unit_of_work() as uow:
+        look(uow)
+    assert statements_watched.faults == []
