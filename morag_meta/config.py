@@ -28,7 +28,10 @@ HOW_TO_MAKE = "make one with: openssl rand -base64 48"
 
 # Read by the command line alone; they are no settings of the service, yet no mistakes either.
 KEY_VARIABLE = "MORAG_API_KEY"
-CLIENT_VARIABLES = frozenset({KEY_VARIABLE, "MORAG_TARGET"})
+CLIENT_VARIABLES = {
+    KEY_VARIABLE: "The API key to call with.",
+    "MORAG_TARGET": "The server to call, `<host>:<port>`; what `MORAG_GRPC_ADDRESS` says if not set.",
+}
 
 _JWT_KEY_BYTES = {"HS256": 32, "HS384": 48, "HS512": 64}
 
@@ -248,7 +251,7 @@ def unknown_variables(environ: Mapping[str, str] | None = None) -> list[str]:
 
     ``environ`` is the process's environment unless given; ``.env`` is looked at too.
     """
-    known = {f"{PREFIX}{name.upper()}" for name in Settings.model_fields} | CLIENT_VARIABLES
+    known = {f"{PREFIX}{name.upper()}" for name in Settings.model_fields} | set(CLIENT_VARIABLES)
     names = {name.upper() for name in (os.environ if environ is None else environ)}
     if Path(ENV_FILE).is_file():
         names |= {name.upper() for name in dotenv_values(ENV_FILE)}
