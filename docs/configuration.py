@@ -34,6 +34,8 @@ _CLIENTS = """## Calling a server
 _SECRETS = """## Secrets
 
 On SQLite, `MORAG_SECRET_KEY` and `MORAG_CREDENTIAL_KEYS` are made at the first start, in files beside the database that only their owner may read.
+So is the database's own file; one that is there already keeps its mode.
+A database that holds keys or sealed credentials and has lost these files refuses to start, rather than void them with new ones.
 With any other database a missing one refuses to start, and so do known example values.
 Give every process of one installation the same secrets.
 
