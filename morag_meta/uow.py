@@ -18,6 +18,7 @@ from morag_meta.databases.store import DatabaseStore
 from morag_meta.db.requests import RequestStore
 from morag_meta.db.unit import Unit
 from morag_meta.documents.store import DocumentStore
+from morag_meta.jobs.queue import JobQueue
 from morag_meta.jobs.store import JobStore
 from morag_meta.servers.store import ServerStore
 from morag_meta.users.store import SettingsStore, UserStore
@@ -70,6 +71,11 @@ class UnitOfWork(Unit):
     def jobs(self) -> JobStore:
         """Jobs and their events."""
         return JobStore(self)
+
+    @cached_property
+    def queue(self) -> JobQueue:
+        """Which job is next, and which is overdue."""
+        return JobQueue(self)
 
     @cached_property
     def requests(self) -> RequestStore:

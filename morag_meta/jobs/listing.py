@@ -29,6 +29,7 @@ class Filter:
     kinds: tuple[str, ...] = ()
     document_types: tuple[str, ...] = ()
     states: tuple[str, ...] = ()
+    worker_ids: tuple[str, ...] = ()
 
     def shape(self) -> tuple[str, ...]:
         """Name the parts that are set."""
@@ -57,6 +58,7 @@ _CONDITIONS: Final[Mapping[str, sa.ColumnElement[bool]]] = {
     "kinds": _c.kind.in_(sa.bindparam("kinds", expanding=True)),
     "document_types": _c.document_type.in_(sa.bindparam("document_types", expanding=True)),
     "states": _c.state.in_(sa.bindparam("states", expanding=True)),
+    "worker_ids": _c.worker_id.in_(sa.bindparam("worker_ids", expanding=True)),
 }
 
 

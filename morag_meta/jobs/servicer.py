@@ -8,13 +8,24 @@ from __future__ import annotations
 from collections.abc import Awaitable
 from typing import Any
 
+from morag_meta.db.statements import EVERYONE
 from morag_meta.errors import invalid
 from morag_meta.jobs import actions
 from morag_meta.jobs.actions import Report
-from morag_meta.jobs.convert import event_to_proto, filter_from_proto, job_to_proto, outcome_to_proto
+from morag_meta.jobs.convert import (
+    event_to_proto,
+    filter_from_proto,
+    job_to_proto,
+    lease_ms_of,
+    outcome_to_proto,
+    plan_from_proto,
+    started_to_proto,
+)
 from morag_meta.jobs.feed import Feed
+from morag_meta.jobs.leases import LEASE_MS
+from morag_meta.jobs.limits import FALLBACK_MS
 from morag_meta.jobs.listing import parse_order
-from morag_meta.jobs.rules import INGESTION
+from morag_meta.jobs.rules import INGESTION, Holder
 from morag_meta.jobs.watch import watch
 from morag_meta.rpc.call import Call
 from morag_meta.rpc.methods import reads, streams, writes
@@ -33,15 +44,30 @@ def _outcome_of(receipt: dict[str, Any]) -> pb.ReportOutcome.ValueType:
     return pb.REPORT_OUTCOME_IGNORED if receipt["ignored"] else pb.REPORT_OUTCOME_REPEATED
 
 
+def reporter(call: Call, token: str) -> tuple[str, Holder]:
+    """Give whose jobs a report may be of, and who makes it.
+
+    A key that may only work shows the token of its lease, whoever's job it is.
+    """
+    if call.principal.has_scope("jobs:write"):
+        return call.reach, Holder(token)
+    everyone = call.principal.has_scope("jobs:work:all")
+    return (EVERYONE if everyone else call.own), Holder(token, must_show=True)
+
+
 class JobServicer:
     """The jobs of a user; see ``protos/moragmeta/v1/jobs.proto``."""
 
     SERVICE = "moragmeta.v1.JobService"
 
-    def __init__(self, pages: Pages, feed: Feed) -> None:
-        """Take what seals page tokens, and what follows the changes of jobs."""
+    def __init__(
+        self, pages: Pages, feed: Feed, *, lease_ms: int = LEASE_MS, fallback_ms: int = FALLBACK_MS
+    ) -> None:
+        """Take what seals page tokens, what follows the changes of jobs, and the defaults of new jobs."""
         self._pages = pages
         self._feed = feed
+        self._lease_ms = lease_ms
+        self._fallback_ms = fallback_ms
 
     def _replay(self, uow: UnitOfWork, call: Call, receipt: dict[str, Any]) -> pb.Job:
         return job_to_proto(uow.jobs.get(call.reach, receipt["id"]))
@@ -69,22 +95,29 @@ class JobServicer:
             priority=job.priority or pb.JOB_PRIORITY_NORMAL,
             remote=job.execution == pb.JOB_EXECUTION_REMOTE,
             parameters=struct_to_json(job.parameters, "job.parameters"),
+            plan=plan_from_proto(job, uow.now, self._fallback_ms),
         )
         return job_to_proto(row)
 
-    @writes(replay=_replay)
+    def _replay_start(self, uow: UnitOfWork, call: Call, receipt: dict[str, Any]) -> pb.Job:
+        return started_to_proto(uow.jobs.get(call.reach, receipt["id"]))
+
+    @writes(replay=_replay_start)
     def StartJob(self, uow: UnitOfWork, request: pb.StartJobRequest, call: Call) -> pb.Job:
-        return job_to_proto(actions.start_job(uow, call.reach, request.id, etag=request.etag))
+        lease_ms = lease_ms_of(request, self._lease_ms)
+        row = actions.start_job(uow, call.reach, request.id, etag=request.etag, lease_ms=lease_ms)
+        return started_to_proto(row)
 
     @writes()
     def UpdateJobProgress(
         self, uow: UnitOfWork, request: pb.UpdateJobProgressRequest, call: Call
     ) -> pb.UpdateJobProgressResponse:
+        reach, holder = reporter(call, request.lease_token)
         row, outcome = actions.report_progress(
             uow,
-            call.reach,
+            reach,
             request.id,
-            Report(request.attempt, request.report_number, request.summary),
+            Report(request.attempt, request.report_number, request.summary, holder),
             percentage=request.percentage,
             phase=request.phase,
         )
@@ -94,11 +127,12 @@ class JobServicer:
     def CompleteJob(
         self, uow: UnitOfWork, request: pb.CompleteJobRequest, call: Call
     ) -> pb.CompleteJobResponse:
+        reach, holder = reporter(call, request.lease_token)
         row, outcome = actions.complete_job(
             uow,
-            call.reach,
+            reach,
             request.id,
-            Report(request.attempt, request.report_number, request.summary),
+            Report(request.attempt, request.report_number, request.summary, holder),
             chunks=request.result.chunks,
             quality=request.result.quality,
             metadata=struct_to_json(request.result.metadata, "result.metadata"),
@@ -107,11 +141,12 @@ class JobServicer:
 
     @writes(replay=_replay_failure, receipt=_report_receipt)
     def FailJob(self, uow: UnitOfWork, request: pb.FailJobRequest, call: Call) -> pb.FailJobResponse:
+        reach, holder = reporter(call, request.lease_token)
         row, outcome = actions.fail_job(
             uow,
-            call.reach,
+            reach,
             request.id,
-            Report(request.attempt, request.report_number, request.summary),
+            Report(request.attempt, request.report_number, request.summary, holder),
             error=request.error,
         )
         return pb.FailJobResponse(job=job_to_proto(row), outcome=outcome_to_proto(outcome))
@@ -162,3 +197,15 @@ class JobServicer:
     def WatchJob(self, request: pb.WatchJobRequest, call: Call, stream: Stream) -> Awaitable[None]:
         # Itself no coroutine, which would hold the request for as long as the stream waits.
         return watch(self._feed, stream, call.reach, request.job_id, request.after_sequence)
+
+    @writes(replay=_replay)
+    def PurgeJobs(self, uow: UnitOfWork, request: pb.PurgeJobsRequest, call: Call) -> pb.PurgeJobsResponse:
+        raise invalid("filter", "PLACEHOLDER")
+
+    @reads(snapshot=True)
+    def GetJobStats(self, uow: UnitOfWork, request: pb.GetJobStatsRequest, call: Call) -> pb.JobStats:
+        raise invalid("filter", "PLACEHOLDER")
+
+    @streams
+    def WatchJobs(self, request: pb.WatchJobsRequest, call: Call, stream: Stream) -> Awaitable[None]:
+        raise invalid("filter", "PLACEHOLDER")

@@ -6,18 +6,21 @@ numbers 1, 2, 3 … without a gap, because they are taken under the lock of the 
 
 from __future__ import annotations
 
+import datetime as dt
 from collections.abc import Collection, Mapping
 from functools import cache
 from typing import Any, Final
 
 import sqlalchemy as sa
 
+from morag_meta.db.clock import clock
+from morag_meta.db.schema import job_checkpoints, jobs
 from morag_meta.db.schema import job_events as events
-from morag_meta.db.schema import jobs
 from morag_meta.db.statements import owned, reach, system
 from morag_meta.db.unit import Row, Unit
 from morag_meta.errors import Collision, not_found
 from morag_meta.ids import new_id
+from morag_meta.jobs.limits import MAX_ATTEMPTS, SCHEDULE_TO_START_MS, due_time
 from morag_meta.jobs.listing import Filter, Order, page_parameters, page_statement
 from morag_meta.jobs.rules import INGESTION, Verb, after
 
@@ -29,7 +32,8 @@ _OF_JOB = events.c.job_id == sa.bindparam("job_id")
 _LIMIT: sa.BindParameter[int] = sa.bindparam("limit", type_=sa.Integer)
 
 _GET = sa.select(jobs).where(_ONE, reach(jobs))
-_LOCK = _GET.with_for_update()
+_LOCK = sa.select(jobs, clock).where(_ONE, reach(jobs)).with_for_update()
+_LOCK_IF_FREE = _LOCK.with_for_update(skip_locked=True)
 _FIND_OPEN = sa.select(jobs.c.id).where(owned(jobs), jobs.c.open_document_id == sa.bindparam("open_of"))
 _INSERT = sa.insert(jobs)
 _INSERT_EVENT = sa.insert(events)
@@ -52,6 +56,7 @@ _UNLINK_ALL = (
     sa.update(jobs).where(owned(jobs), jobs.c.predecessor_id.is_not(None)).values(predecessor_id=sa.null())
 )
 _DELETE_EVENTS = sa.delete(events).where(owned(events))
+_DELETE_CHECKPOINTS = sa.delete(job_checkpoints).where(owned(job_checkpoints))
 _DELETE_ALL = sa.delete(jobs).where(owned(jobs))
 
 
@@ -63,6 +68,14 @@ def _change(columns: frozenset[str]) -> sa.Update:
         .where(_ONE, owned(jobs), jobs.c.revision == sa.bindparam("old_revision"))
         .values({column: sa.bindparam(f"new_{column}") for column in sorted(columns)})
     )
+
+
+_RENEW = (
+    sa.update(jobs)
+    .where(_ONE, owned(jobs))
+    .values(lease_expire_time=sa.bindparam("new_lease_expire_time"), due_time=sa.bindparam("new_due_time"))
+)
+_NO_LEASE: Final = ("worker_id", "lease_token", "lease_ms", "lease_expire_time")
 
 
 class JobStore:
@@ -84,7 +97,7 @@ class JobStore:
         return row
 
     def lock(self, reach: str, job_id: str) -> Row:
-        """Give a job that nobody else changes before this unit ends.
+        """Give a job that nobody else changes before this unit ends, and the database's ``clock``.
 
         Raises:
             NotFound: there is none within reach.
@@ -93,6 +106,10 @@ class JobStore:
         if row is None:
             raise not_found("job", job_id)
         return row
+
+    def lock_if_free(self, reach: str, job_id: str) -> Row | None:
+        """Give a job as ``lock`` does, or None where somebody else has locked it, or it is gone."""
+        return self._unit.one(_LOCK_IF_FREE, job_id=job_id, owner_id=reach)
 
     def find_open_ingestion(self, owner_id: str, document_id: str) -> str | None:
         """Give the id of the open INGESTION job of a document."""
@@ -106,6 +123,8 @@ class JobStore:
 
     def add(self, owner_id: str, state: str, fields: Mapping[str, Any]) -> Row:
         """Write a new job and its first event; columns that are not given have their defaults.
+
+        ``clock``, ``queue_place``, ``close_time`` and ``start_to_close_ms`` must be given.
 
         Raises:
             AlreadyExists: its document has an open INGESTION job (JOB_ALREADY_OPEN).
@@ -129,19 +148,30 @@ class JobStore:
             "result": None,
             "predecessor_id": None,
             "event_number": 1,
+            "not_before": None,
+            "max_attempts": MAX_ATTEMPTS,
+            "lost_leases": 0,
+            "schedule_to_start_ms": SCHEDULE_TO_START_MS,
+            "fallback_delay_ms": None,
+            **dict.fromkeys(_NO_LEASE),
+            "failure": None,
             "start_time": None,
             "end_time": None,
+            "run_ms": None,
             "revision": 1,
-            "create_time": self._unit.now,
-            "update_time": self._unit.now,
             **fields,
         }
+        now = row.pop("clock")
+        row |= {"create_time": now, "update_time": now, "queue_time": max(now, row["not_before"] or now)}
+        row["due_time"] = due_time(row)
         self._unit.run(_INSERT, **row)
         self._append_event(None, row)
         return row
 
     def change(self, row: Row, **changes: Any) -> Row:
         """Write columns of a locked job together with the event that tells it, and give the new row.
+
+        ``due_time`` follows by itself.
 
         Raises:
             Collision: the job is not as ``row`` says any more.
@@ -150,9 +180,10 @@ class JobStore:
             **changes,
             "event_number": row["event_number"] + 1,
             "revision": row["revision"] + 1,
-            # Never before the event that it follows, although this unit may have begun before that one.
-            "update_time": max(self._unit.now, row["update_time"]),
+            # Never before the event that it follows, although the clock was asked before that one ended.
+            "update_time": max(row["clock"], row["update_time"]),
         }
+        written["due_time"] = due_time({**row, **written})
         changed = self._unit.run(
             _change(frozenset(written)),
             job_id=row["id"],
@@ -167,13 +198,29 @@ class JobStore:
         return new
 
     def end(self, row: Row, verb: Verb, **changes: Any) -> Row:
-        """End a locked job for ever.
+        """End a locked job for ever; what held its lease stays to be seen.
 
         Raises:
             WrongState: it has ended, or was not started.
         """
-        state = after(row["state"], verb)
-        return self.change(row, state=state, end_time=self._unit.now, open_document_id=None, **changes)
+        state, now = after(row["state"], verb), row["clock"]
+        ran = max(now - row["start_time"], dt.timedelta()) if row["state"] == "PROCESSING" else None
+        return self.change(
+            row,
+            state=state,
+            end_time=now,
+            open_document_id=None,
+            lease_expire_time=None,
+            run_ms=None if ran is None else ran // dt.timedelta(milliseconds=1),
+            **changes,
+        )
+
+    def renew(self, row: Row, expire_time: dt.datetime) -> None:
+        """Let the lease of a locked job live until a time; no change of the job, so there is no event."""
+        due = due_time({**row, "lease_expire_time": expire_time})
+        self._unit.run(
+            _RENEW, job_id=row["id"], owner_id=row["owner_id"], new_expire_time=expire_time, new_due_time=due
+        )
 
     def cancel_open_ingestion(self, owner_id: str, document_id: str, *, summary: str) -> str | None:
         """Cancel the open INGESTION job of a document, whose row is locked; give the job's id, if any.
@@ -212,6 +259,7 @@ class JobStore:
     def delete_all(self, owner_id: str) -> int:
         """Remove every job of an owner for good, with its events; give the number of jobs."""
         self._unit.run(_DELETE_EVENTS, owner_id=owner_id)
+        self._unit.run(_DELETE_CHECKPOINTS, owner_id=owner_id)
         self._unit.run(_UNLINK_ALL, owner_id=owner_id)
         return self._unit.run(_DELETE_ALL, owner_id=owner_id)
 
@@ -222,6 +270,8 @@ class JobStore:
             number=row["event_number"],
             previous_state=None if before is None else before["state"],
             previous_percentage=None if before is None else before["percentage"],
+            previous_worker_id=None if before is None else before["worker_id"],
+            position=None,
             create_time=row["update_time"],
             **{column: row[column] for column in _TOLD},
         )
@@ -230,6 +280,6 @@ class JobStore:
 
 _TOLD: Final = (
     *("owner_id", "state", "attempt", "percentage", "phase", "summary", "error"),
-    *("kind", "document_id", "document_type", "database_id"),
+    *("kind", "document_id", "document_type", "database_id", "worker_id", "failure"),
 )
 """What an event tells of the job after the change."""

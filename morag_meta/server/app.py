@@ -44,6 +44,7 @@ from morag_meta.server import sweeper
 from morag_meta.server.secrets import credential_ring, root_secret
 from morag_meta.servers.servicer import ServerServicer
 from morag_meta.users.servicer import UserServicer
+from morag_meta.workers.servicer import WorkerServicer
 
 _FAREWELL_SECONDS: Final = 0.2
 _PENDING: Final = 20_000  # calls that gRPC's core lets wait: thousands of watchers may come back at once
@@ -173,7 +174,13 @@ class App:
             ServerServicer(self._pages, credential_ring(settings)),
             DatabaseServicer(self._pages),
             DocumentServicer(self._pages),
-            JobServicer(self._pages, self._feed),
+            JobServicer(
+                self._pages,
+                self._feed,
+                lease_ms=round(settings.lease_duration * 1000),
+                fallback_ms=round(settings.remote_fallback * 1000),
+            ),
+            WorkerServicer(),
             ApiKeyServicer(self._pages, self._hasher, known_scopes()),
         ]
 
