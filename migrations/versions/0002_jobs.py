@@ -21,6 +21,7 @@ def upgrade() -> None:
     _jobs()
     _job_checkpoints()
     _job_events()
+    _job_log()
     _workers()
 
 
@@ -70,28 +71,32 @@ def _jobs() -> None:
         *parts.times("start_time", "end_time", null=True),
         *parts.long_numbers("run_ms", null=True),
         *parts.stamps(),
+        *_constraints_of_jobs(),
+    )
+    _index_jobs()
+
+
+def _constraints_of_jobs() -> list[sa.Constraint]:
+    return [
         parts.primary_key("jobs", "id"),
         parts.unique("jobs", "open_document_id"),
         parts.unique("jobs", "owner_id", "id"),
         parts.one_of("jobs", "state", *JOB_STATES),
         parts.one_of("jobs", "execution", "LOCAL", "REMOTE"),
         parts.one_of("jobs", "failure", *JOB_FAILURES),
-        *_checks_of_leases(),
-        parts.check("jobs", "percentage", "percentage BETWEEN 0 AND 100"),
-        parts.check("jobs", "priority", "priority BETWEEN 1 AND 4"),
-        parts.check("jobs", "ingestion_document", "kind <> 'INGESTION' OR document_id IS NOT NULL"),
-        parts.check(
-            "jobs", "end_time", "(state IN ('FINISHED', 'FAILED', 'CANCELLED')) = (end_time IS NOT NULL)"
-        ),
+        *_checks_of_jobs(),
         parts.parent("jobs", "owner_id", of="users"),
         parts.parent("jobs", "owner_id", "document_id", of="documents"),
         parts.parent("jobs", "predecessor_id", of="jobs"),
-    )
-    _index_jobs()
+    ]
 
 
-def _checks_of_leases() -> list[sa.CheckConstraint]:
+def _checks_of_jobs() -> list[sa.CheckConstraint]:
     conditions = {
+        "percentage": "percentage BETWEEN 0 AND 100",
+        "priority": "priority BETWEEN 1 AND 4",
+        "ingestion_document": "kind <> 'INGESTION' OR document_id IS NOT NULL",
+        "end_time": "(state IN ('FINISHED', 'FAILED', 'CANCELLED')) = (end_time IS NOT NULL)",
         "lease": "state <> 'PROCESSING' OR lease_token IS NOT NULL",
         "lease_time": "(state = 'PROCESSING') = (lease_expire_time IS NOT NULL)",
         "failed": "(state = 'FAILED') = (failure IS NOT NULL)",
@@ -149,6 +154,8 @@ def _job_events() -> None:
     _index("job_events", *in_order, named="position_create_time")
     _index("job_events", "create_time")
 
+
+def _job_log() -> None:
     steps.create_table(
         "job_log",
         *parts.numbers("id"),

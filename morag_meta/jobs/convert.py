@@ -51,11 +51,7 @@ def job_to_proto(row: Mapping[str, Any]) -> pb.Job:
         etag=etag_of(row),
         not_before=to_timestamp(row["not_before"]),
         max_attempts=row["max_attempts"],
-        deadlines=pb.JobDeadlines(
-            schedule_to_start=to_duration(row["schedule_to_start_ms"]),
-            start_to_close=to_duration(row["start_to_close_ms"]),
-            schedule_to_close=to_duration((row["close_time"] - row["create_time"]).total_seconds() * 1000),
-        ),
+        deadlines=_deadlines(row),
         fallback_delay=to_duration(row["fallback_delay_ms"]),
         failure=_failure(row),
         lost_leases=row["lost_leases"],
@@ -64,13 +60,25 @@ def job_to_proto(row: Mapping[str, Any]) -> pb.Job:
     )
     if row["parameters"]:
         job.parameters.CopyFrom(json_to_struct(row["parameters"]))
-    result = row["result"]
-    if result is not None:
-        job.result.chunks = result["chunks"]
-        job.result.quality = result["quality"]
-        if result["metadata"]:
-            job.result.metadata.CopyFrom(json_to_struct(result["metadata"]))
+    if row["result"] is not None:
+        _write_result(job.result, row["result"])
     return job
+
+
+def _deadlines(row: Mapping[str, Any]) -> pb.JobDeadlines:
+    whole: dt.timedelta = row["close_time"] - row["create_time"]
+    return pb.JobDeadlines(
+        schedule_to_start=to_duration(row["schedule_to_start_ms"]),
+        start_to_close=to_duration(row["start_to_close_ms"]),
+        schedule_to_close=to_duration(whole.total_seconds() * 1000),
+    )
+
+
+def _write_result(target: pb.JobResult, result: Mapping[str, Any]) -> None:
+    target.chunks = result["chunks"]
+    target.quality = result["quality"]
+    if result["metadata"]:
+        target.metadata.CopyFrom(json_to_struct(result["metadata"]))
 
 
 def started_to_proto(row: Mapping[str, Any]) -> pb.Job:
