@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import uuid
+
 import sqlalchemy as sa
 
 from morag_meta.db import migration_parts as parts
@@ -59,7 +61,7 @@ def _jobs() -> None:
         *parts.long_numbers("event_number", "queue_place"),
         *parts.times("not_before", null=True),
         *parts.numbers("max_attempts", "lost_leases"),
-        *parts.long_numbers("schedule_to_start_ms", "start_to_close_ms"),
+        *parts.long_numbers("schedule_to_start_ms", "start_to_close_ms", "schedule_to_close_ms"),
         *parts.times("close_time"),
         *parts.long_numbers("fallback_delay_ms", null=True),
         *parts.times("due_time", null=True),
@@ -160,11 +162,12 @@ def _job_log() -> None:
         "job_log",
         *parts.numbers("id"),
         *parts.long_numbers("position", "removals"),
+        *parts.ids("store_id"),
         parts.primary_key("job_log", "id"),
         parts.check("job_log", "single", "id = 1"),
     )
-    log = sa.table("job_log", *(sa.column(name, sa.BigInteger) for name in ("id", "position", "removals")))
-    steps.insert_row(log, {"id": 1, "position": 0, "removals": 0}, key="id")
+    log = sa.table("job_log", *(sa.column(name) for name in ("id", "position", "removals", "store_id")))
+    steps.insert_row(log, {"id": 1, "position": 0, "removals": 0, "store_id": str(uuid.uuid4())}, key="id")
     steps.create_table(
         "job_floors",
         *parts.ids("owner_id"),

@@ -9,10 +9,10 @@ from __future__ import annotations
 import datetime as dt
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from morag_meta.db.unit import Row
-from morag_meta.errors import AlreadyExists, Reason, wrong_state
+from morag_meta.errors import AlreadyExists, Reason, invalid, wrong_state
 from morag_meta.jobs import rules
 from morag_meta.jobs.leases import LEASE_MS, lease, renewal
 from morag_meta.jobs.limits import (
@@ -25,6 +25,8 @@ from morag_meta.jobs.limits import (
 from morag_meta.jobs.rules import INGESTION, NOBODY, WAITING, Holder, Outcome, Verb
 from morag_meta.rpc.etags import check_etag
 from morag_meta.uow import UnitOfWork
+
+_LONGEST_DELAY: Final = dt.timedelta(days=365)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +69,7 @@ def create_job(  # noqa: PLR0913 - a job has these parts, all but two of them op
     """Make a job of an owner, for one of the owner's documents or for none.
 
     Raises:
+        Invalid: ``not_before`` is too far away.
         NotFound: the owner has no such document.
         WrongState: the document is deleted.
         AlreadyExists: the document has an open INGESTION job (JOB_ALREADY_OPEN).
@@ -96,8 +99,9 @@ def create_job(  # noqa: PLR0913 - a job has these parts, all but two of them op
             "database_id": document["database_id"],
         }
     fields |= _planned(plan, remote=remote, document_type=fields.get("document_type"))
-    fields["queue_place"], now = uow.queue.place(owner_id, priority)
-    fields |= {"clock": now, "close_time": now + dt.timedelta(milliseconds=plan.schedule_to_close_ms)}
+    fields["queue_place"], fields["clock"] = uow.queue.place(owner_id, priority)
+    if plan.not_before is not None and plan.not_before > fields["clock"] + _LONGEST_DELAY:
+        raise invalid("job.not_before", f"must be at most {_LONGEST_DELAY.days} days from now")
     return uow.jobs.add(owner_id, WAITING[fields["execution"]], fields)
 
 
@@ -108,6 +112,7 @@ def _planned(plan: Plan, *, remote: bool, document_type: str | None) -> dict[str
         "max_attempts": plan.max_attempts,
         "schedule_to_start_ms": plan.schedule_to_start_ms,
         "start_to_close_ms": start_to_close_ms(document_type) if limit is None else limit,
+        "schedule_to_close_ms": plan.schedule_to_close_ms,
         "fallback_delay_ms": plan.fallback_delay_ms if remote else None,
     }
 
@@ -167,7 +172,12 @@ def complete_job(
         return row, outcome
     if row["kind"] == INGESTION:
         uow.documents.complete_ingestion(
-            row["owner_id"], row["document_id"], chunks=chunks, quality=quality, metadata=metadata
+            row["owner_id"],
+            row["document_id"],
+            time=row["clock"],
+            chunks=chunks,
+            quality=quality,
+            metadata=metadata,
         )
     ended = uow.jobs.end(
         row,
@@ -240,12 +250,11 @@ def retry_job(uow: UnitOfWork, reach: str, job_id: str) -> Row:
 
 def _plan_of(row: Row) -> Plan:
     """Give the plan that a job was made with, to begin now."""
-    whole = row["close_time"] - row["create_time"]
     return Plan(
         max_attempts=row["max_attempts"],
         schedule_to_start_ms=row["schedule_to_start_ms"],
         start_to_close_ms=row["start_to_close_ms"],
-        schedule_to_close_ms=whole // dt.timedelta(milliseconds=1),
+        schedule_to_close_ms=row["schedule_to_close_ms"],
         fallback_delay_ms=row["fallback_delay_ms"] or FALLBACK_MS,
     )
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime as dt
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -66,11 +65,10 @@ def job_to_proto(row: Mapping[str, Any]) -> pb.Job:
 
 
 def _deadlines(row: Mapping[str, Any]) -> pb.JobDeadlines:
-    whole: dt.timedelta = row["close_time"] - row["create_time"]
     return pb.JobDeadlines(
         schedule_to_start=to_duration(row["schedule_to_start_ms"]),
         start_to_close=to_duration(row["start_to_close_ms"]),
-        schedule_to_close=to_duration(whole.total_seconds() * 1000),
+        schedule_to_close=to_duration(row["schedule_to_close_ms"]),
     )
 
 
@@ -93,15 +91,13 @@ def _failure(row: Mapping[str, Any]) -> pb.JobFailure.ValueType:
     return pb.JobFailure.Value(f"JOB_FAILURE_{row['failure'] or 'UNSPECIFIED'}")
 
 
-def plan_from_proto(job: pb.Job, now: dt.datetime, fallback_ms: int) -> Plan:
+def plan_from_proto(job: pb.Job, fallback_ms: int) -> Plan:
     """Give when and how long a new job may run.
 
     Raises:
         Invalid: a time is out of its range.
     """
     not_before = from_timestamp(job.not_before) if job.HasField("not_before") else None
-    if not_before is not None and not_before > now + dt.timedelta(days=365):
-        raise invalid("job.not_before", "must be at most 365 days from now")
     path, given = "job.deadlines.", job.deadlines
     start = from_duration(given, "schedule_to_start", path=path, least=1, most=30 * _DAY)
     attempt = from_duration(given, "start_to_close", path=path, least=1, most=7 * _DAY)

@@ -64,8 +64,9 @@ def due_time(row: Mapping[str, Any]) -> dt.datetime | None:
     if state in FINAL_STATES:
         return None
     if state == "PROCESSING":
-        return min(row["lease_expire_time"], _attempt_end(row), row["close_time"])
-    due: dt.datetime = min(_start_limit(row), row["close_time"])
+        due: dt.datetime = min(row["lease_expire_time"], attempt_end(row), row["close_time"])
+        return due
+    due = min(_start_limit(row), row["close_time"])
     return min(due, _fallback_time(row)) if state == "WAITING_FOR_REMOTE_WORKER" else due
 
 
@@ -80,7 +81,7 @@ def judge(row: Mapping[str, Any]) -> tuple[Overdue, str] | None:
 
 
 def _judge_attempt(row: Mapping[str, Any], now: dt.datetime) -> tuple[Overdue, str] | None:
-    if now >= _attempt_end(row):
+    if now >= attempt_end(row):
         return Overdue.FAIL, "ATTEMPT_TOO_LONG"
     if now < row["lease_expire_time"]:
         return None
@@ -101,7 +102,8 @@ def _start_limit(row: Mapping[str, Any]) -> dt.datetime:
     return limit
 
 
-def _attempt_end(row: Mapping[str, Any]) -> dt.datetime:
+def attempt_end(row: Mapping[str, Any]) -> dt.datetime:
+    """Give when the present attempt must have ended."""
     end: dt.datetime = row["start_time"] + _milliseconds(row["start_to_close_ms"])
     return end
 

@@ -150,7 +150,8 @@ def _judge_late(row: Mapping[str, Any], verb: Verb | None, number: int) -> Outco
         raise ended(row["state"])
     if number < row["report_number"]:
         return Outcome.IGNORED
-    same_end = verb is not None and TRANSITIONS[("PROCESSING", verb)] == row["state"]
+    reported = row["failure"] in (None, "REPORTED")
+    same_end = reported and verb is not None and TRANSITIONS[("PROCESSING", verb)] == row["state"]
     if number == row["report_number"] and same_end:
         return Outcome.REPEATED
     raise ended(row["state"])

@@ -14,18 +14,20 @@ from typing import Any, Final
 import sqlalchemy as sa
 
 from morag_meta.db.clock import clock
-from morag_meta.db.schema import job_checkpoints, jobs
+from morag_meta.db.schema import job_checkpoints, job_log, jobs
 from morag_meta.db.schema import job_events as events
 from morag_meta.db.statements import owned, reach, system
 from morag_meta.db.unit import Row, Unit
 from morag_meta.errors import Collision, not_found
 from morag_meta.ids import new_id
-from morag_meta.jobs.limits import MAX_ATTEMPTS, SCHEDULE_TO_START_MS, due_time
+from morag_meta.jobs.limits import MAX_ATTEMPTS, SCHEDULE_TO_CLOSE_MS, SCHEDULE_TO_START_MS, due_time
 from morag_meta.jobs.listing import Filter, Order, page_parameters, page_statement
 from morag_meta.jobs.rules import INGESTION, Verb, after
 
 TOPIC: Final = "jobs/"
 """What a committed change of a job announces, with the job's id behind it."""
+LOG_TOPIC: Final = "log/"
+"""What is announced when events got their positions."""
 
 _ONE = jobs.c.id == sa.bindparam("job_id")
 _OF_JOB = events.c.job_id == sa.bindparam("job_id")
@@ -47,6 +49,8 @@ _POSITION = sa.select(
     jobs.c.event_number,
     jobs.c.state,
     sa.select(sa.func.min(events.c.number)).where(_OF_JOB).scalar_subquery().label("oldest"),
+    sa.select(job_log.c.position).scalar_subquery().label("log_position"),
+    sa.select(job_log.c.removals).scalar_subquery().label("removals"),
 ).where(_ONE, reach(jobs))
 _NEWEST = system(
     sa.select(jobs.c.id, jobs.c.event_number).where(jobs.c.id.in_(sa.bindparam("job_ids", expanding=True))),
@@ -75,6 +79,7 @@ _RENEW = (
     .where(_ONE, owned(jobs))
     .values(lease_expire_time=sa.bindparam("new_lease_expire_time"), due_time=sa.bindparam("new_due_time"))
 )
+_CORRECT = sa.update(jobs).where(_ONE, owned(jobs)).values(due_time=sa.bindparam("new_due_time"))
 _NO_LEASE: Final = ("worker_id", "lease_token", "lease_ms", "lease_expire_time")
 
 
@@ -105,11 +110,12 @@ class JobStore:
         row = self._unit.one(_LOCK, job_id=job_id, owner_id=reach)
         if row is None:
             raise not_found("job", job_id)
-        return row
+        return _in_order(row)
 
     def lock_if_free(self, reach: str, job_id: str) -> Row | None:
         """Give a job as ``lock`` does, or None where somebody else has locked it, or it is gone."""
-        return self._unit.one(_LOCK_IF_FREE, job_id=job_id, owner_id=reach)
+        row = self._unit.one(_LOCK_IF_FREE, job_id=job_id, owner_id=reach)
+        return None if row is None else _in_order(row)
 
     def find_open_ingestion(self, owner_id: str, document_id: str) -> str | None:
         """Give the id of the open INGESTION job of a document."""
@@ -124,7 +130,7 @@ class JobStore:
     def add(self, owner_id: str, state: str, fields: Mapping[str, Any]) -> Row:
         """Write a new job and its first event; columns that are not given have their defaults.
 
-        ``clock``, ``queue_place``, ``close_time`` and ``start_to_close_ms`` must be given.
+        ``clock``, ``queue_place`` and ``start_to_close_ms`` must be given.
 
         Raises:
             AlreadyExists: its document has an open INGESTION job (JOB_ALREADY_OPEN).
@@ -152,6 +158,7 @@ class JobStore:
             "max_attempts": MAX_ATTEMPTS,
             "lost_leases": 0,
             "schedule_to_start_ms": SCHEDULE_TO_START_MS,
+            "schedule_to_close_ms": SCHEDULE_TO_CLOSE_MS,
             "fallback_delay_ms": None,
             **dict.fromkeys(_NO_LEASE),
             "failure": None,
@@ -162,7 +169,9 @@ class JobStore:
             **fields,
         }
         now = row.pop("clock")
-        row |= {"create_time": now, "update_time": now, "queue_time": max(now, row["not_before"] or now)}
+        begin = max(now, row["not_before"] or now)
+        close = begin + dt.timedelta(milliseconds=row["schedule_to_close_ms"])
+        row |= {"create_time": now, "update_time": now, "queue_time": begin, "close_time": close}
         row["due_time"] = due_time(row)
         self._unit.run(_INSERT, **row)
         self._append_event(None, row)
@@ -180,8 +189,7 @@ class JobStore:
             **changes,
             "event_number": row["event_number"] + 1,
             "revision": row["revision"] + 1,
-            # Never before the event that it follows, although the clock was asked before that one ended.
-            "update_time": max(row["clock"], row["update_time"]),
+            "update_time": row["clock"],
         }
         written["due_time"] = due_time({**row, **written})
         changed = self._unit.run(
@@ -219,8 +227,16 @@ class JobStore:
         """Let the lease of a locked job live until a time; no change of the job, so there is no event."""
         due = due_time({**row, "lease_expire_time": expire_time})
         self._unit.run(
-            _RENEW, job_id=row["id"], owner_id=row["owner_id"], new_expire_time=expire_time, new_due_time=due
+            _RENEW,
+            job_id=row["id"],
+            owner_id=row["owner_id"],
+            new_lease_expire_time=expire_time,
+            new_due_time=due,
         )
+
+    def correct_due_time(self, row: Row) -> None:
+        """Have the reaper look at a locked job when its limits say, and not before."""
+        self._unit.run(_CORRECT, job_id=row["id"], owner_id=row["owner_id"], new_due_time=due_time(row))
 
     def cancel_open_ingestion(self, owner_id: str, document_id: str, *, summary: str) -> str | None:
         """Cancel the open INGESTION job of a document, whose row is locked; give the job's id, if any.
@@ -238,6 +254,8 @@ class JobStore:
 
     def position(self, reach: str, job_id: str) -> Row:
         """Give ``event_number``, ``state`` and the number of the ``oldest`` event that is kept.
+
+        With them the log's ``log_position`` and ``removals``, all as of one moment.
 
         Raises:
             NotFound: there is no such job within reach.
@@ -276,6 +294,11 @@ class JobStore:
             **{column: row[column] for column in _TOLD},
         )
         self._unit.announce(TOPIC + row["id"])
+
+
+def _in_order(row: Row) -> Row:
+    """Let the clock of a locked row not be before its last change, which it may have waited for."""
+    return row if row["clock"] >= row["update_time"] else {**row, "clock": row["update_time"]}
 
 
 _TOLD: Final = (

@@ -14,9 +14,11 @@ from morag_meta.db import migrate
 from morag_meta.db.database import Database
 from morag_meta.db.schema import job_events, jobs
 from morag_meta.ids import new_id
+from morag_meta.jobs.actions import create_job
 from morag_meta.jobs.listing import Filter, parse_order
 from morag_meta.users.actions import create_user
 from tests.backends.databases import Backend
+from tests.db.rows import JOB
 from tests.plans import Plan, Work, analyze
 
 START = dt.datetime(2026, 1, 1, tzinfo=dt.UTC)
@@ -54,28 +56,38 @@ def _fill(database: Database, email: str) -> Filled:
             uow.documents.add(owner_id, {"name": f"{number}.txt", "type": "txt"})["id"]
             for number in range(30)
         ]
-        template = uow.jobs.add(
-            owner_id, "PENDING", {"kind": "X", "priority": 2, "execution": "LOCAL", "parameters": {}}
-        )
+        template = create_job(uow, owner_id, kind="X")
         rows: list[dict[str, Any]] = []
         for number in range(JOBS):
             state, time = STATES[number % len(STATES)], START + dt.timedelta(seconds=number)
-            final = state in ("FAILED", "FINISHED")
             rows.append(
                 {
                     **template,
+                    **_standing(state, time),
                     "id": new_id(),
-                    "state": state,
                     "document_id": documents[number % len(documents)],
                     "create_time": time,
                     "update_time": START + dt.timedelta(seconds=number * 7919 % JOBS),
-                    "end_time": time if final else None,
+                    "queue_place": template["queue_place"] + number,
                 }
             )
         uow.run_many(sa.insert(jobs), rows)
         uow.run_many(sa.insert(job_events), [_event(row, number) for row in rows for number in (1, 2, 3)])
         uow.commit()
     return Filled(database, owner_id, documents[3], rows[700]["id"])
+
+
+def _standing(state: str, time: dt.datetime) -> dict[str, Any]:
+    final, running = state in ("FAILED", "FINISHED"), state == "PROCESSING"
+    later = time + dt.timedelta(days=3650)  # most jobs are not overdue
+    return {
+        "state": state,
+        "failure": "REPORTED" if state == "FAILED" else None,
+        "lease_token": JOB if running else None,
+        "lease_expire_time": later if running else None,
+        "due_time": None if final else later,
+        "end_time": time if final else None,
+    }
 
 
 def _event(row: dict[str, Any], number: int) -> dict[str, Any]:

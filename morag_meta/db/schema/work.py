@@ -42,6 +42,7 @@ jobs = table(
     sa.Column("lost_leases", sa.Integer, nullable=False),
     sa.Column("schedule_to_start_ms", sa.BigInteger, nullable=False),
     sa.Column("start_to_close_ms", sa.BigInteger, nullable=False),
+    sa.Column("schedule_to_close_ms", sa.BigInteger, nullable=False),
     sa.Column("close_time", UtcDateTime, nullable=False),  # by which it must have ended, whatever happens
     sa.Column("fallback_delay_ms", sa.BigInteger),  # null: never waits for a remote worker
     # When the reaper is to look at it: the first of all its limits; null once it has ended.
@@ -130,12 +131,13 @@ job_events = table(
     sa.Index("ix_job_events__create_time", "create_time"),
 )
 
-# One row: the newest position that was given, and how often events were removed.
+# One row: the newest position that was given, how often events were removed, and whose log it is.
 job_log = table(
     "job_log",
     sa.Column("id", sa.Integer, primary_key=True, autoincrement=False),
     sa.Column("position", sa.BigInteger, nullable=False),
     sa.Column("removals", sa.BigInteger, nullable=False),
+    sa.Column("store_id", identifier(), nullable=False),  # random, so that tokens of another one are known
     sa.CheckConstraint("id = 1", name="single"),
 )
 
