@@ -19,6 +19,7 @@ from morag_meta.db.requests import RequestStore
 from morag_meta.db.unit import Unit
 from morag_meta.documents.store import DocumentStore
 from morag_meta.jobs.queue import JobQueue
+from morag_meta.jobs.stats import JobStats
 from morag_meta.jobs.store import JobStore
 from morag_meta.servers.store import ServerStore
 from morag_meta.users.store import SettingsStore, UserStore
@@ -76,6 +77,11 @@ class UnitOfWork(Unit):
     def queue(self) -> JobQueue:
         """Which job is next, and which is overdue."""
         return JobQueue(self)
+
+    @cached_property
+    def job_stats(self) -> JobStats:
+        """Figures about jobs."""
+        return JobStats(self)
 
     @cached_property
     def requests(self) -> RequestStore:

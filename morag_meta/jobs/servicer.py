@@ -22,6 +22,7 @@ from morag_meta.jobs.convert import (
     started_to_proto,
 )
 from morag_meta.jobs.feed import Feed
+from morag_meta.jobs.figures import figures_of, window_of
 from morag_meta.jobs.leases import LEASE_MS
 from morag_meta.jobs.limits import FALLBACK_MS
 from morag_meta.jobs.listing import parse_order
@@ -95,14 +96,16 @@ class JobServicer:
             priority=job.priority or pb.JOB_PRIORITY_NORMAL,
             remote=job.execution == pb.JOB_EXECUTION_REMOTE,
             parameters=struct_to_json(job.parameters, "job.parameters"),
-            plan=plan_from_proto(job, uow.now, self._fallback_ms),
+            plan=plan_from_proto(job, self._fallback_ms),
         )
         return job_to_proto(row)
 
     def _replay_start(self, uow: UnitOfWork, call: Call, receipt: dict[str, Any]) -> pb.Job:
-        return started_to_proto(uow.jobs.get(call.reach, receipt["id"]))
+        row = uow.jobs.get(call.reach, receipt["id"])
+        # The token of the lease that the first call got, and of no later one, which is another's.
+        return started_to_proto(row) if row["attempt"] == receipt["attempt"] else job_to_proto(row)
 
-    @writes(replay=_replay_start)
+    @writes(replay=_replay_start, receipt=lambda job: {"id": job.id, "attempt": job.attempt})
     def StartJob(self, uow: UnitOfWork, request: pb.StartJobRequest, call: Call) -> pb.Job:
         lease_ms = lease_ms_of(request, self._lease_ms)
         row = actions.start_job(uow, call.reach, request.id, etag=request.etag, lease_ms=lease_ms)
@@ -204,7 +207,8 @@ class JobServicer:
 
     @reads(snapshot=True)
     def GetJobStats(self, uow: UnitOfWork, request: pb.GetJobStatsRequest, call: Call) -> pb.JobStats:
-        raise invalid("filter", "PLACEHOLDER")
+        chosen = filter_from_proto(request.filter, call.reach_of(request.filter.owner_id))
+        return figures_of(uow, chosen, window_of(request))
 
     @streams
     def WatchJobs(self, request: pb.WatchJobsRequest, call: Call, stream: Stream) -> Awaitable[None]:
