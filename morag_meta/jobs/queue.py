@@ -3,12 +3,15 @@
 Jobs are leased in the order of ``queue_place``. It holds the priority in its high bits, and below them the
 turn: the first waiting turn of anybody, or the one after the owner's own last. So the owners take turns,
 however many jobs each of them has (start-time fair queuing, Goyal, Vin and Cheng 1996). Places are taken
-without a lock; two that meet share a turn, and the older job goes first.
+without a lock; two that meet share a turn, and the older job goes first. The first waiting turn never falls
+while somebody waits, as what comes back to the queue takes it, and not its old one: so the next job of an
+owner of whom nothing waits comes before all that is made later, and after one turn of each other owner.
 """
 
 from __future__ import annotations
 
 import datetime as dt
+from collections.abc import Collection
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Final
@@ -52,6 +55,17 @@ _OVERDUE = system(
     .limit(sa.bindparam("limit", type_=sa.Integer)),
     "the reaper looks after everybody's jobs",
 )
+_SHOWN = (
+    *(_c.id, _c.owner_id, _c.state, _c.kind, _c.document_id, _c.document_type),
+    *(_c.queue_place, _c.create_time),
+)
+_IS_TIME = sa.or_(_c.not_before.is_(None), _c.not_before <= Clock())
+_READY = system(
+    sa.select(*_SHOWN)
+    .where(_c.id.in_(sa.bindparam("job_ids", expanding=True)), _c.state.in_(WAITING_STATES), _IS_TIME)
+    .order_by(_c.queue_place, _c.create_time, _c.id),
+    "wakes those who wait for jobs, and lease only those in their reach",
+)
 _CLOCK = sa.select(clock)
 _CHECKPOINT = sa.select(checkpoints.c.data).where(_JOB, owned(checkpoints))
 _FORGET_CHECKPOINT = sa.delete(checkpoints).where(_JOB, owned(checkpoints))
@@ -93,6 +107,10 @@ class JobQueue:
         last = [row[f"last_{number}"] + 1 for number in (0, 1) if row[f"last_{number}"] is not None]
         return max([min(first, default=low), *last]), row["clock"]
 
+    def front(self, priority: int) -> int:
+        """Give the place of a job that comes back to the queue: among the first, and before younger ones."""
+        return self.place("", priority)[0]
+
     def candidates(self, wanted: Wanted, limit: int) -> list[Row]:
         """Give at most ``limit`` jobs that can be leased now, the next first; none of them is locked."""
         found: list[Row] = []
@@ -102,6 +120,10 @@ class JobQueue:
             given = {name: values for name, values in lists.items() if values}
             found += self._unit.all(statement, owner_id=wanted.reach, in_state=state, limit=limit, **given)
         return sorted(found, key=_order)[:limit]
+
+    def ready(self, job_ids: Collection[str]) -> list[Row]:
+        """Give those of the jobs, whosever, that can be leased now, the next first."""
+        return self._unit.all(_READY, job_ids=list(job_ids))
 
     def overdue(self, limit: int) -> list[Row]:
         """Give id and owner of at most ``limit`` jobs that the reaper is to look at, the oldest due first."""
@@ -137,9 +159,9 @@ def _candidates(of_everyone: bool, kinds: bool, document_types: bool) -> sa.Sele
         conditions.append(_c.kind.in_(sa.bindparam("kinds", expanding=True)))
     if document_types:
         conditions.append(_c.document_type.in_(sa.bindparam("document_types", expanding=True)))
-    conditions.append(sa.or_(_c.not_before.is_(None), _c.not_before <= Clock()))
+    conditions.append(_IS_TIME)
     return (
-        sa.select(_c.id, _c.owner_id, _c.kind, _c.document_id, _c.queue_place, _c.create_time)
+        sa.select(*_SHOWN)
         .where(*conditions)
         .order_by(_c.queue_place, _c.create_time, _c.id)
         .limit(sa.bindparam("limit", type_=sa.Integer))

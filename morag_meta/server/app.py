@@ -39,13 +39,14 @@ from morag_meta.rpc.access import SERVICES, known_scopes
 from morag_meta.rpc.dispatch import Dispatcher
 from morag_meta.rpc.drain import drain
 from morag_meta.rpc.pages import Pages
-from morag_meta.rpc.streams import StreamOptions, Streams
+from morag_meta.rpc.streams import StreamOptions, Streams, draining
 from morag_meta.server import sweeper
 from morag_meta.server.secrets import credential_ring, root_secret
 from morag_meta.servers.servicer import ServerServicer
 from morag_meta.users.servicer import UserServicer
 from morag_meta.workers.servicer import WorkerServicer
 
+from morag_meta.workers.openings import Openings
 _FAREWELL_SECONDS: Final = 0.2
 _PENDING: Final = 20_000  # calls that gRPC's core lets wait: thousands of watchers may come back at once
 
@@ -100,7 +101,12 @@ class App:
             lambda: self._epochs.newest,
         )
         self._feed = Feed(self.database, settings.stream_poll_interval, self._streams.end_all)
-        self._notices = Notices(options, self._feed.hint, TOPIC) if options.dialect == "postgresql" else None
+        shared = options.dialect == "postgresql"
+        self._notices = Notices(options, self._feed.hint, LOG_TOPIC) if shared else None
+        backoff = Backoff(settings.retry_backoff, settings.retry_backoff_limit)
+        self._reaper = Reaper(self.database, backoff, settings.reaper_interval)
+        self._openings = Openings(self.database)
+        self._feed.on_event(self._openings.note_event, lambda: self._openings.waiting)
         self._probe = Probe(options)
         self._health = Health(self._probe, SERVICES)
         self._dispatcher = Dispatcher(
@@ -124,6 +130,7 @@ class App:
         if self._notices is not None:
             self.database.listen(self._notices.send)
             self._notices.start()
+        self._openings.start()
         await self._probe.start()
         self._begin(self._epochs.run(self._stop))
         self._begin(self._usage.run(self._stop))
@@ -136,6 +143,7 @@ class App:
         port = self._server.add_insecure_port(self._settings.grpc_address)
         await self._server.start()
         return port
+            asyncio.create_task(self._openings.run()),
 
     async def stop(self, grace: float) -> None:
         """End: readiness turns, streams are told to resume, calls finish within ``grace`` seconds."""
@@ -146,6 +154,7 @@ class App:
             await asyncio.sleep(min(_FAREWELL_SECONDS, grace))  # gRPC itself would say CANCELLED, and not why
             await drain(self._server, lambda: self._dispatcher.in_flight, grace)
         self._stop.set()
+        self._openings.end(draining)
         await asyncio.gather(*self._tasks, return_exceptions=True)
         for task in self._looking_after:
             task.cancel()
@@ -180,7 +189,13 @@ class App:
                 lease_ms=round(settings.lease_duration * 1000),
                 fallback_ms=round(settings.remote_fallback * 1000),
             ),
-            WorkerServicer(),
+            WorkerServicer(
+                self.database,
+                self._pages,
+                self._openings,
+                self.authenticator.recheck,
+                lease_ms=round(settings.lease_duration * 1000),
+            ),
             ApiKeyServicer(self._pages, self._hasher, known_scopes()),
         ]
 
