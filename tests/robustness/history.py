@@ -53,7 +53,7 @@ class Event:
             self.previous_worker_id,
             self.worker_id,
             self.failure,
-            round(self.create_time, 5),
+            self.create_time,
         )
 
 
