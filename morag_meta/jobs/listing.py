@@ -116,6 +116,18 @@ def page_statement(chosen: Filter, order: Order, *, following: bool) -> sa.Selec
     return _statement(chosen.owner_id == EVERYONE, chosen.shape(), order, following)
 
 
+@lru_cache(maxsize=512)
+def _snapshot(of_everyone: bool, shape: tuple[str, ...], following: bool) -> sa.Select[Any]:  # noqa: FBT001 - the key of a cache
+    newest = sa.select(_e.position).where(_e.job_id == _c.id, _e.number == _c.event_number)
+    page = _statement(of_everyone, shape, _ORDERS[""], following)
+    return page.add_columns(newest.scalar_subquery().label("newest_position"))
+
+
+def snapshot_statement(chosen: Filter, *, following: bool) -> sa.Select[Any]:
+    """Give the statement of a page, the newest jobs first, with the position of each one's newest event."""
+    return _snapshot(chosen.owner_id == EVERYONE, chosen.shape(), following)
+
+
 def page_parameters(
     chosen: Filter, order: Order | None = None, after: Mapping[str, Any] | None = None
 ) -> dict[str, Any]:

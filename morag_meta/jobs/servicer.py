@@ -28,6 +28,7 @@ from morag_meta.jobs.limits import FALLBACK_MS
 from morag_meta.jobs.listing import parse_order
 from morag_meta.jobs.rules import INGESTION, Holder
 from morag_meta.jobs.watch import watch
+from morag_meta.jobs.watch_jobs import watch_jobs, wish_of
 from morag_meta.rpc.call import Call
 from morag_meta.rpc.methods import reads, streams, writes
 from morag_meta.rpc.pages import Pages
@@ -62,11 +63,18 @@ class JobServicer:
     SERVICE = "moragmeta.v1.JobService"
 
     def __init__(
-        self, pages: Pages, feed: Feed, *, lease_ms: int = LEASE_MS, fallback_ms: int = FALLBACK_MS
+        self,
+        pages: Pages,
+        feed: Feed,
+        token_key: bytes,
+        *,
+        lease_ms: int = LEASE_MS,
+        fallback_ms: int = FALLBACK_MS,
     ) -> None:
-        """Take what seals page tokens, what follows the changes of jobs, and the defaults of new jobs."""
+        """Take what seals page tokens, what follows the changes, the key of resume tokens, and defaults."""
         self._pages = pages
         self._feed = feed
+        self._token_key = token_key
         self._lease_ms = lease_ms
         self._fallback_ms = fallback_ms
 
@@ -212,4 +220,5 @@ class JobServicer:
 
     @streams
     def WatchJobs(self, request: pb.WatchJobsRequest, call: Call, stream: Stream) -> Awaitable[None]:
-        raise invalid("filter", "PLACEHOLDER")
+        wish, must_own = wish_of(request, call)
+        return watch_jobs(self._feed, self._token_key, stream, wish, must_own)

@@ -21,7 +21,7 @@ from morag_meta.db.unit import Row, Unit
 from morag_meta.errors import Collision, not_found
 from morag_meta.ids import new_id
 from morag_meta.jobs.limits import MAX_ATTEMPTS, SCHEDULE_TO_CLOSE_MS, SCHEDULE_TO_START_MS, due_time
-from morag_meta.jobs.listing import Filter, Order, page_parameters, page_statement
+from morag_meta.jobs.listing import Filter, Order, page_parameters, page_statement, snapshot_statement
 from morag_meta.jobs.rules import INGESTION, Verb, after
 
 TOPIC: Final = "jobs/"
@@ -125,6 +125,15 @@ class JobStore:
     def page(self, chosen: Filter, order: Order, after: Row | None, limit: int) -> list[Row]:
         """Give at most ``limit`` jobs that pass the filter, in the order, after the row ``after``."""
         statement = page_statement(chosen, order, following=after is not None)
+        return self._unit.all(statement, limit=limit, **page_parameters(chosen, order, after))
+
+    def snapshot(self, chosen: Filter, after: Row | None, limit: int) -> list[Row]:
+        """Give a page of jobs, the newest first, each with the ``newest_position`` of its events.
+
+        That is null where the newest one has no position yet.
+        """
+        order = Order("create_time", descending=True)
+        statement = snapshot_statement(chosen, following=after is not None)
         return self._unit.all(statement, limit=limit, **page_parameters(chosen, order, after))
 
     def add(self, owner_id: str, state: str, fields: Mapping[str, Any]) -> Row:

@@ -34,7 +34,7 @@ from morag_meta.health.servicer import SERVICE as HEALTH_SERVICE
 from morag_meta.health.servicer import Health
 from morag_meta.jobs.feed import Feed
 from morag_meta.jobs.servicer import JobServicer
-from morag_meta.jobs.store import TOPIC
+from morag_meta.jobs.store import LOG_TOPIC
 from morag_meta.rpc.access import SERVICES, known_scopes
 from morag_meta.rpc.dispatch import Dispatcher
 from morag_meta.rpc.drain import drain
@@ -113,6 +113,7 @@ class App:
             self.database, self.authenticator, self._streams, secret.subkey("request-fingerprint")
         )
         self._pages = Pages(secret.subkey("page-token"))
+        self._token_key = secret.subkey("resume-token")
         self._handlers = tuple(map(self._dispatcher.handler, self._make_servicers()))
         self._shared_port = shared_port
         self._server: grpc.aio.Server | None = None
@@ -186,6 +187,7 @@ class App:
             JobServicer(
                 self._pages,
                 self._feed,
+                self._token_key,
                 lease_ms=round(settings.lease_duration * 1000),
                 fallback_ms=round(settings.remote_fallback * 1000),
             ),
