@@ -166,7 +166,8 @@ def _job_log() -> None:
         parts.primary_key("job_log", "id"),
         parts.check("job_log", "single", "id = 1"),
     )
-    log = sa.table("job_log", *(sa.column(name) for name in ("id", "position", "removals", "store_id")))
+    numbers = (sa.column(name, sa.BigInteger) for name in ("id", "position", "removals"))
+    log = sa.table("job_log", *numbers, sa.column("store_id", sa.String(36)))
     steps.insert_row(log, {"id": 1, "position": 0, "removals": 0, "store_id": str(uuid.uuid4())}, key="id")
     steps.create_table(
         "job_floors",

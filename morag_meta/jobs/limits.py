@@ -81,10 +81,11 @@ def judge(row: Mapping[str, Any]) -> tuple[Overdue, str] | None:
 
 
 def _judge_attempt(row: Mapping[str, Any], now: dt.datetime) -> tuple[Overdue, str] | None:
-    if now >= attempt_end(row):
-        return Overdue.FAIL, "ATTEMPT_TOO_LONG"
-    if now < row["lease_expire_time"]:
+    if now < min(row["lease_expire_time"], attempt_end(row)):
         return None
+    # What passed first counts, however late that is seen: a service that was away fails no lost attempt.
+    if attempt_end(row) <= row["lease_expire_time"]:
+        return Overdue.FAIL, "ATTEMPT_TOO_LONG"
     last = row["lost_leases"] + 1 >= row["max_attempts"]
     return (Overdue.FAIL if last else Overdue.REQUEUE), "LEASE_EXPIRED"
 

@@ -33,6 +33,7 @@ from morag_meta.health.probe import Probe
 from morag_meta.health.servicer import SERVICE as HEALTH_SERVICE
 from morag_meta.health.servicer import Health
 from morag_meta.jobs.feed import Feed
+from morag_meta.jobs.limits import Backoff
 from morag_meta.jobs.servicer import JobServicer
 from morag_meta.jobs.store import LOG_TOPIC
 from morag_meta.rpc.access import SERVICES, known_scopes
@@ -41,6 +42,7 @@ from morag_meta.rpc.drain import drain
 from morag_meta.rpc.pages import Pages
 from morag_meta.rpc.streams import StreamOptions, Streams, draining
 from morag_meta.server import sweeper
+from morag_meta.server.reaper import Reaper
 from morag_meta.server.secrets import credential_ring, root_secret
 from morag_meta.servers.servicer import ServerServicer
 from morag_meta.users.servicer import UserServicer
@@ -107,6 +109,8 @@ class App:
         self._reaper = Reaper(self.database, backoff, settings.reaper_interval)
         self._openings = Openings(self.database)
         self._feed.on_event(self._openings.note_event, lambda: self._openings.waiting)
+        backoff = Backoff(settings.retry_backoff, settings.retry_backoff_limit)
+        self._reaper = Reaper(self.database, backoff, settings.reaper_interval)
         self._probe = Probe(options)
         self._health = Health(self._probe, SERVICES)
         self._dispatcher = Dispatcher(
@@ -136,6 +140,7 @@ class App:
         self._begin(self._epochs.run(self._stop))
         self._begin(self._usage.run(self._stop))
         self._begin(sweeper.run(self.database, self._stop))
+        self._begin(self._reaper.run(self._stop))
         self._looking_after = [
             asyncio.create_task(self._streams.run()),
             asyncio.create_task(self._feed.run()),
