@@ -59,7 +59,11 @@ _SHOWN = (
     *(_c.id, _c.owner_id, _c.state, _c.kind, _c.document_id, _c.document_type),
     *(_c.queue_place, _c.create_time),
 )
-_IS_TIME = sa.or_(_c.not_before.is_(None), _c.not_before <= Clock())
+# What is overdue is the reaper's, but for what may only be left to local workers.
+_IS_TIME = sa.and_(
+    sa.or_(_c.not_before.is_(None), _c.not_before <= Clock()),
+    sa.or_(_c.due_time > Clock(), _c.state == "WAITING_FOR_REMOTE_WORKER"),
+)
 _READY = system(
     sa.select(*_SHOWN)
     .where(_c.id.in_(sa.bindparam("job_ids", expanding=True)), _c.state.in_(WAITING_STATES), _IS_TIME)

@@ -46,9 +46,9 @@ from morag_meta.server.reaper import Reaper
 from morag_meta.server.secrets import credential_ring, root_secret
 from morag_meta.servers.servicer import ServerServicer
 from morag_meta.users.servicer import UserServicer
+from morag_meta.workers.openings import Openings
 from morag_meta.workers.servicer import WorkerServicer
 
-from morag_meta.workers.openings import Openings
 _FAREWELL_SECONDS: Final = 0.2
 _PENDING: Final = 20_000  # calls that gRPC's core lets wait: thousands of watchers may come back at once
 
@@ -107,10 +107,8 @@ class App:
         self._notices = Notices(options, self._feed.hint, LOG_TOPIC) if shared else None
         backoff = Backoff(settings.retry_backoff, settings.retry_backoff_limit)
         self._reaper = Reaper(self.database, backoff, settings.reaper_interval)
-        self._openings = Openings(self.database)
+        self._openings = Openings(self.database, self._feed.look_soon)
         self._feed.on_event(self._openings.note_event, lambda: self._openings.waiting)
-        backoff = Backoff(settings.retry_backoff, settings.retry_backoff_limit)
-        self._reaper = Reaper(self.database, backoff, settings.reaper_interval)
         self._probe = Probe(options)
         self._health = Health(self._probe, SERVICES)
         self._dispatcher = Dispatcher(
@@ -132,35 +130,36 @@ class App:
             RuntimeError: the address is not to be had.
         """
         self._feed.start()
+        self._openings.start()
         if self._notices is not None:
             self.database.listen(self._notices.send)
             self._notices.start()
-        self._openings.start()
         await self._probe.start()
         self._begin(self._epochs.run(self._stop))
         self._begin(self._usage.run(self._stop))
-        self._begin(sweeper.run(self.database, self._stop))
+        retention = sweeper.Retention(self._settings.job_retention, self._settings.event_retention)
+        self._begin(sweeper.run(self.database, self._stop, retention))
         self._begin(self._reaper.run(self._stop))
         self._looking_after = [
             asyncio.create_task(self._streams.run()),
             asyncio.create_task(self._feed.run()),
+            asyncio.create_task(self._openings.run()),
         ]
         self._server = self._make_server()  # here, because it belongs to the running event loop
         port = self._server.add_insecure_port(self._settings.grpc_address)
         await self._server.start()
         return port
-            asyncio.create_task(self._openings.run()),
 
     async def stop(self, grace: float) -> None:
         """End: readiness turns, streams are told to resume, calls finish within ``grace`` seconds."""
         self._health.drain()
         self._streams.drain()
+        self._openings.end(draining)
         self._dispatcher.refuse_new()
         if self._server is not None:
             await asyncio.sleep(min(_FAREWELL_SECONDS, grace))  # gRPC itself would say CANCELLED, and not why
             await drain(self._server, lambda: self._dispatcher.in_flight, grace)
         self._stop.set()
-        self._openings.end(draining)
         await asyncio.gather(*self._tasks, return_exceptions=True)
         for task in self._looking_after:
             task.cancel()

@@ -84,9 +84,10 @@ class Ticket:
 class Openings:
     """The calls of one process that wait for jobs, the longest waiting first."""
 
-    def __init__(self, database: Database) -> None:
-        """Ask this database."""
+    def __init__(self, database: Database, begun: Callable[[], None]) -> None:
+        """Ask this database; ``begun`` is called when somebody comes to wait where nobody did."""
         self._database = database
+        self._begun = begun
         self._tickets: dict[Ticket, None] = {}
         self._hinted: set[str] = set()
         self._wake = asyncio.Event()
@@ -139,6 +140,7 @@ class Openings:
         self._tickets[ticket] = None
         if len(self._tickets) == 1:
             self._wake.set()
+            self._begun()
         try:
             yield ticket
         finally:

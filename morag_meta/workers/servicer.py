@@ -13,12 +13,14 @@ from typing import Any, Final
 
 from morag_meta.auth.principal import Principal
 from morag_meta.db.database import Database
+from morag_meta.db.statements import EVERYONE
 from morag_meta.db.unit import Row
+from morag_meta.errors import Forbidden, Reason
 from morag_meta.jobs import leases
 from morag_meta.jobs.actions import lock_with_document
 from morag_meta.jobs.convert import job_to_proto, lease_ms_of
 from morag_meta.jobs.leases import LEASE_MS
-from morag_meta.jobs.servicer import reporter
+from morag_meta.jobs.servicer import reach_of_reports, reporter
 from morag_meta.rpc.access import access_of, check_access, service
 from morag_meta.rpc.call import Call
 from morag_meta.rpc.methods import composes, reads, writes
@@ -46,6 +48,18 @@ Leases = Haul[pb.Lease]
 def _reach(call: Call) -> str:
     """Whose workers the caller sees: a key that may only work sees its owner's."""
     return call.reach if call.principal.has_scope("jobs:read") else call.own
+
+
+def _reach_of(call: Call, owner_id: str) -> str:
+    """Whose workers a list shows.
+
+    Raises:
+        Forbidden: they are not the caller's to see (OWNER_NOT_ALLOWED).
+    """
+    owner = call.reach_of(owner_id)
+    if _reach(call) not in (owner, EVERYONE):
+        raise Forbidden("a key that may only work names no other owner", reason=Reason.OWNER_NOT_ALLOWED)
+    return owner
 
 
 class WorkerServicer:
@@ -130,8 +144,7 @@ class WorkerServicer:
         )
 
     def _replay_release(self, uow: UnitOfWork, call: Call, receipt: dict[str, Any]) -> jobs_pb2.Job:
-        reach, _ = reporter(call, "")
-        return job_to_proto(uow.jobs.get(reach, receipt["id"]))
+        return job_to_proto(uow.jobs.get(reach_of_reports(call), receipt["id"]))
 
     @writes(replay=_replay_release)
     def ReleaseJob(self, uow: UnitOfWork, request: pb.ReleaseJobRequest, call: Call) -> jobs_pb2.Job:
@@ -147,7 +160,7 @@ class WorkerServicer:
     def ListWorkers(
         self, uow: UnitOfWork, request: pb.ListWorkersRequest, call: Call
     ) -> pb.ListWorkersResponse:
-        owner = call.reach_of(request.owner_id)
+        owner = _reach_of(call, request.owner_id)
 
         def fetch(after: Row | None, limit: int) -> list[Row]:
             rows = uow.workers.page(owner, after, limit)
