@@ -26,6 +26,7 @@ from morag_meta.jobs.figures import figures_of, window_of
 from morag_meta.jobs.leases import LEASE_MS
 from morag_meta.jobs.limits import FALLBACK_MS
 from morag_meta.jobs.listing import parse_order
+from morag_meta.jobs.removal import MOST_JOBS
 from morag_meta.jobs.rules import INGESTION, Holder
 from morag_meta.jobs.watch import watch
 from morag_meta.jobs.watch_jobs import watch_jobs, wish_of
@@ -34,6 +35,7 @@ from morag_meta.rpc.methods import reads, streams, writes
 from morag_meta.rpc.pages import Pages
 from morag_meta.rpc.streams import Stream
 from morag_meta.rpc.structs import struct_to_json
+from morag_meta.rpc.times import from_timestamp
 from morag_meta.uow import UnitOfWork
 from moragmeta.v1 import jobs_pb2 as pb
 
@@ -209,9 +211,17 @@ class JobServicer:
         # Itself no coroutine, which would hold the request for as long as the stream waits.
         return watch(self._feed, stream, call.reach, request.job_id, request.after_sequence)
 
-    @writes(replay=_replay)
+    def _replay_purge(self, uow: UnitOfWork, call: Call, receipt: dict[str, Any]) -> pb.PurgeJobsResponse:
+        return pb.PurgeJobsResponse(**receipt)
+
+    @writes(
+        replay=_replay_purge, receipt=lambda purged: {"purged_jobs": purged.purged_jobs, "more": purged.more}
+    )
     def PurgeJobs(self, uow: UnitOfWork, request: pb.PurgeJobsRequest, call: Call) -> pb.PurgeJobsResponse:
-        raise invalid("filter", "PLACEHOLDER")
+        chosen = filter_from_proto(request.filter, call.reach_of(request.filter.owner_id))
+        limit = min(request.max_jobs or MOST_JOBS, MOST_JOBS)
+        purged = uow.job_removals.purge(chosen, from_timestamp(request.end_time_before), limit)
+        return pb.PurgeJobsResponse(purged_jobs=purged.jobs, more=purged.more)
 
     @reads(snapshot=True)
     def GetJobStats(self, uow: UnitOfWork, request: pb.GetJobStatsRequest, call: Call) -> pb.JobStats:

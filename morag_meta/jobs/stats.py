@@ -127,15 +127,16 @@ def _counts(of_everyone: bool, shape: tuple[str, ...], key: str) -> sa.Select[An
 
 @lru_cache(maxsize=512)
 def _totals(of_everyone: bool, shape: tuple[str, ...]) -> sa.Select[Any]:  # noqa: FBT001 - the key of a cache
-    number, milliseconds = sa.func.count().label("jobs"), sa.func.sum(_c.run_ms).label("milliseconds")
-    return sa.select(number, milliseconds).where(*_finished(of_everyone, shape))
+    totals: tuple[Any, ...] = (sa.func.count().label("jobs"), sa.func.sum(_c.run_ms).label("milliseconds"))
+    return sa.select(*totals).where(*_finished(of_everyone, shape))
 
 
 @lru_cache(maxsize=512)
 def _ranked(of_everyone: bool, shape: tuple[str, ...]) -> sa.Select[Any]:  # noqa: FBT001 - the key of a cache
     before = sa.bindparam("before", type_=sa.Integer)
-    times: sa.Select[Any] = sa.select(_c.run_ms).where(*_finished(of_everyone, shape))
-    return times.order_by(_c.run_ms).limit(1).offset(before)
+    times: Any = sa.select(_c.run_ms).where(*_finished(of_everyone, shape)).order_by(_c.run_ms)
+    statement: sa.Select[Any] = times.limit(1).offset(before)
+    return statement
 
 
 @lru_cache(maxsize=512)

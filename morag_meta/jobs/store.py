@@ -14,7 +14,7 @@ from typing import Any, Final
 import sqlalchemy as sa
 
 from morag_meta.db.clock import clock
-from morag_meta.db.schema import job_checkpoints, job_log, jobs
+from morag_meta.db.schema import job_log, jobs
 from morag_meta.db.schema import job_events as events
 from morag_meta.db.statements import owned, reach, system
 from morag_meta.db.unit import Row, Unit
@@ -22,6 +22,7 @@ from morag_meta.errors import Collision, not_found
 from morag_meta.ids import new_id
 from morag_meta.jobs.limits import MAX_ATTEMPTS, SCHEDULE_TO_CLOSE_MS, SCHEDULE_TO_START_MS, due_time
 from morag_meta.jobs.listing import Filter, Order, page_parameters, page_statement, snapshot_statement
+from morag_meta.jobs.removal import JobRemovals
 from morag_meta.jobs.rules import INGESTION, Verb, after
 
 TOPIC: Final = "jobs/"
@@ -56,12 +57,6 @@ _NEWEST = system(
     sa.select(jobs.c.id, jobs.c.event_number).where(jobs.c.id.in_(sa.bindparam("job_ids", expanding=True))),
     "wakes watchers, whose access to the job was checked when they came",
 )
-_UNLINK_ALL = (
-    sa.update(jobs).where(owned(jobs), jobs.c.predecessor_id.is_not(None)).values(predecessor_id=sa.null())
-)
-_DELETE_EVENTS = sa.delete(events).where(owned(events))
-_DELETE_CHECKPOINTS = sa.delete(job_checkpoints).where(owned(job_checkpoints))
-_DELETE_ALL = sa.delete(jobs).where(owned(jobs))
 
 
 @cache
@@ -285,10 +280,7 @@ class JobStore:
 
     def delete_all(self, owner_id: str) -> int:
         """Remove every job of an owner for good, with its events; give the number of jobs."""
-        self._unit.run(_DELETE_EVENTS, owner_id=owner_id)
-        self._unit.run(_DELETE_CHECKPOINTS, owner_id=owner_id)
-        self._unit.run(_UNLINK_ALL, owner_id=owner_id)
-        return self._unit.run(_DELETE_ALL, owner_id=owner_id)
+        return JobRemovals(self._unit).remove_all(owner_id)
 
     def _append_event(self, before: Row | None, row: Row) -> None:
         self._unit.run_soon(

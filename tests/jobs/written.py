@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import datetime as dt
 import itertools
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final
 
 import sqlalchemy as sa
 
-from morag_meta.db.schema import job_events, jobs
+from morag_meta.db.database import Database
+from morag_meta.db.schema import job_events, job_floors, job_log, jobs
 from morag_meta.ids import new_id
+from morag_meta.jobs.listing import Filter
+from morag_meta.jobs.removal import Purged
 from morag_meta.jobs.rules import FINAL_STATES
 from morag_meta.uow import UnitOfWork
+from morag_meta.users.actions import create_user
 
 _FAILURES: Final = {"FAILED": "REPORTED"}
 _LEASE: Final = dt.timedelta(seconds=90)
@@ -88,3 +92,70 @@ def _row(now: dt.datetime, owner_id: str, given: Mapping[str, Any]) -> dict[str,
         "update_time": time,
         **given,
     }
+
+
+class Shelf:
+    """A database with jobs of several owners, and what is left of them."""
+
+    def __init__(self, database: Database) -> None:
+        self.database = database
+        self._owners = 0
+        self.now: dt.datetime = self.do(lambda uow: uow.queue.now())
+
+    def do(self, work: Callable[[UnitOfWork], Any]) -> Any:
+        """Do something in a transaction."""
+        with self.database.unit_of_work() as uow:
+            done = work(uow)
+            uow.commit()
+        return done
+
+    def owner(self) -> str:
+        """Make an owner."""
+        self._owners += 1
+        made = self.do(lambda uow: create_user(uow, name="Owner", email=f"o{self._owners}@example.org"))
+        return str(made["id"])
+
+    def write(self, owner_id: str, *given: dict[str, Any], **how: Any) -> list[str]:
+        """Write jobs."""
+        written: list[str] = self.do(lambda uow: write_jobs(uow, owner_id, given, **how))
+        return written
+
+    def purge(self, owner_id: str, before: dt.datetime | None = None, limit: int = 1000) -> Purged:
+        """Remove the jobs of an owner that ended before a time, or now."""
+        chosen, end = Filter(owner_id), before or self.now + dt.timedelta(hours=1)
+        purged: Purged = self.do(lambda uow: uow.job_removals.purge(chosen, end, limit))
+        return purged
+
+    def column(self, statement: sa.Select[Any]) -> list[Any]:
+        """Read one column."""
+        with self.database.unit_of_work() as uow:
+            return list(uow.connection.execute(statement).scalars())
+
+    def job_ids(self) -> set[str]:
+        """Give the jobs that are there."""
+        return set(self.column(sa.select(jobs.c.id)))
+
+    def floors(self) -> dict[str, int]:
+        """Give the floor of each owner that has one."""
+        with self.database.unit_of_work() as uow:
+            return {row.owner_id: row.position for row in uow.connection.execute(sa.select(job_floors))}
+
+    def log(self) -> tuple[int, int]:
+        """Give the log's position and how often something was removed."""
+        with self.database.unit_of_work() as uow:
+            row = uow.connection.execute(sa.select(job_log)).one()
+        return row.position, row.removals
+
+    def age_events(self, job_id: str, ages: Sequence[dt.timedelta]) -> None:
+        """Have a job's events been written so long ago."""
+        with self.database.unit_of_work() as uow:
+            for number, age in enumerate(ages, 1):
+                one = (job_events.c.job_id == job_id, job_events.c.number == number)
+                old = sa.update(job_events).where(*one).values(create_time=self.now - age)
+                uow.connection.execute(old)
+            uow.commit()
+
+    def numbers(self, job_id: str) -> list[int]:
+        """Give the numbers of the events of a job that are kept."""
+        kept = sa.select(job_events.c.number).where(job_events.c.job_id == job_id)
+        return self.column(kept.order_by(job_events.c.number))
