@@ -21,6 +21,11 @@ serve: ## Run the service on SQLite (./morag.db); any MORAG_ variable changes it
 	@deploy/bootstrap runtime
 	@exec $(BIN)/morag-meta serve
 
+.PHONY: demo
+demo: ## Thirty workers on real files, with live bars (DEMO_FOLDER, or MORAG_TARGET and MORAG_API_KEY)
+	@deploy/bootstrap runtime
+	@$(BIN)/python examples/demo.py $(if $(DEMO_FOLDER),'$(DEMO_FOLDER)') $(ARGS)
+
 .PHONY: test
 test: setup ## Run every test on SQLite, PostgreSQL and MariaDB (ARGS goes to pytest)
 	@$(BIN)/python -m pytest $(ARGS)

@@ -39,7 +39,7 @@ _LOG: Final = logging.getLogger("morag_client")
 _SLICE: Final = 0.2  # seconds between two looks at whether to stop
 _WAIT: Final = 20  # seconds that the service waits for a job before it answers without
 _ANSWER_SECONDS: Final = _WAIT + 15.0
-_RECLAIM_SECONDS: Final = 1.0
+_RECLAIM_SECONDS: Final = 1.5
 _UNWIND_SECONDS: Final = 5.0  # for handlers to notice that they are to stop
 
 Handler = Callable[[Task], jobs_pb2.JobResult | None]
@@ -158,7 +158,7 @@ class Worker:
     def _reclaim(self, request: workers_pb2.LeaseJobsRequest) -> workers_pb2.LeaseJobsResponse:
         """Return what a call that was broken off had leased already, so that it can be given back."""
         try:
-            return self._stub.LeaseJobs(request, timeout=_RECLAIM_SECONDS)
+            return self._stub.LeaseJobs(request, timeout=_RECLAIM_SECONDS, wait_for_ready=True)
         except grpc.RpcError:
             return workers_pb2.LeaseJobsResponse()
 
