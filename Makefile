@@ -67,6 +67,10 @@ breaking: setup ## Check that the contract still keeps what the tag contract-v1 
 bench: setup ## Measure the real server against bare echo and raw drivers
 	@$(BIN)/python -m benchmarks $(ARGS)
 
+.PHONY: robustness
+robustness: setup ## Break servers and databases under load, and judge what was promised (EVENTS, ARGS)
+	@$(BIN)/python -m tests.robustness --events $(or $(EVENTS),20000) $(ARGS)
+
 .PHONY: clients
 clients: setup ## Call the service from freshly generated Go, TypeScript and Java stubs
 	@clients/check

@@ -23,12 +23,15 @@ class CrewProcess:
     """One such process, and those that took its place after it was killed."""
 
     def __init__(
-        self, name: str, folder: Path, targets: Sequence[str], keys: Sequence[str], seed: int
+        self, name: str, folder: Path, targets: Sequence[str], keys: Sequence[str], seed: int, known: str
     ) -> None:
-        """Start as many workers as there are keys, from a thread that lives as long as they do."""
+        """Start as many workers as there are keys, from a thread that lives as long as they do.
+
+        The first of them is the worker whose id is ``known``, unless that is empty.
+        """
         self._name = name
         self._folder = folder
-        self._orders = {"targets": list(targets), "keys": list(keys), "seed": seed}
+        self._orders = {"targets": list(targets), "keys": list(keys), "seed": seed, "known": known}
         self._files: list[Path] = []
         self._start()
 
@@ -72,6 +75,7 @@ def main(orders: dict[str, Any]) -> None:
         Worker(f"{orders['name']}/{number}", orders["targets"], key, recorder, orders["seed"])
         for number, key in enumerate(orders["keys"])
     ]
+    workers[0].known = orders["known"]
     threads = [threading.Thread(target=worker.work, daemon=True) for worker in workers]
     ended = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: ended.set())

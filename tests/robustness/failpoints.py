@@ -53,6 +53,7 @@ _ALL = (
     Failpoint(database_faults.pause_database, _SERVERS),
     Failpoint(database_faults.use_up_connections, _SERVERS),
     Failpoint(database_faults.hold_write_lock, ("sqlite",)),
+    Failpoint(database_faults.trim_events),
 )
 FAILPOINTS = {failpoint.name: failpoint for failpoint in _ALL}
 

@@ -10,6 +10,9 @@ from tests.robustness.violations import Violation
 
 WAITING = ("PENDING", "WAITING_FOR_REMOTE_WORKER")
 _ENDS = {"CompleteJob": "FINISHED", "FailJob": "FAILED", "CancelJob": "CANCELLED"}
+_TRANSIENT = ("UNAVAILABLE", "DEADLINE_EXCEEDED", "CANCELLED", "UNKNOWN", "ABORTED", "RESOURCE_EXHAUSTED")
+_EXPLAINED = ("OK", "FAILED_PRECONDITION", "ALREADY_EXISTS", *_TRANSIENT)
+_ENDS_OF_STREAMS = ("OK", "OUT_OF_RANGE", *_TRANSIENT)
 _CLOCK = 0.002
 """Seconds by which two readings of a database's clock may seem to differ: SQLite's has milliseconds."""
 
@@ -204,6 +207,20 @@ def document_follows_job(history: History) -> list[Violation]:
     return found
 
 
+def answered(history: History) -> list[Violation]:
+    """Nobody hears what a fault does not explain: a key that is refused, or an unforeseen error."""
+    found = [
+        Violation("Answered", f"{operation.method} heard {operation.code} {operation.reason}", (operation,))
+        for operation in history.operations
+        if operation.code not in _EXPLAINED
+    ]
+    return found + [
+        Violation("Answered", f"a stream ended with {connection.code} {connection.reason}", (connection,))
+        for connection in history.connections
+        if connection.code not in _ENDS_OF_STREAMS
+    ]
+
+
 def _answered(history: History) -> list[Operation]:
     return [operation for operation in history.operations if operation.code == "OK"]
 
@@ -222,4 +239,5 @@ LEASES = (
     attempt_monotone,
     events_match_row,
     document_follows_job,
+    answered,
 )

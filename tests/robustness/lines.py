@@ -66,9 +66,10 @@ def _of_session(
     connections: list[Connection], frames: dict[tuple[str, int], list[Frame]], *, complete: bool
 ) -> list[Line]:
     first = connections[0]
-    main = Line(
-        first.watcher, first.filter, conflate=first.conflate, from_start=first.from_start, complete=complete
-    )
+    main = Line(first.watcher, first.filter, conflate=first.conflate, from_start=first.from_start)
+    own = [connection for connection in connections if not connection.aside]
+    # Who was told that what follows is gone did not see it.
+    main.complete = complete and bool(own) and own[-1].code != "OUT_OF_RANGE"
     for connection in connections:
         if not connection.aside:
             main.joints.append(len(main.frames))

@@ -62,7 +62,7 @@ def run(plan: Plan, folder: Path) -> Outcome:
             problems = _disturb(plan, scene, traffic, history)
             busy = time.monotonic() - begun
             made.heal()
-            drain = _drain(made, traffic, history)
+            drain = _drain(made, traffic, problems)
         finally:
             traffic.stop()
         add(history, made.tables())
@@ -120,7 +120,7 @@ def _pass(scene: Scene, traffic: Traffic, seconds: float) -> None:
         time.sleep(0.2)
 
 
-def _drain(made: Cluster, traffic: Traffic, history: History) -> float:
+def _drain(made: Cluster, traffic: Traffic, problems: list[Violation]) -> float:
     """Wait until all jobs have ended and watchers have seen it; give how long the jobs took."""
     traffic.stop_writing()
     begun = time.monotonic()
@@ -130,6 +130,8 @@ def _drain(made: Cluster, traffic: Traffic, history: History) -> float:
             break
         time.sleep(0.1)
     seconds = time.monotonic() - begun
-    if not traffic.settle(_SETTLE):
-        history.faults.append(Fault("never settled", time.monotonic()))
+    problems += [
+        Violation("Alive", f"{name} never heard that it had seen everything")
+        for name in traffic.settle(_SETTLE)
+    ]
     return seconds

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import signal
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Protocol
 
 from tests.backends.proxy import Proxy
@@ -32,7 +32,6 @@ class Scene:
     chance: random.Random
     long: bool = False
     """Whether there is time to wait for long."""
-    notes: list[str] = field(default_factory=list)
 
     @property
     def server(self) -> ServerProcess:

@@ -240,6 +240,14 @@ def _two_open(history: History) -> None:
     history.jobs.append(replace(history.jobs[0], id="twin", tag=""))
 
 
+def _refused(history: History) -> None:
+    history.operations[0] = replace(history.operations[0], code="UNAUTHENTICATED")
+
+
+def _stream_failed(history: History) -> None:
+    history.connections[0] = replace(history.connections[0], code="INTERNAL")
+
+
 BREAKS: list[tuple[Validator, Break]] = [
     (streams.ordered, _swap),
     (streams.unique, _double),
@@ -270,6 +278,8 @@ BREAKS: list[tuple[Validator, Break]] = [
     (leases.events_match_row, _unnumbered),
     (leases.document_follows_job, _document_left),
     (leases.document_follows_job, _two_open),
+    (leases.answered, _refused),
+    (leases.answered, _stream_failed),
 ]
 
 

@@ -7,6 +7,8 @@ import time
 from collections import deque
 from pathlib import Path
 
+from moragmeta.v1 import workers_pb2
+from tests.robustness.callers import Caller
 from tests.robustness.cluster import Cluster
 from tests.robustness.crew import CrewProcess
 from tests.robustness.history import Filter, History, add
@@ -43,6 +45,7 @@ class Traffic:
             )
             for number in range(writers)
         ]
+        self._known = self._register()
         self.watchers = [
             Watcher(f"watcher{number}", targets, key, self._recorder, seed, habit)
             for number, (key, habit) in enumerate(self._habits(watchers - _WATCHES_ONE))
@@ -51,8 +54,20 @@ class Traffic:
         keys = [cluster.admin.key, *(tenant.key for tenant in tenants)]
         mine = [keys[number % len(keys)] for number in range(workers)]
         halves = [mine[::2], mine[1::2]]
-        self._orders = [(f"crew{number}", folder, targets, half, seed) for number, half in enumerate(halves)]
+        known = [self._known, ""]
+        self._orders = [
+            (f"crew{number}", folder, targets, half, seed, known[number])
+            for number, half in enumerate(halves)
+        ]
         self.crews: list[CrewProcess] = []
+
+    def _register(self) -> str:
+        """Make the worker that some watch."""
+        caller = Caller("register", self._cluster.targets, self._cluster.admin.key, self._recorder, "0")
+        worker = workers_pb2.Worker(name="watched")
+        made = caller.call("RegisterWorker", workers_pb2.RegisterWorkerRequest(worker=worker))
+        caller.close()
+        return str(made.id)
 
     def _habits(self, count: int) -> list[tuple[str, Habit]]:
         """Give keys and habits: every one at least once, if there are enough watchers."""
@@ -64,10 +79,11 @@ class Traffic:
             (tenants[1].key, Habit(Filter(owner_id=tenants[1].id), snapshot=True)),
             (admin.key, Habit(Filter(states=("PROCESSING",)))),
             (admin.key, Habit(Filter(states=("FINISHED", "FAILED", "CANCELLED")), snapshot=True)),
-            (admin.key, Habit(Filter(states=("PENDING",)), snapshot=True)),
+            (admin.key, Habit(Filter(states=("PENDING",)), snapshot=True, away=6)),
             (admin.key, Habit(Filter(kinds=("REINDEX",)), pause=0.003)),
             (admin.key, Habit(Filter(document_types=("pdf", "mp3")))),
             (admin.key, Habit(Filter(), conflate=True)),
+            (admin.key, Habit(Filter(worker_ids=(self._known,)))),
             (tenants[2].key, Habit(Filter(owner_id=tenants[2].id, kinds=("INGESTION",)), snapshot=True)),
             (admin.key, Habit(Filter(kinds=("EXPORT",), states=("PENDING", "PROCESSING")))),
         ]
@@ -113,13 +129,14 @@ class Traffic:
         for writer in self.writers:
             writer.caller.stop.set()
 
-    def settle(self, patience: float) -> bool:
-        """Wait until every watcher has seen everything; say whether they did."""
+    def settle(self, patience: float) -> list[str]:
+        """Wait until every watcher has seen everything; name those that did not."""
         for watcher in self.watchers:
             watcher.settled.set()
         limit = time.monotonic() + patience
-        seen = [watcher.done.wait(max(limit - time.monotonic(), 0)) for watcher in self.watchers]
-        return all(seen)
+        for watcher in self.watchers:
+            watcher.done.wait(max(limit - time.monotonic(), 0))
+        return [watcher.caller.name for watcher in self.watchers if not watcher.done.is_set()]
 
     def stop(self) -> None:
         """End everybody."""

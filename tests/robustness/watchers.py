@@ -29,6 +29,8 @@ class Habit:
     conflate: bool = False
     pause: float = 0.0
     """Seconds that it takes for each frame."""
+    away: float = 0.0
+    """Seconds, at most, that it stays away between two streams."""
     restless: bool = True
     """Whether it breaks off at random."""
 
@@ -66,6 +68,7 @@ class Watcher:
             elif code not in ("CANCELLED", "DEADLINE_EXCEEDED"):
                 self.caller.turn += 1
                 time.sleep(self.caller.chance.uniform(0.01, 0.1))
+            self.settled.wait(self.caller.chance.uniform(0, self._habit.away))
             if self._tokens and self._habit.restless and self.caller.chance.random() < 0.1:
                 self._look_aside()
 
@@ -97,7 +100,9 @@ class Watcher:
 
     def _look_aside(self) -> None:
         """Look again at what followed an older token."""
-        place = self.caller.chance.randrange(max(len(self._tokens) - 200, 0), len(self._tokens))
+        chance = self.caller.chance
+        near = max(len(self._tokens) - 200, 0) if chance.random() < 0.7 else 0
+        place = chance.randrange(near, len(self._tokens))
         self._stream(self._tokens[place], place + 1, 1.0, 50, aside=True)
 
     def _stream(self, token: str, after: int, limit: float, most: int, *, aside: bool = False) -> str:
@@ -201,7 +206,7 @@ class JobWatcher:
         name = f"{self.caller.name}/{self._count}"
         seen, frames, number = 0, 0, 0
         code = ""
-        while code not in ("OK", "NOT_FOUND") and not self.caller.stop.is_set():
+        while code not in ("OK", "NOT_FOUND", "OUT_OF_RANGE") and not self.caller.stop.is_set():
             begun, limit = time.monotonic(), self.caller.chance.uniform(0.3, 4)
             request = pb.WatchJobRequest(job_id=wanted.job_id, after_sequence=seen)
             got: list[Frame] = []

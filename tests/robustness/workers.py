@@ -21,13 +21,15 @@ class Worker:
 
     def __init__(self, name: str, targets: Sequence[str], key: str, recorder: Recorder, seed: int) -> None:
         """Prepare."""
+        self.known = ""
+        """The id under which it is registered already, if it is."""
         self.caller = Caller(name, targets, key, recorder, f"{seed}/{name}")
 
     def work(self) -> None:
         """Lease and work until told to stop."""
         while not self.caller.stop.is_set():
             try:
-                worker_id = self._register()
+                worker_id = self.known or self._register()
                 while not self.caller.stop.is_set():
                     for lease in self._lease(worker_id):
                         self._handle(lease)
