@@ -107,8 +107,8 @@ class App:
         self._notices = Notices(options, self._feed.hint, LOG_TOPIC) if shared else None
         backoff = Backoff(settings.retry_backoff, settings.retry_backoff_limit)
         self._reaper = Reaper(self.database, backoff, settings.reaper_interval)
-        self._openings = Openings(self.database, self._feed.look_soon)
-        self._feed.on_event(self._openings.note_event, lambda: self._openings.waiting)
+        self.openings = Openings(self.database, self._feed.look_soon)
+        self._feed.on_event(self.openings.note_event, lambda: self.openings.waiting)
         self._probe = Probe(options)
         self._health = Health(self._probe, SERVICES)
         self._dispatcher = Dispatcher(
@@ -130,7 +130,7 @@ class App:
             RuntimeError: the address is not to be had.
         """
         self._feed.start()
-        self._openings.start()
+        self.openings.start()
         if self._notices is not None:
             self.database.listen(self._notices.send)
             self._notices.start()
@@ -143,7 +143,7 @@ class App:
         self._looking_after = [
             asyncio.create_task(self._streams.run()),
             asyncio.create_task(self._feed.run()),
-            asyncio.create_task(self._openings.run()),
+            asyncio.create_task(self.openings.run()),
         ]
         self._server = self._make_server()  # here, because it belongs to the running event loop
         port = self._server.add_insecure_port(self._settings.grpc_address)
@@ -154,7 +154,7 @@ class App:
         """End: readiness turns, streams are told to resume, calls finish within ``grace`` seconds."""
         self._health.drain()
         self._streams.drain()
-        self._openings.end(draining)
+        self.openings.end(draining)
         self._dispatcher.refuse_new()
         if self._server is not None:
             await asyncio.sleep(min(_FAREWELL_SECONDS, grace))  # gRPC itself would say CANCELLED, and not why
@@ -198,7 +198,7 @@ class App:
             WorkerServicer(
                 self.database,
                 self._pages,
-                self._openings,
+                self.openings,
                 self.authenticator.recheck,
                 lease_ms=round(settings.lease_duration * 1000),
             ),

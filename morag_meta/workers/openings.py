@@ -35,19 +35,25 @@ Job = Mapping[str, Any]
 class Ticket:
     """One waiting call: what it takes, and which jobs it was told of and has not tried for."""
 
-    __slots__ = ("_openings", "_waiter", "appetite", "told", "trying")
+    __slots__ = ("_openings", "_waiter", "appetite", "leased", "repeats_of", "told", "trying")
 
-    def __init__(self, openings: Openings, appetite: Appetite | None) -> None:
-        """Wait for jobs of this appetite; None takes nothing, and is never told of any."""
+    def __init__(self, openings: Openings, appetite: Appetite | None, repeats_of: str | None) -> None:
+        """Wait for jobs of this appetite; None takes nothing, and is never told of any.
+
+        ``repeats_of`` is the worker of a call that may be one of several with one request id.
+        """
         self._openings = openings
         self._waiter: asyncio.Future[None] | None = None
         self.appetite = appetite
+        self.repeats_of = repeats_of
+        self.leased = False  # whether its worker got a lease meanwhile: perhaps by the same request
         self.told: dict[str, Job] = {}
         self.trying: dict[str, Job] = {}
 
     def begin(self) -> None:
         """Say that the jobs told of are being tried for."""
         self.trying, self.told = self.told, {}
+        self.leased = False
 
     def got(self, job_ids: Iterable[str]) -> None:
         """Say which jobs were had, of which nobody else is to be told."""
@@ -56,13 +62,13 @@ class Ticket:
             self.trying.pop(job_id, None)
 
     async def wait(self, seconds: float) -> bool:
-        """Sleep until a job may be had, or for so many seconds; whether it is the former.
+        """Sleep until it is worth a try, or for so many seconds; whether it is the former.
 
         Raises:
             MetaError: the process ends.
         """
         self.trying = {}
-        if not self.told and seconds > 0:
+        if not self.told and not self.leased and seconds > 0:
             self._openings.check()
             self._waiter = asyncio.get_running_loop().create_future()
             try:
@@ -73,7 +79,7 @@ class Ticket:
             finally:
                 self._waiter = None
         self._openings.check()
-        return bool(self.told)
+        return bool(self.told) or self.leased
 
     def wake(self) -> None:
         """End the sleep; for the event loop's thread only."""
@@ -94,6 +100,10 @@ class Openings:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._all_due = 0.0  # when everybody is to be looked after, in monotonic seconds
         self._ending: Callable[[], MetaError] | None = None
+
+    def __len__(self) -> int:
+        """Count the calls that wait."""
+        return len(self._tickets)
 
     @property
     def waiting(self) -> bool:
@@ -126,17 +136,24 @@ class Openings:
 
     def note_event(self, event: Mapping[str, Any]) -> None:
         """Hear of a job's event, of whichever process; for the event loop's thread only."""
-        if self._tickets and event["state"] in WAITING_STATES:
+        if not self._tickets:
+            return
+        if event["state"] in WAITING_STATES:
             self._hint([event["job_id"]])
+        elif event["previous_state"] in WAITING_STATES and event["worker_id"] is not None:
+            for ticket in self._tickets:
+                if ticket.repeats_of == event["worker_id"]:
+                    ticket.leased = True
+                    ticket.wake()
 
     def _hint(self, ids: list[str]) -> None:
         self._hinted.update(ids)
         self._wake.set()
 
     @contextmanager
-    def ticket(self, appetite: Appetite | None) -> Iterator[Ticket]:
+    def ticket(self, appetite: Appetite | None, repeats_of: str | None = None) -> Iterator[Ticket]:
         """Stand in the queue of those who wait; what a leaver was told of is passed on."""
-        ticket = Ticket(self, appetite)
+        ticket = Ticket(self, appetite, repeats_of)
         self._tickets[ticket] = None
         if len(self._tickets) == 1:
             self._wake.set()

@@ -103,7 +103,8 @@ class WorkerServicer:
         worker = await self._database.read(
             lambda uow: uow.workers.get(call.own, request.worker_id), point=True, deadline=call.deadline
         )
-        with self._openings.ticket(_appetite(worker, request, call)) as ticket:
+        repeats_of = worker["id"] if request.request_id else None
+        with self._openings.ticket(_appetite(worker, request, call), repeats_of) as ticket:
             last = end <= time.monotonic()
             while True:
                 ticket.begin()

@@ -6,6 +6,7 @@ from typing import Any
 
 from google.protobuf.duration_pb2 import Duration
 
+from morag_meta.ids import new_id
 from moragmeta.v1 import api_keys_pb2, jobs_pb2
 from moragmeta.v1 import workers_pb2 as pb
 from tests.jobs.conftest import Work
@@ -72,7 +73,7 @@ def key_with(service: Service, granter: User, *scopes: str, owner_id: str = "") 
     """Give the channel of a new key with these scopes."""
     made = granter.channel.api_keys.CreateApiKey(
         api_keys_pb2.CreateApiKeyRequest(
-            api_key=api_keys_pb2.ApiKey(name=" ".join(scopes), scopes=scopes), owner_id=owner_id
+            api_key=api_keys_pb2.ApiKey(name=new_id(), scopes=scopes), owner_id=owner_id
         )
     )
     return service.channel(api_key=made.secret)
