@@ -47,13 +47,14 @@ def wish_of(request: pb.WatchJobsRequest, call: Call) -> tuple[Wish, str]:
         Invalid: the filter names a state that is none.
         Forbidden: OWNER_NOT_ALLOWED, or FILTER_NOT_ALLOWED where a worker's key names no worker.
     """
-    principal, named = call.principal, request.filter.owner_id
-    must_own = ""
-    if principal.has_scope("jobs:read"):
-        owner_id = call.reach_of(named)
+    named = request.filter.owner_id
+    must_own = "" if call.principal.has_scope("jobs:read") else call.own
+    if must_own and call.principal.has_scope("jobs:work:all"):
+        owner_id = named or EVERYONE
     else:
-        everyone = principal.has_scope("jobs:work:all") and named in ("", EVERYONE)
-        owner_id, must_own = EVERYONE if everyone else call.reach_of(named), call.own
+        owner_id = call.reach_of(named)
+    if must_own and not call.principal.has_scope("jobs:work:all") and owner_id != call.own:
+        raise Forbidden("a key that may only work names no other owner", reason=Reason.OWNER_NOT_ALLOWED)
     chosen = filter_from_proto(request.filter, owner_id)
     if must_own and not chosen.worker_ids:
         raise _not_its_workers()
