@@ -53,10 +53,17 @@ def reporter(call: Call, token: str) -> tuple[str, Holder]:
 
     A key that may only work shows the token of its lease, whoever's job it is.
     """
-    if call.principal.has_scope("jobs:write"):
-        return call.reach, Holder(token)
     everyone = call.principal.has_scope("jobs:work:all")
+    if call.principal.has_scope("jobs:write") and not (everyone and token):
+        return call.reach, Holder(token)
     return (EVERYONE if everyone else call.own), Holder(token, must_show=True)
+
+
+def reach_of_reports(call: Call) -> str:
+    """Give whose jobs the caller may have reported, of which an earlier answer is repeated."""
+    if call.principal.has_scope("jobs:work:all"):
+        return EVERYONE
+    return call.reach if call.principal.has_scope("jobs:write") else call.own
 
 
 class JobServicer:
@@ -86,11 +93,11 @@ class JobServicer:
     def _replay_completion(
         self, uow: UnitOfWork, call: Call, receipt: dict[str, Any]
     ) -> pb.CompleteJobResponse:
-        job = self._replay(uow, call, receipt)
+        job = job_to_proto(uow.jobs.get(reach_of_reports(call), receipt["id"]))
         return pb.CompleteJobResponse(job=job, outcome=_outcome_of(receipt))
 
     def _replay_failure(self, uow: UnitOfWork, call: Call, receipt: dict[str, Any]) -> pb.FailJobResponse:
-        job = self._replay(uow, call, receipt)
+        job = job_to_proto(uow.jobs.get(reach_of_reports(call), receipt["id"]))
         return pb.FailJobResponse(job=job, outcome=_outcome_of(receipt))
 
     @writes(replay=_replay)

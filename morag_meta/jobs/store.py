@@ -14,8 +14,8 @@ from typing import Any, Final
 import sqlalchemy as sa
 
 from morag_meta.db.clock import clock
-from morag_meta.db.schema import job_log, jobs
 from morag_meta.db.schema import job_events as events
+from morag_meta.db.schema import job_log, jobs
 from morag_meta.db.statements import owned, reach, system
 from morag_meta.db.unit import Row, Unit
 from morag_meta.errors import Collision, not_found
@@ -230,7 +230,7 @@ class JobStore:
     def renew(self, row: Row, expire_time: dt.datetime) -> None:
         """Let the lease of a locked job live until a time; no change of the job, so there is no event."""
         due = due_time({**row, "lease_expire_time": expire_time})
-        self._unit.run(
+        self._unit.run_soon(
             _RENEW,
             job_id=row["id"],
             owner_id=row["owner_id"],

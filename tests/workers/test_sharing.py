@@ -151,7 +151,7 @@ def test_two_thousand_jobs_of_one_owner_do_not_hold_up_another(service: Service,
     assert mine.id not in before
     assert mine.id in ids(everyones.lease(worker.id, 2))
     with service.database.unit_of_work() as uow:  # nobody's other test is to find them
-        uow.connection.execute(sa.delete(jobs).where(jobs.c.id.in_([copy["id"] for copy in copies])))
+        uow.jobs.delete_all(many.user.id)
         uow.commit()
 
 
