@@ -169,6 +169,7 @@ class Imagined:
             Frame(name, 0, 0, opened, "snapshot", job=job)
             for job in (self._snapshot(wanted, begin) if begin else [])
         ]
+        whole = len(frames) + 1
         frames.append(Frame(name, 0, 0, opened, "sync"))
         for event in self.history.events[begin:]:
             before, after = matches(wanted, event)
@@ -187,15 +188,18 @@ class Imagined:
                 )
             elif self._chance.random() < 0.5:
                 frames.append(Frame(name, 0, 0, event.create_time, "heartbeat"))
-        self._cut(name, wanted, frames, from_start=not begin)
+        self._cut(name, wanted, frames, whole, from_start=not begin)
 
-    def _cut(self, name: str, wanted: Filter, frames: list[Frame], *, from_start: bool) -> None:
-        """Spread the frames over several streams, and look again from the middle."""
-        cuts = sorted({0, *(self._chance.randint(1, len(frames)) for _ in range(3))})
+    def _cut(self, name: str, wanted: Filter, frames: list[Frame], whole: int, *, from_start: bool) -> None:
+        """Spread the frames over several streams, and look again from the middle.
+
+        The first ``whole`` frames are the snapshot, which comes in one piece.
+        """
+        cuts = sorted({0, *(self._chance.randint(min(whole, len(frames)), len(frames)) for _ in range(3))})
         for number, (begin, end) in enumerate(zip(cuts, [*cuts[1:], len(frames)], strict=True)):
             self._opened(name, wanted, number, begin or -1, from_start=from_start)
             self.history.frames += [replace(frame, connection=number) for frame in frames[begin:end]]
-        again = max(cuts[-1] // 2, 1)
+        again = max(cuts[-1] // 2, min(whole, len(frames)))
         self._opened(name, wanted, len(cuts), again, from_start=from_start, aside=True)
         self.history.frames += [replace(frame, connection=len(cuts)) for frame in frames[again : again + 5]]
 

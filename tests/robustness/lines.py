@@ -40,8 +40,10 @@ class Line:
         return not any(getattr(self.filter, name) for name in _CHANGING)
 
     def snapshot(self) -> dict[str, Frame]:
-        """The newest word of the snapshot on each job."""
-        return {frame.job.id: frame for frame in self.frames if frame.job is not None}
+        """The snapshot's frame of each job; one that was broken off was sent again, and no longer counts."""
+        held = [frame for frame in self.frames if frame.job is not None]
+        whole = [frame for frame in held if frame.connection == held[-1].connection]
+        return {frame.job.id: frame for frame in whole if frame.job is not None}
 
 
 def lines(history: History) -> list[Line]:
