@@ -120,6 +120,7 @@ def _index_jobs() -> None:
     _index("jobs", *of_owner, named="owner_id_state_queue_place")
     _index("jobs", "due_time")
     _index("jobs", "worker_id", "state")
+    _index("jobs", "worker_id", "create_time", "id")
     _index("jobs", "end_time")
     _index("jobs", "owner_id", "end_time")
 

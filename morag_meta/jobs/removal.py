@@ -65,7 +65,7 @@ _old = (
     .limit(_LIMIT)
     .subquery("old")
 )
-_OLD_EVENTS = system(
+OLD_EVENTS = system(
     sa.select(
         _old.c.job_id,
         _old.c.owner_id,
@@ -131,7 +131,7 @@ class JobRemovals:
         A job's newest event stays for as long as the job, and so does what has no position yet.
         """
         found = {
-            row["job_id"]: row for row in self._unit.all(_OLD_EVENTS, before=self._now() - age, limit=limit)
+            row["job_id"]: row for row in self._unit.all(OLD_EVENTS, before=self._now() - age, limit=limit)
         }
         free = set(self._lock(EVERYONE, list(found)))
         trimmed = {job_id: self._trim(found[job_id]) for job_id in sorted(free)}
@@ -231,7 +231,7 @@ class JobRemovals:
 def _ended(of_everyone: bool, shape: tuple[str, ...]) -> sa.Select[Any]:  # noqa: FBT001 - the key of a cache
     before = sa.bindparam("before", type_=_c.end_time.type)
     ended = sa.select(_c.id, _c.event_number).where(*conditions_of(of_everyone, shape), _c.end_time < before)
-    return ended.order_by(_c.end_time, _c.id).limit(_LIMIT)
+    return ended.order_by(_c.end_time).limit(_LIMIT)
 
 
 def _few_enough(rows: Iterable[Row]) -> Iterator[Row]:

@@ -83,6 +83,7 @@ jobs = table(
     sa.Index("ix_jobs__owner_id_state_queue_place", "owner_id", "state", "queue_place", "create_time", "id"),
     sa.Index("ix_jobs__due_time", "due_time"),
     sa.Index("ix_jobs__worker_id_state", "worker_id", "state"),
+    sa.Index("ix_jobs__worker_id_create_time_id", "worker_id", "create_time", "id"),
     sa.Index("ix_jobs__end_time", "end_time"),
     sa.Index("ix_jobs__owner_id_end_time", "owner_id", "end_time"),
 )
