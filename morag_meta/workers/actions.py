@@ -49,7 +49,7 @@ class Taken:
 
 @dataclass(frozen=True, slots=True)
 class Haul(Generic[M]):
-    """What a worker got, as it is shown; ``missed`` says that all it might have got was locked by others."""
+    """What a worker got, as it is shown; ``missed``: nothing, but only as others were faster; try again."""
 
     leases: list[M]
     missed: bool = False
@@ -81,11 +81,9 @@ def lease_jobs(
     missed, size = False, 0
     for candidate in uow.queue.candidates(wanted, most + _SPARE):
         row = _lock_if_free(uow, candidate)
-        if row is None:
-            missed = True
-            continue
-        leased = _lease(uow, row, worker["id"], lease_ms) if _is_ready(row, appetite) else None
-        if leased is not None:
+        if row is None or not _waits(row, appetite):
+            missed = True  # somebody else was faster, and so there may be further candidates
+        elif not _is_over(row) and (leased := _lease(uow, row, worker["id"], lease_ms)) is not None:
             shown.append(show(_with_circumstances(uow, leased)))
             size += shown[-1].ByteSize()
             if len(shown) == most or size >= _MOST_BYTES:
@@ -135,14 +133,15 @@ def _lock_if_free(uow: UnitOfWork, candidate: Row) -> Row | None:
     return uow.jobs.lock_if_free(candidate["owner_id"], candidate["id"])
 
 
-def _is_ready(row: Row, appetite: Appetite) -> bool:
-    """Whether a locked job still waits, and nothing of it is overdue, which is the reaper's matter."""
+def _waits(row: Row, appetite: Appetite) -> bool:
+    """Whether a locked job still waits for such a worker, and its time has come."""
+    return appetite.takes(row) and (row["not_before"] is None or row["not_before"] <= row["clock"])
+
+
+def _is_over(row: Row) -> bool:
+    """Whether a locked job is only left to fail, which is the reaper's matter."""
     overdue = judge(row)
-    return (
-        appetite.takes(row)
-        and (row["not_before"] is None or row["not_before"] <= row["clock"])
-        and (overdue is None or overdue[0] is not Overdue.FAIL)
-    )
+    return overdue is not None and overdue[0] is Overdue.FAIL
 
 
 def _lease(uow: UnitOfWork, row: Row, worker_id: str, lease_ms: int) -> Row | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import threading
 import time
 from collections.abc import Callable
@@ -12,8 +13,12 @@ import pytest
 import sqlalchemy as sa
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from morag_meta.db.database import Database
 from morag_meta.db.schema import jobs
 from morag_meta.ids import new_id
+from morag_meta.workers.actions import lease_jobs
+from morag_meta.workers.convert import lease_to_proto
+from morag_meta.workers.rules import appetite
 from moragmeta.v1 import jobs_pb2
 from tests.jobs.conftest import Work
 from tests.service import Service
@@ -109,6 +114,43 @@ def test_a_job_whose_document_is_held_is_passed_by(service: Service, work: Work,
         assert ids(fleet.lease(worker.id, 2)) == expected
 
 
+def test_who_finds_every_candidate_taken_tries_again(service: Service, work: Work, fleet: Fleet) -> None:
+    """When others lease all candidates between their choice and their locks, the call is not simply empty."""
+    for _ in range(3):
+        work.add_job(kind="A")
+    worker, other = fleet.register(), fleet.register()
+    slow = Database.open(service.url)
+    taken: list[str] = []
+
+    def take(_: Any, __: Any, statement: str, *___: Any) -> None:
+        chosen = "queue_place" in statement and not taken
+        if chosen and service.kind != "sqlite":  # where nobody else writes meanwhile
+            taken.extend(ids(fleet.lease(other.id, 3)))
+
+    with slow.unit_of_work() as uow:
+        row = uow.workers.get(work.user.id, worker.id)
+        chosen = appetite(row, [], [], owner_id=work.user.id, may_serve_everyone=False)
+        assert chosen is not None
+        sa.event.listen(slow.engine, "after_cursor_execute", take)
+        haul = lease_jobs(uow, row, chosen, most=1, lease_ms=1000, show=lease_to_proto)
+    assert bool(haul.leases) != haul.missed
+    assert haul.missed == (len(taken) == 3)
+    slow.close()
+
+
+def test_what_is_overdue_is_left_to_the_reaper(service: Service, work: Work, fleet: Fleet) -> None:
+    """A job whose time is over is not leased in the moment before it is failed, and holds nobody up."""
+    for execution in (LOCAL, REMOTE):
+        over, good = [work.add_job(kind="A", execution=execution) for _ in range(2)]
+        worker = fleet.register()
+        with service.database.unit_of_work() as uow:
+            past = uow.queue.now() - dt.timedelta(seconds=1)
+            late = sa.update(jobs).where(jobs.c.id == over.id).values(close_time=past, due_time=past)
+            uow.connection.execute(late)
+            uow.commit()
+        assert ids(fleet.lease(worker.id, 5)) == [good.id]
+
+
 def test_the_urgent_come_first_then_the_older(work: Work, fleet: Fleet) -> None:
     """An owner's jobs come in the order of priority, and equals in the order in which they were made."""
     made = {
@@ -143,7 +185,8 @@ def test_two_thousand_jobs_of_one_owner_do_not_hold_up_another(service: Service,
     with service.database.unit_of_work() as uow:
         row = uow.jobs.get("-", template.id)
         copies = [{**row, "id": new_id(), "queue_place": row["queue_place"] + n} for n in range(1, 2000)]
-        uow.run_many(sa.insert(jobs), copies)
+        for start in range(0, len(copies), 250):
+            uow.run_many(sa.insert(jobs), copies[start : start + 250])
         uow.commit()
     worker = everyones.register(kinds=[kind])
     before = ids(everyones.lease(worker.id, 3))
