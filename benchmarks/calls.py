@@ -21,7 +21,7 @@ _JOBS: Final = "moragmeta.v1.JobService"
 PAGE: Final = 50
 
 GET, LIST, UPDATE, KEY = "GetDocument", f"ListDocuments({PAGE})", "UpdateJobProgress", "authenticated call"
-TOKEN: Final = "authenticated call, access token"  # noqa: S105 - the name of a measurement
+TOKEN: Final = "authenticated call, JWT"  # noqa: S105 - the name of a measurement
 OURS, ECHO, RAW, BARE_RAW, ORM = "", "bare echo", "raw driver", "raw driver, bare", "ORM"
 RIVALS: Final = {
     GET: (ECHO, RAW, BARE_RAW, ORM),

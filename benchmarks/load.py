@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from benchmarks.processes import cpu_seconds
+from benchmarks.processes import cpu_seconds, cpu_since
 from benchmarks.wire import Connection, read_all
 
 MakeMessage = Callable[[], bytes]
@@ -104,7 +104,7 @@ class Callers:
         self._stopped = True
         read_all(self._connections, lambda: not self._started)
         took = time.perf_counter() - started
-        cpu = {name: cpu_seconds(pids) - before[name] for name, pids in (groups or {}).items()}
+        cpu = {name: cpu_since(looked) for name, looked in before.items()}
         return Sample(took, self._latencies, self._failures, cpu)
 
     def _call(self, index: int) -> None:

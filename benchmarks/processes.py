@@ -81,14 +81,19 @@ def children(parent: int) -> list[int]:
     return found
 
 
-def cpu_seconds(pids: Iterable[int]) -> float:
-    """Give the processor time that processes have used, in seconds."""
-    total = 0
+def cpu_seconds(pids: Iterable[int]) -> dict[int, float]:
+    """Give the processor time that each of these processes has used, in seconds; ended ones are left out."""
+    used = {}
     for pid in pids:
-        for thread in Path(f"/proc/{pid}/task").glob("*/schedstat"):
-            with contextlib.suppress(OSError):
-                total += int(thread.read_text().split()[0])
-    return total / 1e9
+        with contextlib.suppress(OSError):  # a database ends processes of its own when it likes
+            tasks = list(Path(f"/proc/{pid}/task").glob("*/schedstat"))
+            used[pid] = sum(int(task.read_text().split()[0]) for task in tasks) / 1e9
+    return used
+
+
+def cpu_since(before: dict[int, float]) -> float:
+    """Give what the processes of an earlier look used since then, in seconds, without those that ended."""
+    return sum(seconds - before[pid] for pid, seconds in cpu_seconds(before).items())
 
 
 def resident_bytes(pid: int) -> int:

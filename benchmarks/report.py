@@ -14,6 +14,7 @@ from rich.table import Table
 from benchmarks.calls import BARE_RAW, GET, KEY, LIST, ORM, OURS, RAW, RIVALS, TOKEN, UPDATE
 from benchmarks.rounds import CALLERS, Measured, Spread, percentile_of
 from benchmarks.watchers import Watched
+from benchmarks.workers import Scaling
 
 SEEDS = {LIST: ("query", 100), TOKEN: ("token check", 50), UPDATE: ("job update", 10)} | {
     GET: ("document read", 25),
@@ -37,7 +38,7 @@ class Outcome:
     """Microseconds of one cached check, by database, each from thousands of them."""
     watched: dict[str, Watched]
     """By what was watched."""
-    scaling: dict[str, Spread]
+    scaling: dict[str, Scaling]
     took: float
 
 
@@ -93,7 +94,7 @@ def _methods(measured: Measured, kind: str) -> Table:
 
 
 def _name(method: str, rival: str) -> str:
-    return "a look-up at each call, bare" if (method, rival) == (KEY, BARE_RAW) else rival
+    return "a look-up each time" if (method, rival) == (KEY, BARE_RAW) else rival
 
 
 def _cpu(measured: Measured, kind: str, method: str, rival: str) -> tuple[str, str]:
@@ -136,9 +137,11 @@ def _others(outcome: Outcome) -> Table:
         )
     for title, watched in outcome.watched.items():
         _add_watched(table, title, watched)
-    for kind, ratio in outcome.scaling.items():
+    for kind, scaling in outcome.scaling.items():
         name = f"{kind}: GetDocument, two processes against one"
-        table.add_row(name, f"{ratio.median:.2f}", _quartiles(ratio), f"≥ {_LEAST_SCALING}")
+        table.add_row(name, f"{scaling.ratio.median:.2f}", _quartiles(scaling.ratio), f"≥ {_LEAST_SCALING}")
+        cores = " and ".join(f"{cores:.2f}" for cores in scaling.cores)
+        table.add_row(f"{kind}: cores that the one had, and the two", cores, "", "")
     return table
 
 
@@ -150,7 +153,7 @@ def _add_watched(table: Table, title: str, watched: Watched) -> None:
     table.add_row(f"{title}: processor while idle", f"{watched.idle_cpu * 100:.1f} %", "", "")
     if watched.latencies:
         table.add_row(
-            f"{title}: a change reaches p50 / p99 / the last of them",
+            f"{title}: a change reaches p50 / p99 / last",
             " / ".join(f"{_milliseconds(watched, which):.0f}" for which in ("50", "99", "last")) + " ms",
             _quartiles(Spread.of([slowest * 1000 for slowest in watched.slowest])),
             "",

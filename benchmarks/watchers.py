@@ -7,7 +7,7 @@ import time
 from dataclasses import dataclass, field
 
 from benchmarks.data import Filled, add_jobs
-from benchmarks.processes import Served, cpu_seconds, resident_bytes
+from benchmarks.processes import Served, cpu_seconds, cpu_since, resident_bytes
 from benchmarks.wire import Connection, call_headers, read_all
 from morag_meta.auth.authenticator import KEY_HEADER
 from morag_meta.db.database import Database
@@ -58,7 +58,7 @@ def watch(filled: Filled, served: Served, jobs: list[str], *, changes: int) -> W
         result.opened_in = time.perf_counter() - started
         idle_from = cpu_seconds([served.pid])
         crowd.listen(_SETTLE_SECONDS)
-        result.idle_cpu = (cpu_seconds([served.pid]) - idle_from) / _SETTLE_SECONDS
+        result.idle_cpu = cpu_since(idle_from) / _SETTLE_SECONDS
         result.refused = crowd.refused
         result.memory_each = (resident_bytes(served.pid) - before) / len(jobs)
         for _ in range(changes):

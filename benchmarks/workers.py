@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import contextlib
 import random
+import statistics
 from collections import Counter
+from dataclasses import dataclass
 
 from benchmarks.calls import GET, OURS, targets
 from benchmarks.contract import BARE
 from benchmarks.data import Filled
-from benchmarks.load import Callers, Target
+from benchmarks.load import Callers, Sample, Target
 from benchmarks.processes import served
 from benchmarks.rounds import Spread
 from benchmarks.wire import call_headers
@@ -23,46 +25,61 @@ _CONNECTIONS = 8
 _WARM_UP = 0.1
 
 
-def compare(filled: Filled, *, rounds: int, seconds: float) -> Spread:
-    """Give how many times the calls of GetDocument that one process answers two do."""
-    ratios = []
+@dataclass(frozen=True, slots=True)
+class Scaling:
+    """What two processes did beside one."""
+
+    ratio: Spread
+    """Calls of GetDocument per second, two processes to one."""
+    cores: tuple[float, float]
+    """How many cores the one process had, and the two: without a second core to have, nothing scales."""
+
+
+def compare(filled: Filled, *, rounds: int, seconds: float) -> Scaling:
+    """Call one process and two in turns."""
     with contextlib.ExitStack() as stack:
-        alone, pair = _start(stack, filled, 1), _start(stack, filled, 2)
-        target = targets(filled, alone)[GET, OURS]
-        one, two = _connect(stack, alone, 1), _connect(stack, pair, 2)
-        for number in range(rounds + 1):
-            rates = {}
-            for callers in random.sample((one, two), 2):
-                callers.drive(target, callers=_CALLERS, seconds=_WARM_UP)
-                rates[callers] = callers.drive(target, callers=_CALLERS, seconds=seconds).rate
-            if number:
-                ratios.append(rates[two] / rates[one])
-    return Spread.of(ratios)
+        sides = [_Side(stack, filled, count) for count in (1, 2)]
+        target = targets(filled, sides[0].port)[GET, OURS]
+        samples: list[tuple[Sample, Sample]] = []
+        for _ in range(rounds + 1):
+            taken = {side: side.drive(target, seconds) for side in random.sample(sides, 2)}
+            samples.append((taken[sides[0]], taken[sides[1]]))
+    counted = samples[1:]  # caches fill in the first round
+    cores = [statistics.median(pair[i].cpu["server"] / pair[i].seconds for pair in counted) for i in (0, 1)]
+    return Scaling(Spread.of([two.rate / one.rate for one, two in counted]), (cores[0], cores[1]))
 
 
-def _start(stack: contextlib.ExitStack, filled: Filled, processes: int) -> int:
-    """Start so many processes on one port, and give the port."""
-    lock = stack.enter_context(AddressLock(Address("127.0.0.1", 0)))
-    port = lock.reserve()
-    for _ in range(processes):
-        stack.enter_context(served(filled.environment, f"127.0.0.1:{port}", shared=True))
-    return port
-
-
-def _connect(stack: contextlib.ExitStack, port: int, processes: int) -> Callers:
-    """Connect equally often to each process.
+class _Side:
+    """So many processes on one port, and callers who are connected equally often to each of them.
 
     The kernel deals connections out by a hash, and with few of them one process may get most, which would
     measure the hash. Many clients even that out.
     """
-    hello = Target(call_headers(f"/{BARE}/Pid"), lambda: b"")
-    callers = Callers(port, 0)
-    stack.callback(callers.close)
-    counts: Counter[bytes] = Counter()
-    while len(callers) < _CONNECTIONS:
-        callers.connect()
-        pid = callers.ask(hello)
-        counts[pid] += 1
-        if counts[pid] > _CONNECTIONS // processes:
-            callers.disconnect()
-    return callers
+
+    def __init__(self, stack: contextlib.ExitStack, filled: Filled, count: int) -> None:
+        lock = stack.enter_context(AddressLock(Address("127.0.0.1", 0)))
+        self.port = lock.reserve()
+        address = f"127.0.0.1:{self.port}"
+        started = [
+            stack.enter_context(served(filled.environment, address, shared=True)) for _ in range(count)
+        ]
+        self._pids = [process.pid for process in started]
+        self._callers = Callers(self.port, 0)
+        stack.callback(self._callers.close)
+        self._connect(_CONNECTIONS // count)
+
+    def _connect(self, each: int) -> None:
+        hello = Target(call_headers(f"/{BARE}/Pid"), lambda: b"")
+        counts: Counter[bytes] = Counter()
+        while len(self._callers) < each * len(self._pids):
+            self._callers.connect()
+            pid = self._callers.ask(hello)
+            counts[pid] += 1
+            if counts[pid] > each:
+                self._callers.disconnect()
+
+    def drive(self, target: Target, seconds: float) -> Sample:
+        """Call for so long, after a moment of it that is not counted."""
+        self._callers.drive(target, callers=_CALLERS, seconds=_WARM_UP)
+        groups = {"server": self._pids}
+        return self._callers.drive(target, callers=_CALLERS, seconds=seconds, groups=groups)

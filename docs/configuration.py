@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from morag_meta import exits
-from morag_meta.config import PREFIX, Settings
+from morag_meta.config import CLIENT_VARIABLES, PREFIX, Settings
 
 TARGET = Path(__file__).with_suffix(".md")
 
@@ -22,11 +22,20 @@ Written by `make docs`; do not edit.
 
 Every setting is an environment variable, or a line of a `.env` file in the working folder; the environment wins, and an option of the command line wins over both.
 A value that is not accepted ends the start with one line that names the variable, the value unless it is a secret, and what to write.
-A `MORAG_` variable that is no setting is warned of."""
+A variable that is set to nothing counts as not set: with `MORAG_DATABASE_URL=` what `.env` says holds, else the default.
+A `MORAG_` variable that is no setting is warned of.
+
+Commands are written as `morag-meta`; in a checkout that is `.venv/bin/morag-meta`, or activate the environment once with `. .venv/bin/activate`."""
+
+_CLIENTS = """## Calling a server
+
+`morag-meta jobs`, `morag-meta health` and the programs in `examples/` read these."""
 
 _SECRETS = """## Secrets
 
 On SQLite, `MORAG_SECRET_KEY` and `MORAG_CREDENTIAL_KEYS` are made at the first start, in files beside the database that only their owner may read.
+So is the database's own file; one that is there already keeps its mode.
+A database that holds keys or sealed credentials and has lost these files refuses to start, rather than void them with new ones.
 With any other database a missing one refuses to start, and so do known example values.
 Give every process of one installation the same secrets.
 
@@ -54,6 +63,13 @@ def _settings() -> Iterator[str]:
         yield f"| `{PREFIX}{name.upper()}` | {_default(name)} | {text} | {field.description} |"
 
 
+def _clients() -> Iterator[str]:
+    yield "| variable | |"
+    yield "|---|---|"
+    for name, what in CLIENT_VARIABLES.items():
+        yield f"| `{name}` | {what} |"
+
+
 def _exit_codes() -> Iterator[str]:
     yield "| code | name | |"
     yield "|---|---|---|"
@@ -67,8 +83,11 @@ def _exit_codes() -> Iterator[str]:
 
 def render() -> str:
     """Give the whole page."""
-    settings, codes = "\n".join(_settings()), "\n".join(_exit_codes())
-    return f"{_HEAD}\n\n## Settings\n\n{settings}\n\n{_SECRETS}\n\n## Exit codes\n\n{codes}\n"
+    settings, clients, codes = map("\n".join, (_settings(), _clients(), _exit_codes()))
+    return (
+        f"{_HEAD}\n\n## Settings\n\n{settings}\n\n{_CLIENTS}\n\n{clients}\n\n{_SECRETS}\n\n"
+        f"## Exit codes\n\n{codes}\n"
+    )
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import random
+import re
 import sys
 import time
 from collections.abc import Iterator
@@ -39,8 +40,12 @@ _Response = TypeVar("_Response", bound=Message)
 
 
 def target() -> str:
-    """Return ``MORAG_TARGET``, or where the service listens unless told otherwise."""
-    return os.environ.get("MORAG_TARGET", "").strip() or DEFAULT_TARGET
+    """Return ``MORAG_TARGET``, or where this machine's own service listens (``MORAG_GRPC_ADDRESS``)."""
+    for name in ("MORAG_TARGET", "MORAG_GRPC_ADDRESS"):
+        if value := os.environ.get(name, "").strip():
+            # What listens on every interface is called on this machine's own.
+            return re.sub(r"^(0\.0\.0\.0|\*|\[::\]):", "127.0.0.1:", value)
+    return DEFAULT_TARGET
 
 
 def credentials() -> tuple[tuple[str, str], ...]:
@@ -82,13 +87,14 @@ class Connection:
         Raises:
             grpc.RpcError: the service refused the call, or the patience has run out.
         """
-        end = time.monotonic() + patience
+        end, told = time.monotonic() + patience, False
         for pause in pauses():
             try:
                 return method(request, timeout=DEADLINE_SECONDS, metadata=self._metadata)
             except grpc.RpcError as error:
                 if not may_repeat(error) or time.monotonic() > end:
                     raise
+                told = told or say_away(error)
                 time.sleep(wait_of(error, pause))
         raise AssertionError("pauses() never ends")
 
@@ -104,6 +110,14 @@ def pauses() -> Iterator[float]:
 def may_repeat(error: grpc.RpcError) -> bool:
     """Return whether the same call may be answered differently in a moment."""
     return code(error) in _REPEATABLE or reason(error) == "CONFLICT"
+
+
+def say_away(error: grpc.RpcError) -> bool:
+    """Say on stderr that no service answers, and return whether that is so; a busy one did answer."""
+    away = code(error) in _REPEATABLE and not reason(error)
+    if away:
+        print(f"{target()} does not answer, retrying; set MORAG_TARGET if it is elsewhere", file=sys.stderr)
+    return away
 
 
 def code(error: Any) -> grpc.StatusCode:

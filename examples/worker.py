@@ -250,12 +250,20 @@ def read(document: documents_pb2.Document) -> str:
         raise IngestionError(str(error)) from None
 
 
+def seconds(text: str) -> float:
+    """Read a pause; what is none raises ValueError, which argparse tells."""
+    value = float(text)
+    if not 0 <= value <= threading.TIMEOUT_MAX:
+        raise ValueError(text)
+    return value
+
+
 def main() -> None:
     """Read the command line and work."""
     parser = argparse.ArgumentParser(description="Work on the ingestion jobs of the API key's owner.")
     parser.add_argument("--until-idle", action="store_true", help="end when no job is open")
     parser.add_argument(
-        "--pause", type=float, default=0.0, metavar="SECONDS", help="rest at each report, to be watched"
+        "--pause", type=seconds, default=0.0, metavar="SECONDS", help="rest at each report, to be watched"
     )
     arguments = parser.parse_args()
     with Connection() as connection:

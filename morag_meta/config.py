@@ -28,7 +28,10 @@ HOW_TO_MAKE = "make one with: openssl rand -base64 48"
 
 # Read by the command line alone; they are no settings of the service, yet no mistakes either.
 KEY_VARIABLE = "MORAG_API_KEY"
-CLIENT_VARIABLES = frozenset({KEY_VARIABLE, "MORAG_TARGET"})
+CLIENT_VARIABLES = {
+    KEY_VARIABLE: "The API key to call with.",
+    "MORAG_TARGET": "The server to call, `<host>:<port>`; what `MORAG_GRPC_ADDRESS` says if not set.",
+}
 
 _JWT_KEY_BYTES = {"HS256": 32, "HS384": 48, "HS512": 64}
 
@@ -217,7 +220,7 @@ class Settings(BaseSettings):
 
 
 def load(**overrides: Any) -> Settings:
-    """Read the environment and ``.env``; an override that is not None wins over both.
+    """Read the environment and ``.env``; an override that is not None, an option, wins over both.
 
     Raises:
         ConfigurationError: one line for each value that is not accepted.
@@ -227,7 +230,7 @@ def load(**overrides: Any) -> Settings:
     try:
         settings = Settings(**given)
     except ValidationError as error:
-        raise ConfigurationError(*(_problem(e) for e in error.errors(include_url=False))) from None
+        raise ConfigurationError(*(_problem(e, given) for e in error.errors(include_url=False))) from None
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigurationError(f"{ENV_FILE} cannot be read: {error}") from None
     key, needed = settings.jwt_secret_key, _JWT_KEY_BYTES[settings.jwt_algorithm]
@@ -238,18 +241,19 @@ def load(**overrides: Any) -> Settings:
     return settings
 
 
-def _problem(error: ErrorDetails) -> str:
-    """Return one line: the variable, its value unless that is a secret, and what to write instead."""
+def _problem(error: ErrorDetails, options: Mapping[str, Any]) -> str:
+    """Return one line: the variable or option, its value unless that is a secret, and what to write."""
     name = str(error["loc"][0])
+    said = f"--{name.replace('_', '-')}" if name in options else f"{PREFIX}{name.upper()}"
     field = Settings.model_fields[name]
     extra = field.json_schema_extra
     fix = extra["accepts"] if isinstance(extra, dict) else ""
     if "Secret" in str(field.annotation):
         reason = error["msg"] if error["type"] == "secret" else "it cannot be read"
-        return f"{PREFIX}{name.upper()} is not accepted, {reason}: {fix}"
+        return f"{said} is not accepted, {reason}: {fix}"
     if error["type"] == "url":
-        return f"{PREFIX}{name.upper()} is not accepted: {error['msg']}"
-    return f"{PREFIX}{name.upper()} is {str(error['input'])!r}: give {fix}"
+        return f"{said} is not accepted: {error['msg']}"
+    return f"{said} is {str(error['input'])!r}: give {fix}"
 
 
 def client_key() -> str:
@@ -262,7 +266,7 @@ def unknown_variables(environ: Mapping[str, str] | None = None) -> list[str]:
 
     ``environ`` is the process's environment unless given; ``.env`` is looked at too.
     """
-    known = {f"{PREFIX}{name.upper()}" for name in Settings.model_fields} | CLIENT_VARIABLES
+    known = {f"{PREFIX}{name.upper()}" for name in Settings.model_fields} | set(CLIENT_VARIABLES)
     names = {name.upper() for name in (os.environ if environ is None else environ)}
     if Path(ENV_FILE).is_file():
         names |= {name.upper() for name in dotenv_values(ENV_FILE)}

@@ -147,6 +147,9 @@ class Collision(MetaError):
         super().__init__(message, reason=Reason.CONFLICT)
 
 
+_SPOKEN = {"api_key": ("an", "API key")}
+
+
 def invalid(field: str, description: str) -> Invalid:
     """Refuse one field of the request."""
     return Invalid(
@@ -157,7 +160,7 @@ def invalid(field: str, description: str) -> Invalid:
 def not_found(resource_type: str, resource_id: str) -> NotFound:
     """Say that a resource is missing; the same words whether it is missing or somebody else's."""
     return NotFound(
-        f"{resource_type} {resource_id} not found",
+        f"{_spoken(resource_type)[1]} {resource_id} not found",
         reason=Reason.RESOURCE_NOT_FOUND,
         metadata={"resource_type": resource_type, "resource_id": resource_id},
     )
@@ -168,8 +171,9 @@ def exists(resource_type: str, field: str, existing_id: str = "") -> AlreadyExis
     metadata = {"resource_type": resource_type, "field": field}
     if existing_id:
         metadata["existing_id"] = existing_id
+    article, name = _spoken(resource_type)
     return AlreadyExists(
-        f"a {resource_type} with this {field} already exists",
+        f"{article} {name} with this {field} already exists",
         reason=Reason.RESOURCE_EXISTS,
         metadata=metadata,
     )
@@ -180,3 +184,7 @@ def wrong_state(resource_type: str, state: str, message: str) -> WrongState:
     return WrongState(
         message, reason=Reason.INVALID_STATE, metadata={"resource_type": resource_type, "state": state}
     )
+
+
+def _spoken(resource_type: str) -> tuple[str, str]:
+    return _SPOKEN.get(resource_type, ("a", resource_type))

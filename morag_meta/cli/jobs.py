@@ -1,4 +1,4 @@
-"""``morag-meta jobs``: looking at a running server's jobs.
+"""``morag-meta jobs``: a running server's jobs, listed, counted, cancelled and retried.
 
 Following them live stands in ``watch.py`` and ``watch_all.py``, and how figures are shown in ``figures.py``.
 """
@@ -27,6 +27,7 @@ _COLUMNS = (
     *("failure", "error"),
 )
 _SECONDS = 30.0
+JobId = Annotated[str, typer.Argument(metavar="ID", help="The job's id, as jobs list shows it.")]
 PAGE = 500
 
 
@@ -131,6 +132,46 @@ def stats(
         print_json(message_to_dict(found))
     else:
         print_figures(found)
+
+
+@app.command()
+def cancel(
+    job_id: JobId,
+    reason: Annotated[str, typer.Option("--reason", help="Why, for people; it becomes the summary.")] = "",
+    target: Target = None,
+    key_file: KeyFile = None,
+    output: Output = Format.TABLE,
+    database_url: DatabaseUrl = None,
+) -> None:
+    """Cancel a job that has not ended; its document is again what it was before."""
+    settings = read_settings(database_url)
+    request = pb.CancelJobRequest(id=job_id, reason=reason)
+    with open_channel(target or settings.grpc_address) as channel:
+        job = JobServiceStub(channel).CancelJob(request, metadata=credentials(key_file), timeout=_SECONDS)
+    _print_job(job, output)
+
+
+@app.command()
+def retry(
+    job_id: JobId,
+    target: Target = None,
+    key_file: KeyFile = None,
+    output: Output = Format.TABLE,
+    database_url: DatabaseUrl = None,
+) -> None:
+    """Repeat a FAILED or CANCELLED job: a new job, which is printed."""
+    settings = read_settings(database_url)
+    request = pb.RetryJobRequest(id=job_id)
+    with open_channel(target or settings.grpc_address) as channel:
+        job = JobServiceStub(channel).RetryJob(request, metadata=credentials(key_file), timeout=_SECONDS)
+    _print_job(job, output)
+
+
+def _print_job(job: pb.Job, output: Format) -> None:
+    if output is Format.JSON:
+        print_json(message_to_dict(job))
+    else:
+        print_table(_COLUMNS, [_row(job)])
 
 
 def _state(name: str) -> pb.JobState.ValueType:

@@ -104,6 +104,7 @@ class Bars:
 
     def begin(self, job: pb.Job) -> None:
         """Add the job's bar."""
+        self._progress.start()
         title = f"{job.kind} {job.document_name or job.id}".replace("[", r"\[")
         self._tasks[job.id] = self._progress.add_task(title, total=100, state="", said="")
 
@@ -125,13 +126,13 @@ class Bars:
         self._progress.remove_task(self._tasks.pop(job_id))
 
     def __enter__(self) -> Self:
-        """Show the bars."""
-        self._progress.start()
+        """Show nothing yet: there may be no such job."""
         return self
 
     def __exit__(self, *_: object) -> None:
         """Leave the bars as they are."""
-        self._progress.stop()
+        if self._tasks:
+            self._progress.stop()
 
 
 class Watch:
@@ -149,10 +150,13 @@ class Watch:
 
         Raises:
             grpc.aio.AioRpcError: the server refuses, or knows no such job.
-            CommandError: the server was away for longer than the patience.
+            CommandError: there is no such event yet, or the server was away for longer than the patience.
         """
         request = pb.GetJobRequest(id=job_id)
         job = await self._stub.GetJob(request, metadata=self._metadata, timeout=_SECONDS)
+        if after > job.last_sequence:
+            newest = f"the newest event is {job.last_sequence}, and {after} is yet to come"
+            raise CommandError(f"{job_id}: {newest}", ExitCode.REFUSED)
         self._view.begin(job)
         state, seen, pause, alive = job.state, after, FIRST_PAUSE, time.monotonic()
         while True:

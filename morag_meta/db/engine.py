@@ -15,6 +15,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.pool import NullPool
 
+from morag_meta.db.sqlite_file import make_private
 from morag_meta.db.url import dialect_name, normalize
 
 SQLITE_BUSY_SECONDS = 10.0
@@ -75,6 +76,7 @@ def make_engine(options: DatabaseOptions, *, pooled: bool = True) -> sa.Engine:
         arguments["poolclass"] = NullPool
     engine = sa.create_engine(url, **arguments)
     if options.dialect == "sqlite":
+        sa.event.listen(engine, "do_connect", lambda *_: make_private(url))
         sa.event.listen(engine, "connect", _prepare_sqlite)
     elif options.dialect == "mariadb":
         sa.event.listen(engine, "connect", partial(_prepare_mariadb, options.statement_timeout))

@@ -26,12 +26,12 @@ from morag_meta.db.migration_lock import (
     MigrationError,
     MigrationLocked,
     SchemaAhead,
-    is_missing,
     migrating,
     reading,
 )
 from morag_meta.db.revisions import Revision, Revisions
 from morag_meta.db.schema import metadata
+from morag_meta.db.sqlite_file import is_missing
 from morag_meta.db.url import masked
 
 __all__ = [

@@ -9,7 +9,6 @@ in ``db/engine.py``.
 from __future__ import annotations
 
 import hashlib
-import pathlib
 import sqlite3
 import time
 from collections.abc import Callable, Iterator
@@ -20,6 +19,7 @@ import sqlalchemy as sa
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import NullPool
 
+from morag_meta.db.sqlite_file import is_missing, make_private
 from morag_meta.db.url import masked, normalize
 
 LOCK_WAIT_SECONDS: Final = 60.0
@@ -83,10 +83,20 @@ def reading(url: str | sa.URL) -> Iterator[sa.Connection]:
         UrlError: the URL cannot be used.
         MigrationError: the database cannot be reached, or the SQLite file is not there.
     """
-    if is_missing(url):
-        raise MigrationError(f"{masked(url)}: the file does not exist; make it with 'morag-meta db upgrade'")
+    refuse_missing(url)
     with _reported(url), _engine(url, CONNECT_SECONDS).connect() as connection:
         yield connection
+
+
+def refuse_missing(url: str | sa.URL) -> None:
+    """Refuse a SQLite file that is not there.
+
+    Raises:
+        UrlError: the URL cannot be used, or the file could not even be made.
+        MigrationError: says how to make it.
+    """
+    if is_missing(url):
+        raise MigrationError(f"{masked(url)}: the file does not exist; make it with 'morag-meta db upgrade'")
 
 
 @contextmanager
@@ -107,20 +117,13 @@ def migrating(url: str | sa.URL, wait: float = LOCK_WAIT_SECONDS) -> Iterator[sa
     """
     engine = _engine(url, wait)
     name = engine.dialect.name
+    if is_missing(url):
+        make_private(url)
     if name == "sqlite":
         sa.event.listen(engine, "connect", lambda driver, _: _prepare_sqlite(driver, wait))
         sa.event.listen(engine, "begin", _begin_immediate)
     with _reported(url), engine.connect() as connection, _LOCKS[name](connection, url, wait):
         yield connection
-
-
-def is_missing(url: str | sa.URL) -> bool:
-    """Say whether the URL names a SQLite file that is not there yet."""
-    parsed = normalize(url)
-    path = parsed.database or ""
-    if parsed.get_backend_name() != "sqlite" or path.startswith("file:"):
-        return False
-    return not pathlib.Path(path).exists()
 
 
 def _engine(url: str | sa.URL, wait: float) -> sa.Engine:

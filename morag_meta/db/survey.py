@@ -1,4 +1,4 @@
-"""What a database holds, for people: the server's version, the tables, and their numbers of rows.
+"""What a database holds: the server's version, the tables and their rows, and whether secrets made them.
 
 It only reads. Whether the schema is the right one is said by ``db/migrate.py``.
 """
@@ -6,11 +6,21 @@ It only reads. Whether the schema is the right one is said by ``db/migrate.py``.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any, Final
 
 import sqlalchemy as sa
 
 from morag_meta.db.migration_lock import reading
-from morag_meta.db.schema import metadata
+from morag_meta.db.schema import api_keys, metadata, servers
+from morag_meta.db.statements import system
+
+_KEYS: Final = system(sa.select(api_keys.c.id).limit(1), "any key shows that the secret was used")
+_CREDENTIALS: Final = system(
+    sa.select(servers.c.id)
+    .where(sa.or_(servers.c.password_sealed.is_not(None), servers.c.api_key_sealed.is_not(None)))
+    .limit(1),
+    "any sealed credential shows that the key ring was used",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,3 +53,18 @@ def survey(url: str) -> Survey:
         }
         missing = [table.name for table in metadata.sorted_tables if table.name not in present]
         return Survey(f"{kind} {version}", inspector.default_schema_name or "", rows, missing)
+
+
+def holds_keys(url: str) -> bool:
+    """Say whether there is any API key, revoked or not; raises as ``survey``."""
+    return _finds(url, api_keys, _KEYS)
+
+
+def holds_credentials(url: str) -> bool:
+    """Say whether there is any sealed credential; raises as ``survey``."""
+    return _finds(url, servers, _CREDENTIALS)
+
+
+def _finds(url: str, table: sa.Table, rows: sa.Select[Any]) -> bool:
+    with reading(url) as connection:
+        return sa.inspect(connection).has_table(table.name) and connection.execute(rows).first() is not None

@@ -26,13 +26,13 @@ from morag_meta.config import ConfigurationError
 _FORM = re.compile(r"(?:\[(?P<v6>[0-9A-Fa-f:.%\w]+)\]|(?P<host>[^\s:\[\]/]+)):(?P<port>[0-9]{1,5})")
 _HIGHEST_PORT = 65_535
 _FIX = "give <host>:<port>, as in 127.0.0.1:50051 or [::1]:50051, with --address or MORAG_GRPC_ADDRESS"
-_ELSEWHERE = "stop it, or choose another address with --address or MORAG_GRPC_ADDRESS"
+_ELSEWHERE = "choose another address with --address or MORAG_GRPC_ADDRESS"
 _EVERYWHERE = ("0.0.0.0", "::")  # noqa: S104 - to know them by
 _ABSTRACT_NAMES = sys.platform == "linux"
 _CAUSES = {
-    errno.EADDRINUSE: "is in use by another process",
-    errno.EACCES: "needs rights that this user does not have (ports below 1024 mostly do)",
-    errno.EADDRNOTAVAIL: "belongs to no network interface of this machine",
+    errno.EADDRINUSE: "is in use by another process; stop it, or",
+    errno.EACCES: "needs rights that this user does not have (ports below 1024 mostly do);",
+    errno.EADDRNOTAVAIL: "belongs to no network interface of this machine;",
 }
 
 SocketAddress = tuple[socket.AddressFamily, str, int]
@@ -141,7 +141,7 @@ def _lock(address: Address, resolved: SocketAddress) -> Callable[[], None]:
     """Take the lock of one socket address and return how to give it back."""
     _, host, port = resolved
     name = f"morag-meta/{'*' if host in _EVERYWHERE else host}:{port}"
-    taken = AddressError(f"address {address} is in use by another morag-meta; {_ELSEWHERE}")
+    taken = AddressError(f"address {address} is in use by another morag-meta; stop it, or {_ELSEWHERE}")
     if _ABSTRACT_NAMES:
         # The kernel frees an abstract name with the process that bound it, however that ended.
         holder = socket.socket(socket.AF_UNIX)
@@ -175,5 +175,5 @@ def _bind(address: Address, holder: socket.socket, name: tuple[str, int]) -> Non
     try:
         holder.bind(name)
     except OSError as error:
-        cause = _CAUSES.get(error.errno or 0, f"cannot be listened on ({os.strerror(error.errno or 0)})")
-        raise AddressError(f"address {address} {cause}; {_ELSEWHERE}") from None
+        cause = _CAUSES.get(error.errno or 0, f"cannot be listened on ({os.strerror(error.errno or 0)});")
+        raise AddressError(f"address {address} {cause} {_ELSEWHERE}") from None

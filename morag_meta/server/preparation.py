@@ -17,6 +17,7 @@ from morag_meta.config import Settings
 from morag_meta.db import migrate
 from morag_meta.db.database import Database
 from morag_meta.db.migrate import MigrationError, State
+from morag_meta.db.migration_lock import refuse_missing
 from morag_meta.db.url import masked
 from morag_meta.server.app import database_options
 from morag_meta.server.secrets import credential_ring, root_secret
@@ -61,6 +62,7 @@ def require_schema(settings: Settings) -> None:
     Raises:
         MigrationError: says where it stands, and the command that mends it.
     """
+    refuse_missing(settings.database_url)
     where = migrate.status(settings.database_url)
     if where.state is State.CURRENT:
         return

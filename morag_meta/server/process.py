@@ -2,8 +2,9 @@
 
 The first SIGTERM or SIGINT drains: readiness turns, streams are told to resume elsewhere, calls in
 flight get the grace, what is batched is written, and the process ends with 0. In a process that was
-started by a person a second signal ends it at once; a worker leaves that to its parent, because a
-process group or a service manager may well signal both. What is served stands in ``app.py``.
+started by a person a second signal, half a second later or more, ends it at once; a worker leaves that
+to its parent, because a process group or a service manager may well signal both. What is served stands
+in ``app.py``.
 """
 
 from __future__ import annotations
@@ -26,6 +27,9 @@ from morag_meta.server.app import App
 OVERTIME_SECONDS = 3.0
 """What the last writes may take beyond the grace; a database that is away does not keep us here."""
 
+SAME_SIGNAL_SECONDS = 0.5
+"""Within this time a second signal is the first one again: many a sender signals a process and its group."""
+
 _log = structlog.get_logger(__name__)
 
 
@@ -45,14 +49,16 @@ def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop]:
 
 async def _serve(settings: Settings, *, shared_port: bool, lifeline: int | None) -> ExitCode:
     loop = asyncio.get_running_loop()
-    asked = asyncio.Event()
+    asked, deaf_until = asyncio.Event(), 0.0
 
     def ask(cause: str) -> None:
+        nonlocal deaf_until
         if not asked.is_set():
+            deaf_until = loop.time() + SAME_SIGNAL_SECONDS
             _log.info("draining", cause=cause, grace=settings.shutdown_grace)
             _limit(settings.shutdown_grace + 2 * OVERTIME_SECONDS)
             asked.set()
-        elif lifeline is None:
+        elif lifeline is None and loop.time() >= deaf_until:
             _log.warning("ended without waiting", cause=cause)
             os._exit(ExitCode.INTERRUPTED)
 

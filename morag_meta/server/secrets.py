@@ -5,13 +5,16 @@ What they are for stands in ``auth/secret.py`` and ``auth/credentials.py``.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 from morag_meta.auth import secret
 from morag_meta.auth.credentials import CredentialRing
 from morag_meta.auth.secret import RootSecret
-from morag_meta.config import Settings
-from morag_meta.db.url import normalize
+from morag_meta.config import ConfigurationError, Settings
+from morag_meta.db.sqlite_file import is_missing
+from morag_meta.db.survey import holds_credentials, holds_keys
+from morag_meta.db.url import masked, normalize
 
 
 def root_secret(settings: Settings) -> RootSecret:
@@ -22,7 +25,7 @@ def root_secret(settings: Settings) -> RootSecret:
     """
     if settings.secret_key is not None:
         return RootSecret.from_text(settings.secret_key.get_secret_value())
-    return secret.load_or_create(_beside(settings.require_secrets(), ".secret-key"))
+    return secret.load_or_create(_beside(settings.require_secrets(), ".secret-key", holds_keys))
 
 
 def credential_ring(settings: Settings) -> CredentialRing:
@@ -33,8 +36,21 @@ def credential_ring(settings: Settings) -> CredentialRing:
     """
     if settings.credential_keys is not None:
         return CredentialRing.parse(settings.credential_keys.get_secret_value())
-    return CredentialRing.load_or_create(_beside(settings.require_secrets(), ".credential-keys"))
+    return CredentialRing.load_or_create(
+        _beside(settings.require_secrets(), ".credential-keys", holds_credentials)
+    )
 
 
-def _beside(settings: Settings, ending: str) -> Path:
-    return Path(f"{normalize(settings.database_url).database}{ending}")
+def _beside(settings: Settings, ending: str, holds: Callable[[str], bool]) -> Path:
+    """Name the secret's file, unless a new one would void what the database keeps already."""
+    url = settings.database_url
+    path = Path(f"{normalize(url).database}{ending}")
+    # The file is looked for again: a first start makes it before it makes its first key.
+    if not path.exists() and not is_missing(url) and holds(url) and not path.exists():
+        file = path.name.removesuffix(ending)
+        raise ConfigurationError(
+            f"{masked(url)} holds what needs the lost file {path}: put {file}.secret-key and "
+            f"{file}.credential-keys back beside it, or set MORAG_SECRET_KEY and MORAG_CREDENTIAL_KEYS "
+            "(new values void its API keys and sealed credentials)"
+        )
+    return path

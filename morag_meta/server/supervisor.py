@@ -17,7 +17,7 @@ import structlog
 
 from morag_meta.config import Settings
 from morag_meta.exits import ExitCode
-from morag_meta.server.process import OVERTIME_SECONDS
+from morag_meta.server.process import OVERTIME_SECONDS, SAME_SIGNAL_SECONDS
 from morag_meta.server.worker import dump
 
 FIRST_PAUSE_SECONDS = 0.5
@@ -40,6 +40,7 @@ class _Supervisor:
         self._settings = settings
         self._workers: set[asyncio.subprocess.Process] = set()
         self._ending = asyncio.Event()
+        self._deaf_until = 0.0
         self._outcome = ExitCode.OK
 
     async def run(self) -> ExitCode:
@@ -63,7 +64,9 @@ class _Supervisor:
     def _signaled(self, name: str) -> None:
         if not self._ending.is_set():
             _log.info("draining", cause=name, grace=self._settings.shutdown_grace)
+            self._deaf_until = time.monotonic() + SAME_SIGNAL_SECONDS
             self._ending.set()
+        if time.monotonic() < self._deaf_until:
             return
         _log.warning("ended without waiting", cause=name)
         self._outcome = ExitCode.INTERRUPTED

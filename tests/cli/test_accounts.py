@@ -130,3 +130,11 @@ def test_commands_need_a_current_schema(cli: Command, database_url: str) -> None
         result = cli(*words, "--database-url", database_url)
         assert result.code is ExitCode.SCHEMA
         assert "db upgrade" in result.err
+
+
+def test_keys_are_called_by_their_name(cli: Command, user: User, url: str) -> None:
+    """People read of an API key, not of the api_key that programs know."""
+    words = ["key", "create", "twice", "--owner", user.email, "--database-url", url]
+    assert cli(*words).code is ExitCode.OK
+    assert cli(*words).err == "error: an API key with this name already exists\n"
+    assert cli("key", "revoke", "nosuch", "--database-url", url).err == "error: API key nosuch not found\n"

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,6 +24,21 @@ _SQLITE = pytest.mark.parametrize("backend", ["sqlite"], indirect=True)
 _SERVERS = pytest.mark.parametrize(
     "backend", [kind for kind in chosen_kinds() if kind != "sqlite"], indirect=True, scope="session"
 )
+
+
+@pytest.fixture
+def locked_folder(cli: Command, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """Work in a folder in which this process, no longer root if it was, can make nothing."""
+    folder = Path(tempfile.mkdtemp())  # those of pytest are closed to whom this process becomes
+    monkeypatch.chdir(folder)
+    folder.chmod(0o555)
+    root = os.geteuid() == 0
+    if root:
+        os.seteuid(65_534)
+    yield folder
+    if root:
+        os.seteuid(0)
+    folder.rmdir()
 
 
 @contextmanager
@@ -184,7 +201,7 @@ def test_a_newer_schema_is_refused(cli: Command, database_url: str) -> None:
 @pytest.mark.parametrize(
     ("url", "code"),
     [
-        ("sqlite:////no/such/folder/x.db", ExitCode.UNREACHABLE),
+        ("sqlite:////no/such/folder/x.db", ExitCode.CONFIGURATION),
         ("postgresql://u:hunter2@127.0.0.1:1/x", ExitCode.UNREACHABLE),
         ("mariadb://u:hunter2@127.0.0.1:1/x", ExitCode.UNREACHABLE),
         ("mongodb://u:hunter2@h/x", ExitCode.CONFIGURATION),
@@ -197,3 +214,42 @@ def test_a_database_that_cannot_be_had_is_one_line(cli: Command, url: str, code:
     assert result.err.startswith("error: ")
     assert result.err.count("\n") == 1
     assert "hunter2" not in result.err
+
+
+_EVERY_WAY = [["db", "upgrade"], ["db", "check"], ["db", "status"], ["key", "list"], ["serve"]]
+
+
+@pytest.mark.parametrize("words", _EVERY_WAY, ids=" ".join)
+def test_folder_that_is_not_there_is_named(
+    cli: Command, monkeypatch: pytest.MonkeyPatch, words: list[str]
+) -> None:
+    """Whichever command meets it, a missing folder is one line that names it, with one exit code."""
+    monkeypatch.delenv("MORAG_SECRET_KEY")
+    monkeypatch.setenv("MORAG_GRPC_ADDRESS", "127.0.0.1:0")
+    result = cli(*words, "--database-url", "sqlite:////no/such/folder/x.db")
+    assert result.code is ExitCode.CONFIGURATION
+    assert "there is no folder /no/such/folder" in result.err
+    assert result.err.count("\n") == 1
+
+
+@pytest.mark.parametrize("words", _EVERY_WAY, ids=" ".join)
+def test_folder_that_may_not_be_written_is_named(
+    cli: Command, monkeypatch: pytest.MonkeyPatch, locked_folder: Path, words: list[str]
+) -> None:
+    """A new file in a folder that may not be written is one line with the same exit code everywhere."""
+    monkeypatch.delenv("MORAG_SECRET_KEY")
+    monkeypatch.setenv("MORAG_GRPC_ADDRESS", "127.0.0.1:0")
+    result = cli(*words, "--database-url", f"sqlite:///{locked_folder}/x.db")
+    assert result.code is ExitCode.CONFIGURATION
+    assert f"the folder {locked_folder} may not be written" in result.err
+    assert result.err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    "words", [["db", "check"], ["key", "list"], ["user", "create", "a@b.c", "--no-password"]]
+)
+def test_file_that_is_not_there_is_said_to_be_missing(cli: Command, words: list[str]) -> None:
+    """In a folder without a database every command says that the file is missing and how to make it."""
+    result = cli(*words)
+    assert result.code is ExitCode.SCHEMA
+    assert "the file does not exist; make it with 'morag-meta db upgrade'" in result.err

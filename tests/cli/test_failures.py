@@ -52,7 +52,7 @@ def test_no_command_shows_the_commands(cli: Command, words: list[str]) -> None:
         *(["db", each] for each in ("check", "verify", "reset", "seed")),
         ["user", "create"],
         *(["key", each] for each in ("create", "list", "revoke")),
-        *(["jobs", each] for each in ("list", "watch")),
+        *(["jobs", each] for each in ("list", "watch", "cancel", "retry")),
     ],
 )
 def test_every_command_takes_a_database_url(cli: Command, words: list[str]) -> None:

@@ -159,13 +159,45 @@ def test_key_comes_from_file_or_stdin(
     assert cli("jobs", "list", "--key", caller.key).code is ExitCode.USAGE
 
 
-@pytest.mark.parametrize("words", [["watch", new_id()], ["watch", "no-id"], ["list", "--owner", new_id()]])
+def test_job_is_cancelled_and_retried(cli: Command, caller: User) -> None:
+    """A job is cancelled with its reason, which cannot be done twice, and retried as a new job."""
+    job = _job(caller)
+    cancelled = cli("jobs", "cancel", job.id, "--reason", "not now", "-o", "json")
+    assert cancelled.code is ExitCode.OK, cancelled.err
+    told = (cancelled.json["id"], cancelled.json["state"], cancelled.json["summary"])
+    assert told == (job.id, "JOB_STATE_CANCELLED", "not now")
+    assert cli("jobs", "cancel", job.id).code is ExitCode.REFUSED
+    retried = cli("jobs", "retry", job.id, "-o", "json")
+    assert retried.code is ExitCode.OK, retried.err
+    assert retried.json["id"] != job.id
+    assert (retried.json["kind"], retried.json["state"]) == ("REPORT", "JOB_STATE_PENDING")
+    assert retried.json["id"] in cli("jobs", "list").out
+    assert "CANCELLED" in cli("jobs", "cancel", retried.json["id"]).out
+
+
+_REFUSED = [
+    *([each, id_] for each in ("watch", "cancel", "retry") for id_ in (new_id(), "no-id")),
+    ["list", "--owner", new_id()],
+]
+
+
+@pytest.mark.parametrize("words", _REFUSED)
 def test_refusals_are_one_line(cli: Command, caller: User, words: list[str]) -> None:
     """What the server refuses is one line and an exit code."""
     result = cli("jobs", *words)
     assert result.code in (ExitCode.NOT_FOUND, ExitCode.REFUSED)
     assert result.err.startswith("error: ")
     assert result.err.count("\n") == 1
+    assert result.out == ""
+
+
+def test_watch_after_what_has_not_happened_draws_nothing(cli: Command, caller: User) -> None:
+    """A number beyond the job's newest event is refused in one line, without a bar."""
+    job = _job(caller)
+    result = cli("jobs", "watch", job.id, "--after", "999")
+    assert result.code is ExitCode.REFUSED
+    assert result.err == f"error: {job.id}: the newest event is 1, and 999 is yet to come\n"
+    assert result.out == ""
 
 
 def test_wrong_key_is_refused_and_not_shown(

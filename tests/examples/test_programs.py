@@ -95,3 +95,12 @@ def test_missing_key_is_said_in_one_line(
         for command in (["register_folder", folder], ["worker"], ["watch"]):
             (said,) = examples.run(*command, expect=1)
             assert said.startswith(line)
+
+
+def test_worker_takes_no_job_with_a_pause_that_is_none(examples: Examples, long_file: Path) -> None:
+    """A pause below zero, or none at all, is refused by the command line, before any job is started."""
+    examples.run("register_folder", long_file.parent)
+    for pause in ("-1", "nan", "inf", "soon"):
+        lines = examples.run("worker", "--until-idle", f"--pause={pause}", expect=2)
+        assert lines[-1].endswith(f"invalid seconds value: '{pause}'")
+    assert [job.state for job in examples.jobs()] == [jobs_pb2.JOB_STATE_PENDING]

@@ -6,12 +6,16 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
+import grpc
 import pytest
 
 from morag_meta.db.database import Database
 from morag_meta.errors import Reason
-from tests.service import SECRET_KEY
+from moragmeta.v1 import jobs_pb2
+from moragmeta.v1.jobs_pb2_grpc import JobServiceStub
+from tests.service import SECRET_KEY, Service, User
 
 _ROOT = Path(__file__).parents[2]
 _PAGES = [_ROOT / "README.md", *sorted(_ROOT.glob("*/*.md")), *sorted(_ROOT.glob("clients/*/*.md"))]
@@ -80,6 +84,15 @@ def test_the_files_that_commands_name_exist() -> None:
     assert all((_ROOT / script).is_file() for script in scripts)
 
 
+def test_the_readme_fetches_what_serving_does_not_bring_before_it_runs_it() -> None:
+    """A tool of the development set stands in the README only after the command that installs it."""
+    readme = (_ROOT / "README.md").read_text()
+    buf = {set_: "\nbuf" in (_ROOT / f"requirements/{set_}.txt").read_text() for set_ in ("runtime", "dev")}
+
+    assert buf == {"runtime": False, "dev": True}
+    assert 0 < readme.index("\nmake setup") < readme.index("\n.venv/bin/buf ")
+
+
 @pytest.mark.parametrize("page", _PAGES, ids=lambda page: str(page.relative_to(_ROOT)))
 def test_python_in_the_docs_compiles(page: Path) -> None:
     """Each block of Python in a page is Python."""
@@ -102,6 +115,19 @@ def test_the_embedding_example_runs(database_url: str) -> None:
 
     assert document["name"] == "notes.md"
     assert key.startswith(keys[0]["key_prefix"])
+
+
+def test_the_streams_example_runs(service: Service, user: User) -> None:
+    """The loop of docs/streams.md, given a plain stub and a key, gives every event of a job to its end."""
+    names: dict[str, Any] = {}
+    exec(_blocks(_ROOT / "docs/streams.md", "python")[0], names)  # noqa: S102 - our own page
+    job = user.channel.jobs.CreateJob(jobs_pb2.CreateJobRequest(job=jobs_pb2.Job(kind="REPORT")))
+    user.channel.jobs.CancelJob(jobs_pb2.CancelJobRequest(id=job.id))
+    with grpc.insecure_channel(service.target) as channel:
+        events = list(names["follow"](JobServiceStub(channel), job.id, user.key))
+
+    assert [event.sequence for event in events] == [1, 2]
+    assert events[-1].state == jobs_pb2.JOB_STATE_CANCELLED
 
 
 @pytest.mark.parametrize("script", ["api", "configuration"])

@@ -92,7 +92,9 @@ def test_any_other_listener_is_noticed(shared: bool, host: str) -> None:
         listener.listen()
         with pytest.raises(AddressError) as caught:
             AddressLock(Address("127.0.0.1", port)).take()
-    assert str(caught.value).startswith(f"address 127.0.0.1:{port} is in use by another process")
+    assert str(caught.value).startswith(
+        f"address 127.0.0.1:{port} is in use by another process; stop it, or choose"
+    )
     assert "--address" in str(caught.value)
 
 
@@ -115,8 +117,9 @@ def test_connections_of_an_ended_server_do_not_hold_the_address() -> None:
 )
 def test_address_that_cannot_be_had_is_told(host: str, cause: str) -> None:
     """An address of another machine, and a name without one, are told as what they are."""
-    with pytest.raises(AddressError, match=cause):
+    with pytest.raises(AddressError, match=cause) as caught:
         AddressLock(Address(host, 50051)).take()
+    assert "stop it" not in str(caught.value)
 
 
 def test_port_zero_needs_no_lock() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import concurrent.futures
+import os
 import signal
 import time
 from pathlib import Path
@@ -14,6 +15,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from morag_meta.db.database import Database
 from morag_meta.exits import ExitCode
+from morag_meta.server.process import SAME_SIGNAL_SECONDS
 from moragmeta.v1 import api_keys_pb2, jobs_pb2, users_pb2
 from tests.backends.databases import Backend, ServerDatabases, chosen_kinds
 from tests.server.processes import NOT_SERVING, SERVING, Served, run, served
@@ -141,10 +143,27 @@ def test_second_signal_does_not_wait(tmp_path: Path, database_url: str) -> None:
         pool.submit(_slow_login, service.target)
         time.sleep(0.4)
         service.running.send_signal(signal.SIGINT)
-        time.sleep(0.2)
+        time.sleep(SAME_SIGNAL_SECONDS + 0.2)
         began = time.monotonic()
         assert service.end(signal.SIGINT) == ExitCode.INTERRUPTED
         assert time.monotonic() - began < 4
+
+
+@_SQLITE
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_signal_that_comes_twice_at_once_is_one(tmp_path: Path, database_url: str, workers: str) -> None:
+    """A sender that signals the process and then its group at once gets the orderly end and a 0."""
+    with served(tmp_path, database_url, "--workers", workers, SHUTDOWN_GRACE="60") as service:
+        for pid in service.workers():
+            os.kill(pid, signal.SIGSTOP)  # so that the second signal finds the parent
+        service.running.send_signal(signal.SIGTERM)
+        while not any(event["event"] == "draining" for event in service.events):
+            time.sleep(0.001)
+        service.running.send_signal(signal.SIGINT)
+        for pid in service.workers():
+            os.kill(pid, signal.SIGCONT)
+        assert service.running.wait(30) == ExitCode.OK
+        assert "ended without waiting" not in service.log
 
 
 @_SQLITE

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from morag_meta.exits import ExitCode
+from morag_meta.server.process import SAME_SIGNAL_SECONDS
 from moragmeta.v1 import users_pb2
 from tests.server.processes import Served, lives, served
 from tests.server.test_process import first_key
@@ -107,7 +108,7 @@ def test_second_signal_kills_the_workers(tmp_path: Path, database_url: str) -> N
         for pid in workers:
             os.kill(pid, signal.SIGSTOP)  # nothing else keeps them from draining
         service.running.send_signal(signal.SIGTERM)
-        time.sleep(0.3)
+        time.sleep(SAME_SIGNAL_SECONDS + 0.2)
         assert service.running.poll() is None
         assert service.end() == ExitCode.INTERRUPTED
         assert not any(map(lives, workers))
