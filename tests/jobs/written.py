@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import itertools
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
 import sqlalchemy as sa
@@ -37,7 +37,8 @@ def write_jobs(
     """
     now = uow.queue.now()
     rows = [_row(now, owner_id, columns) for columns in given]
-    uow.run_many(sa.insert(jobs), rows)
+    for batch in _batches(rows):
+        uow.run_many(sa.insert(jobs), batch)
     places = itertools.repeat(None) if first is None else itertools.count(first)
     told = [
         {name: row[name] for name in _TOLD}
@@ -45,8 +46,15 @@ def write_jobs(
         for row in rows
         for number in range(1, events + 1)
     ]
-    uow.run_many(sa.insert(job_events), told)
+    for batch in _batches(told):
+        uow.run_many(sa.insert(job_events), batch)
     return [row["id"] for row in rows]
+
+
+def _batches(rows: list[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
+    """Give rows in parts that a busy machine writes within the limit of a statement."""
+    for start in range(0, len(rows), 250):
+        yield rows[start : start + 250]
 
 
 def _row(now: dt.datetime, owner_id: str, given: Mapping[str, Any]) -> dict[str, Any]:
