@@ -138,12 +138,12 @@ async def test_a_lease_stirs_the_repeats_of_its_worker(user: User, openings: Ope
 async def test_the_end_wakes_everybody(user: User, openings: Openings) -> None:
     """At the end of the process all who wait learn it at once, and so do those who come to wait."""
     with openings.ticket(_taking(user)) as early, openings.ticket(_taking(user)) as late:
-        waiting = asyncio.create_task(early.wait(_SECONDS))
+        waiting = asyncio.create_task(early.wait(600))
         await asyncio.sleep(0)
         openings.end(draining)
-        for call in (waiting, late.wait(_SECONDS), late.wait(0)):
+        for call in (waiting, late.wait(600), late.wait(0)):
             with pytest.raises(Unavailable):
-                await call
+                await asyncio.wait_for(call, _SECONDS)
 
 
 async def test_a_fault_of_one_look_ends_nobodys_wait(
