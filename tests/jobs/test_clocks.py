@@ -10,6 +10,7 @@ from typing import Any
 
 import grpc
 import pytest
+from google.protobuf.duration_pb2 import Duration
 
 from morag_meta.db.database import Database
 from moragmeta.v1 import jobs_pb2 as pb
@@ -76,11 +77,12 @@ def test_a_process_with_a_wrong_clock_moves_no_lease_and_no_deadline(
         reported = first(
             "UpdateJobProgress", pb.UpdateJobProgressRequest(id=job_id, attempt=1, report_number=1)
         ).job
-        lease = {"seconds": 1}
+        lease = Duration(seconds=1)
         short = second("CreateJob", pb.CreateJobRequest(job=pb.Job(kind="Y"))).id
         first("StartJob", pb.StartJobRequest(id=short, lease_duration=lease))
         late = first(
-            "CreateJob", pb.CreateJobRequest(job=pb.Job(kind="Z", deadlines={"schedule_to_start": lease}))
+            "CreateJob",
+            pb.CreateJobRequest(job=pb.Job(kind="Z", deadlines=pb.JobDeadlines(schedule_to_start=lease))),
         )
         for shown in (started, reported):
             assert abs(shown.lease_expire_time.ToNanoseconds() / 1e9 - began - 90) < 60
