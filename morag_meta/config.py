@@ -154,7 +154,10 @@ class Settings(BaseSettings):
         90 * 86_400, "How long jobs are kept after their end, with their events.", 1, 3650 * 86_400
     )
     event_retention: float = _seconds(
-        90 * 86_400, "How long events are kept, also those of jobs that have not ended.", 1, 3650 * 86_400
+        90 * 86_400,
+        "How long events are kept; a job's newest one stays as long as the job.",
+        1,
+        3650 * 86_400,
     )
 
     secret_key: Secret | None = _secret("The one secret that the service's own keys are derived from.")

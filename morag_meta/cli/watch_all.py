@@ -99,7 +99,7 @@ class WatchAll:
 
     def _judge(self, error: grpc.aio.AioRpcError) -> str:
         """Say why a stream ended that is to be opened again; with a new snapshot where events are gone."""
-        is_gone = error.code() is grpc.StatusCode.OUT_OF_RANGE
+        is_gone = error.code().name == "OUT_OF_RANGE"
         if not is_gone and error.code().name not in TRY_AGAIN:
             raise error
         cause = str(error.details() or error.code().name)

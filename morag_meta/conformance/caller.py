@@ -19,8 +19,9 @@ from moragmeta.v1 import (
 
 Metadata = tuple[tuple[str, str], ...]
 
-CALL_SECONDS = 20.0
-STREAM_SECONDS = 30.0
+# Far more than anything takes, so that a busy machine is not told as a wrong server.
+CALL_SECONDS = 60.0
+STREAM_SECONDS = 60.0
 PACKAGE = "moragmeta.v1"
 
 

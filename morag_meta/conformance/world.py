@@ -20,6 +20,7 @@ from moragmeta.v1 import api_keys_pb2, jobs_pb2, options_pb2, users_pb2
 
 NEEDS_ADMIN = "needs an ADMIN key"
 NEEDS_REGISTRATION = "needs registration to be enabled"
+_SHORTEST_SECRET = 8  # shorter ones are parts of other words
 _SECRET_FORM = re.compile(r"morag_[A-Za-z0-9_-]{43}|eyJ[\w-]+\.[\w-]+\.[\w-]+")
 
 
@@ -143,14 +144,15 @@ class World:
 
     def conceal(self, secret: str) -> str:
         """Remember a secret, so that no report shows it; give it back."""
-        with self._lock:
-            self._secrets.add(secret)
+        if len(secret) >= _SHORTEST_SECRET:
+            with self._lock:
+                self._secrets.add(secret)
         return secret
 
     def concealed(self, text: str) -> str:
         """Return a text without the secrets that the run knows, or that have the form of one."""
         with self._lock:
-            known = sorted(filter(None, self._secrets), key=len, reverse=True)
+            known = sorted(self._secrets, key=len, reverse=True)
         for secret in known:
             text = text.replace(secret, "[secret]")
         return _SECRET_FORM.sub("[secret]", text)

@@ -30,7 +30,10 @@ _LIMIT: sa.BindParameter[int] = sa.bindparam("limit", type_=sa.Integer)
 _AFTER = events.c.position > sa.bindparam("after_position", type_=sa.BigInteger)
 # By position although it is null, as that is how the index is ordered.
 _IN_ORDER: Final = (events.c.position, events.c.create_time, events.c.job_id, events.c.number)
-_WAITING = sa.select(*_IN_ORDER).where(events.c.position.is_(None)).order_by(*_IN_ORDER).limit(_LIMIT)
+_WAITING = system(
+    sa.select(*_IN_ORDER).where(events.c.position.is_(None)).order_by(*_IN_ORDER).limit(_LIMIT),
+    "gives everybody's events their place",
+)
 _SOME_WAITING = sa.select(sa.literal(1)).where(events.c.position.is_(None)).limit(_COUNTED).subquery()
 _LOOK = system(
     sa.select(log, sa.select(sa.func.count()).select_from(_SOME_WAITING).scalar_subquery().label("waiting")),
@@ -53,11 +56,8 @@ _NUMBER = system(
     .values(position=sa.bindparam("base", type_=sa.BigInteger) + _numbered.c.place),
     "gives everybody's events their place",
 )
-_READ_WAITING = system(_WAITING, "gives everybody's events their place")
 # MariaDB would sort by a position that is null, and knows without it that the index has this order.
-_READ_WAITING_MARIADB = system(
-    _WAITING.order_by(None).order_by(*_IN_ORDER[1:]), "gives everybody's events their place"
-)
+_WAITING_MARIADB = _WAITING.order_by(None).order_by(*_IN_ORDER[1:])
 _ADVANCE = system(
     sa.update(log).values(position=sa.select(sa.func.max(events.c.position)).scalar_subquery()),
     "the log is everybody's",
@@ -116,7 +116,7 @@ class JobLog:
     def waiting(self, limit: int) -> list[Row]:
         """Give job and number of at most ``limit`` committed events without a position, in their order."""
         is_mariadb = self._unit.dialect == "mariadb"
-        return self._unit.all(_READ_WAITING_MARIADB if is_mariadb else _READ_WAITING, limit=limit)
+        return self._unit.all(_WAITING_MARIADB if is_mariadb else _WAITING, limit=limit)
 
     def page(self, position: int, limit: int) -> list[Row]:
         """Give at most ``limit`` events of anybody behind a position, in order, each with ``removals``."""

@@ -21,6 +21,7 @@ from morag_meta.auth.epoch import EpochWatch
 from morag_meta.auth.keys import KeyHasher
 from morag_meta.auth.passwords import Passwords
 from morag_meta.auth.principal import Role
+from morag_meta.auth.secret import RootSecret
 from morag_meta.auth.tokens import Tokens
 from morag_meta.auth.usage import KeyUsage
 from morag_meta.config import Settings
@@ -69,6 +70,16 @@ def database_options(settings: Settings) -> DatabaseOptions:
     )
 
 
+def _make_tokens(settings: Settings, secret: RootSecret) -> Tokens:
+    jwt_key = settings.jwt_secret_key
+    return Tokens(
+        secret.subkey("jwt", 64) if jwt_key is None else jwt_key.get_secret_value().encode(),
+        secret.subkey("refresh-token"),
+        algorithm=settings.jwt_algorithm,
+        session_life=dt.timedelta(hours=settings.jwt_expiration_hours),
+    )
+
+
 class App:
     """One server: make it, start it on a running event loop, stop it."""
 
@@ -85,13 +96,7 @@ class App:
         self.database = Database(options)
         self._passwords = Passwords(settings.bcrypt_cost)
         self._hasher = KeyHasher(secret.subkey("api-key"))
-        jwt_key = settings.jwt_secret_key
-        self._tokens = Tokens(
-            secret.subkey("jwt", 64) if jwt_key is None else jwt_key.get_secret_value().encode(),
-            secret.subkey("refresh-token"),
-            algorithm=settings.jwt_algorithm,
-            session_life=dt.timedelta(hours=settings.jwt_expiration_hours),
-        )
+        self._tokens = _make_tokens(settings, secret)
         self._epochs = EpochWatch(self.database)
         self._usage = KeyUsage(self.database, interval=settings.api_key_usage_interval)
         self.authenticator = Authenticator(

@@ -50,7 +50,7 @@ class Ticket:
         self.told: dict[str, Job] = {}
         self.trying: dict[str, Job] = {}
 
-    def begin(self) -> None:
+    def set_out(self) -> None:
         """Say that the jobs told of are being tried for."""
         self.trying, self.told = self.told, {}
         self.leased = False

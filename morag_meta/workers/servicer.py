@@ -107,7 +107,7 @@ class WorkerServicer:
         with self._openings.ticket(_appetite(worker, request, call), repeats_of) as ticket:
             last = end <= time.monotonic()
             while True:
-                ticket.begin()
+                ticket.set_out()
                 found = await self._lease(worker, request, call, lease_ms)
                 if found.leases or last or call.replayed:
                     ticket.got(lease.job.id for lease in found.leases)

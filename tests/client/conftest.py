@@ -112,7 +112,7 @@ def process(database_url: str, tmp_path: Path) -> Iterator[ServerProcess]:
 def mortal(process: ServerProcess, database_url: str) -> Iterator[Owner]:
     """Start that process, and give its user."""
     key = prepare(database_url)
-    process.start()
+    process.start(90.0)
     made = Owner(process.target, key)
     yield made
     made.channel.close()

@@ -40,7 +40,7 @@ def test_worker_goes_on_after_the_server_was_killed(mortal: Owner, process: Serv
         for least in (5, 25):
             until(lambda least=least: len(reports) >= least)  # type: ignore[misc]
             process.kill()
-            process.start()
+            process.start(90.0)
         until(lambda: mortal.ended(*jobs), 60)
     for job in map(mortal.now, jobs):
         assert (job.state, job.attempt, job.report_number, job.lost_leases) == (FINISHED, 1, 11, 0)

@@ -19,7 +19,7 @@ from tests.service import serving
 @pytest.fixture
 def restless(backend: Backend) -> Iterator[Owner]:
     """Give the user of a server whose streams live for about a second."""
-    with serving(backend, stream_max_age=1.0) as started:
+    with serving(backend, stream_max_age=1.0, stream_heartbeat=0.1) as started:
         made = Owner(started.target, started.new_user().key)
         yield made
         made.channel.close()
@@ -62,7 +62,7 @@ def test_watch_goes_on_after_the_server_was_killed(mortal: Owner, process: Serve
     with watch_job(mortal.channel, job.id) as watch:
         seen = [next(watch) for _ in range(7)]
         process.kill()
-        process.start()
+        process.start(90.0)
         _work(mortal, job, range(6, 11))
         _end(mortal, job)
         seen += watch

@@ -69,7 +69,7 @@ def test_watch_goes_on_after_the_server_was_killed(mortal: Owner, process: Serve
                 mortal.cancel(job)
             if len(jobs) < 15:
                 process.kill()
-                process.start()
+                process.start(90.0)
         for job in jobs[-5:]:
             mortal.cancel(job)
         seen = _events_until_final(watch, jobs)

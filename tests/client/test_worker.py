@@ -12,19 +12,18 @@ import grpc
 import pytest
 
 from morag_client import (
-    GiveBack,
     JobCancelled,
     JobFailed,
     JobStopped,
     LeaseLost,
     Task,
     Worker,
-    WorkerStopping,
     refusal_of,
 )
-from moragmeta.v1 import jobs_pb2, workers_pb2
+from moragmeta.v1 import api_keys_pb2, jobs_pb2, workers_pb2
 from moragmeta.v1.workers_pb2_grpc import WorkerServiceStub
 from tests.client.conftest import Owner, until
+from tests.service import Service, User
 
 FINISHED, FAILED = jobs_pb2.JOB_STATE_FINISHED, jobs_pb2.JOB_STATE_FAILED
 PENDING, PROCESSING = jobs_pb2.JOB_STATE_PENDING, jobs_pb2.JOB_STATE_PROCESSING
@@ -113,13 +112,15 @@ def test_what_a_handler_raises_fails_its_job(owner: Owner, error: Exception, sai
     assert (owner.now(job).state, owner.now(job).error) == (FAILED, said)
 
 
-def test_result_that_is_refused_fails_the_job(owner: Owner) -> None:
+@pytest.mark.parametrize(("quality", "size", "said"), [(7.0, 1, "quality"), (0.5, 5_000_000, "EXHAUSTED")])
+def test_result_that_is_refused_fails_the_job(owner: Owner, quality: float, size: int, said: str) -> None:
     """A result that breaks the service's rules is the handler's fault, and the job says so."""
-    job = owner.job()
-    with working(owner, lambda _: jobs_pb2.JobResult(quality=7.0)):
+    job, result = owner.job(), jobs_pb2.JobResult(quality=quality)
+    result.metadata["text"] = "x" * size
+    with working(owner, lambda _: result):
         until(lambda: owner.ended(job))
     assert owner.now(job).state == FAILED
-    assert "quality" in owner.now(job).error
+    assert said in owner.now(job).error
 
 
 def test_worker_takes_what_it_was_made_for(owner: Owner) -> None:
@@ -155,13 +156,13 @@ def test_no_more_jobs_at_once_than_asked_for(owner: Owner) -> None:
 
 
 def test_lease_is_renewed_while_the_handler_is_silent(owner: Owner) -> None:
-    """A handler that takes three times as long as its lease keeps its job."""
+    """A handler that says nothing for longer than its lease lives keeps its job."""
     job = owner.job()
 
     def handle(task: Task) -> None:
-        task.rest(3.5)
+        task.rest(8.0)
 
-    with working(owner, handle, lease_duration=1.0):
+    with working(owner, handle, lease_duration=5.0):
         until(lambda: owner.ended(job))
     assert (owner.now(job).state, owner.now(job).attempt, owner.now(job).lost_leases) == (FINISHED, 1, 0)
 
@@ -180,50 +181,36 @@ def test_cancellation_reaches_a_silent_handler_at_once(owner: Owner) -> None:
     assert owner.now(job).state == jobs_pb2.JOB_STATE_CANCELLED
 
 
-def test_stopped_worker_gives_its_job_back(owner: Owner) -> None:
-    """The job can be leased again at once, with what the handler saved, and no attempt was lost."""
-    job, busy = owner.job(), Busy()
-    with working(owner, busy):
+@pytest.mark.parametrize("scopes", [["jobs:work"], ["jobs:work:all"], ["*"]])
+def test_every_key_that_may_work_hears_of_cancellations(
+    owner: Owner, service: Service, user: User, scopes: list[str]
+) -> None:
+    """A key for its owner's jobs, one for everybody's, and an ADMIN's for all: each follows its leases."""
+    granter = user if scopes == ["jobs:work"] else service.admin
+    key = granter.channel.api_keys.CreateApiKey(
+        api_keys_pb2.CreateApiKeyRequest(api_key=api_keys_pb2.ApiKey(name=f"worker {scopes}", scopes=scopes))
+    ).secret
+    kind = f"KIND-{scopes[0]}"
+    job, busy, other = owner.job(kind), Busy(), Owner(owner.target, key)
+    with working(other, busy, kinds=[kind]):
         assert busy.started.wait(20)
-        busy.tasks[0].save(b"page 7")
-    assert busy.told == [WorkerStopping]
-    assert (owner.now(job).state, owner.now(job).lost_leases) == (PENDING, 0)
-    seen: list[bytes] = []
-    with working(owner, lambda task: seen.append(task.checkpoint)):
-        until(lambda: owner.ended(job))
-    assert seen == [b"page 7"]
-    assert owner.now(job).attempt == 2
+        owner.cancel(job)
+        until(lambda: busy.told, 10)  # the heartbeat would come after 30 s
+    other.channel.close()
+    assert busy.told == [JobCancelled]
 
 
-def test_stopped_worker_lets_handlers_finish(owner: Owner) -> None:
-    """Within the grace a job is done as if nobody had asked to stop, and no other is begun."""
-    first, started, go = owner.job(), threading.Event(), threading.Event()
-
-    def handle(task: Task) -> None:
-        started.set()
-        assert go.wait(20)
-        task.progress(50)
-
-    with working(owner, handle, grace=20.0) as worker:
-        assert started.wait(20)
-        second = owner.job()
-        worker.stop()
-        go.set()
-    assert (owner.now(first).state, owner.now(second).state) == (FINISHED, PENDING)
-
-
-def test_handler_may_give_its_job_back(owner: Owner) -> None:
-    """GiveBack lets the next attempt do it."""
-    job = owner.job()
-
-    def handle(task: Task) -> None:
-        if task.job.attempt == 1:
-            raise GiveBack("not now")
-
-    with working(owner, handle):
-        until(lambda: owner.ended(job))
-    assert (owner.now(job).state, owner.now(job).attempt) == (FINISHED, 2)
-    assert "not now" in [event.summary for event in owner.events(job)]
+def test_worker_that_was_forgotten_registers_again(owner: Owner, service: Service) -> None:
+    """Not known any more, it goes on under a new id."""
+    with working(owner, lambda _: None) as worker:
+        until(lambda: worker.id)
+        before = worker.id
+        with service.database.unit_of_work() as uow:
+            uow.connection.exec_driver_sql(f"DELETE FROM workers WHERE id = '{before}'")
+            uow.commit()
+        jobs = [owner.job(), owner.job()]  # one may still end the call that waits
+        until(lambda: owner.ended(*jobs))
+        until(lambda: worker.id != before)
 
 
 def test_nothing_is_reported_of_a_lease_that_another_has(owner: Owner) -> None:

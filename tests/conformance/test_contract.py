@@ -14,6 +14,6 @@ from morag_meta.conformance.runner import Outcome, Verdict
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.id.replace(" ", "_"))
 def test_the_contract_holds(outcomes: dict[str, Future[Outcome]], case: Case) -> None:
     """The fact that the case states is so."""
-    outcome = outcomes[case.id].result(120)
+    outcome = outcomes[case.id].result(300)
 
     assert outcome.verdict is Verdict.PASSED, f"expected {outcome.expected}; seen {outcome.seen}"

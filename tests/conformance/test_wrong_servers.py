@@ -10,6 +10,7 @@ import pytest
 from morag_meta.conformance import caller, waits
 from morag_meta.conformance.cases import CASES
 from morag_meta.conformance.runner import Outcome, Verdict, opened, run_all, select
+from morag_meta.conformance.world import World
 from morag_meta.exits import ExitCode
 from moragmeta.v1 import options_pb2, users_pb2
 from tests.cli.command import Command
@@ -68,6 +69,16 @@ def test_secrets_are_not_told() -> None:
 
     assert any("[secret] is wrong, and so is [secret]" in text for text in told)
     assert not any(KEY in text or "eyJ" in text for text in told)
+
+
+def test_short_words_are_no_secrets() -> None:
+    """A wrong key of a few letters, which a case sends, is not cut out of other words."""
+    with grpc.insecure_channel("127.0.0.1:1") as channel:
+        world = World(channel, KEY)
+        world.conceal("x")
+        world.conceal("password-1")
+
+        assert world.concealed(f"exact: {KEY}, password-1") == "exact: [secret], [secret]"
 
 
 def test_what_cannot_be_removed_is_told(cli: Command, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -92,6 +92,23 @@ def _api_key() -> dict[str, Any]:
     return {"id": OTHER, "owner_id": OWNER, **key, "scopes": ["jobs:read"], "use_count": 0, **STAMPS}
 
 
+def _job_event() -> dict[str, Any]:
+    return {
+        "job_id": JOB,
+        "number": 1,
+        "owner_id": OWNER,
+        "state": "PENDING",
+        "attempt": 0,
+        "percentage": 0,
+        "phase": "",
+        "summary": "",
+        "kind": "INGESTION",
+        "worker_id": WORKER,
+        "create_time": NOW,
+        "position": 1,
+    }
+
+
 def sample() -> Mapping[str, dict[str, Any]]:
     """Make one row for each table but those that a revision fills itself, parents first."""
     return {
@@ -112,20 +129,7 @@ def sample() -> Mapping[str, dict[str, Any]]:
         },
         "documents": document(DOCUMENT, OWNER, DATABASE, "paper.pdf"),
         "jobs": job(JOB, OWNER, DOCUMENT),
-        "job_events": {
-            "job_id": JOB,
-            "number": 1,
-            "owner_id": OWNER,
-            "state": "PENDING",
-            "attempt": 0,
-            "percentage": 0,
-            "phase": "",
-            "summary": "",
-            "kind": "INGESTION",
-            "worker_id": WORKER,
-            "create_time": NOW,
-            "position": 1,
-        },
+        "job_events": _job_event(),
         "job_checkpoints": {
             "job_id": JOB,
             "owner_id": OWNER,

@@ -20,14 +20,15 @@ def let_pass(database: Database, job_id: str, **passed: float) -> None:
         row = row_of(database, job_id)
         moved = {column.name: row[column.name] - back for column in _TIMES if row[column.name] is not None}
         uow.connection.execute(sa.update(jobs).where(jobs.c.id == job_id).values(**moved))
-        for number, time in uow.connection.execute(
-            sa.select(job_events.c.number, job_events.c.create_time).where(job_events.c.job_id == job_id)
-        ).all():
-            uow.connection.execute(
-                sa.update(job_events)
-                .where(job_events.c.job_id == job_id, job_events.c.number == number)
-                .values(create_time=time - back)
-            )
+        of_job = job_events.c.job_id == job_id
+        told = uow.connection.execute(sa.select(job_events.c.number, job_events.c.create_time).where(of_job))
+        moves = [{"nth": number, "earlier": time - back} for number, time in told]
+        uow.run_many(
+            sa.update(job_events)
+            .where(of_job, job_events.c.number == sa.bindparam("nth"))
+            .values(create_time=sa.bindparam("earlier")),
+            moves,
+        )
         uow.commit()
 
 

@@ -43,7 +43,8 @@ def filled(backend: Backend) -> Iterator[Filled]:
     workers, owners = [new_id() for _ in range(WORKERS)], []
     with database.unit_of_work() as uow:
         now = uow.queue.now()
-        for place in range(OWNERS):
+    for place in range(OWNERS):
+        with database.unit_of_work() as uow:
             owners.append(create_user(uow, name="Owner", email=f"{place}@example.org")["id"])
             given = []
             for number in range(JOBS):
@@ -55,7 +56,7 @@ def filled(backend: Backend) -> Iterator[Filled]:
                     | {"worker_id": worker, "run_ms": number}
                 )
             write_jobs(uow, owners[-1], given, events=1, first=place * JOBS + 1)
-        uow.commit()
+            uow.commit()
     for table in _TABLES:
         analyze(database, table)
     yield Filled(database, owners[2], workers[7], now)

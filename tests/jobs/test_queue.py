@@ -16,6 +16,7 @@ from morag_meta.db.database import Database
 from morag_meta.jobs import actions, leases
 from morag_meta.jobs.actions import Plan
 from morag_meta.jobs.queue import Wanted
+from morag_meta.jobs.rules import NOBODY
 from morag_meta.uow import UnitOfWork
 from morag_meta.users.actions import create_user
 from tests.backends.databases import Backend
@@ -71,7 +72,7 @@ class Queue:
     def give_back(self, job_id: str) -> None:
         """Take a job back from its holder."""
         with self.database.unit_of_work() as uow:
-            leases.release(uow, uow.jobs.lock("-", job_id), actions.NOBODY)
+            leases.release(uow, uow.jobs.lock("-", job_id), NOBODY)
             uow.commit()
 
 

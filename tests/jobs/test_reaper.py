@@ -17,6 +17,7 @@ from morag_meta.ids import new_id
 from morag_meta.jobs import actions, leases, reaper
 from morag_meta.jobs.actions import Plan, Report
 from morag_meta.jobs.limits import Backoff
+from morag_meta.jobs.rules import Holder
 from morag_meta.users.actions import create_user
 from tests.backends.databases import Backend
 from tests.jobs.later import events_of, let_pass, row_of
@@ -146,7 +147,7 @@ def test_a_job_given_back_has_lost_no_lease(kept: Kept) -> None:
     job_id = kept.create(plan=Plan(max_attempts=1))
     with kept.database.unit_of_work() as uow:
         row = leases.lease(uow, uow.jobs.lock("-", job_id), worker_id=None)
-        holder = actions.Holder(row["lease_token"])
+        holder = Holder(row["lease_token"])
         released = leases.release(uow, uow.jobs.lock("-", job_id), holder, reason="no memory")
         uow.commit()
 
@@ -167,7 +168,7 @@ _LATE = [
 @pytest.mark.parametrize(("plan", "started", "after", "failure", "error"), _LATE)
 def test_each_deadline_fails_the_job(
     kept: Kept,
-    plan: dict[str, int],
+    plan: dict[str, Any],
     started: bool,
     after: float,
     failure: str,
@@ -212,7 +213,7 @@ def test_a_lease_never_outlives_its_attempt(kept: Kept) -> None:
     assert row["lease_expire_time"] == row["start_time"] + dt.timedelta(seconds=60)
     let_pass(kept.database, job_id, seconds=59)
     with kept.database.unit_of_work() as uow:
-        report = Report(1, 1, holder=actions.Holder(token))
+        report = Report(1, 1, holder=Holder(token))
         renewed, _ = actions.report_progress(uow, "-", job_id, report, percentage=1, phase="")
         uow.commit()
 

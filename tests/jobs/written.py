@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import itertools
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
 import sqlalchemy as sa
@@ -37,7 +37,8 @@ def write_jobs(
     """
     now = uow.queue.now()
     rows = [_row(now, owner_id, columns) for columns in given]
-    uow.run_many(sa.insert(jobs), rows)
+    for batch in _batches(rows):
+        uow.run_many(sa.insert(jobs), batch)
     places = itertools.repeat(None) if first is None else itertools.count(first)
     told = [
         {name: row[name] for name in _TOLD}
@@ -45,8 +46,39 @@ def write_jobs(
         for row in rows
         for number in range(1, events + 1)
     ]
-    uow.run_many(sa.insert(job_events), told)
+    for batch in _batches(told):
+        uow.run_many(sa.insert(job_events), batch)
     return [row["id"] for row in rows]
+
+
+def _batches(rows: list[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
+    """Give rows in parts that a busy machine writes within the limit of a statement."""
+    for start in range(0, len(rows), 250):
+        yield rows[start : start + 250]
+
+
+_SAME: Final[Mapping[str, Any]] = {
+    "kind": "X",
+    "execution": "LOCAL",
+    "priority": 2,
+    "document_type": None,
+    "database_id": None,
+    "report_number": 0,
+    "percentage": 0,
+    "phase": "",
+    "summary": "",
+    "parameters": {},
+    "predecessor_id": None,
+    "event_number": 2,
+    "queue_place": 0,
+    "max_attempts": 3,
+    "lost_leases": 0,
+    "schedule_to_start_ms": 1000,
+    "start_to_close_ms": 1000,
+    "schedule_to_close_ms": 604_800_000,
+    "worker_id": None,
+    "revision": 1,
+}
 
 
 def _row(now: dt.datetime, owner_id: str, given: Mapping[str, Any]) -> dict[str, Any]:
@@ -54,32 +86,14 @@ def _row(now: dt.datetime, owner_id: str, given: Mapping[str, Any]) -> dict[str,
     state = given.get("state", "FINISHED")
     final, runs = state in FINAL_STATES, state == "PROCESSING"
     return {
+        **_SAME,
         "id": new_id(),
         "owner_id": owner_id,
-        "kind": "X",
         "state": state,
-        "execution": "LOCAL",
-        "priority": 2,
-        "document_type": None,
-        "database_id": None,
         "attempt": int(final or runs),
-        "report_number": 0,
-        "percentage": 0,
-        "phase": "",
-        "summary": "",
-        "parameters": {},
-        "predecessor_id": None,
-        "event_number": 2,
-        "queue_place": 0,
-        "max_attempts": 3,
-        "lost_leases": 0,
-        "schedule_to_start_ms": 1000,
-        "start_to_close_ms": 1000,
-        "schedule_to_close_ms": 604_800_000,
         "close_time": now + dt.timedelta(days=7),
         "due_time": None if final else now + dt.timedelta(days=1),
         "queue_time": time,
-        "worker_id": None,
         "lease_token": "token" if runs else None,
         "lease_ms": 90_000 if runs else None,
         "lease_expire_time": now + _LEASE if runs else None,
@@ -87,7 +101,6 @@ def _row(now: dt.datetime, owner_id: str, given: Mapping[str, Any]) -> dict[str,
         "run_ms": 1000 if final else None,
         "start_time": time if runs else None,
         "end_time": time if final else None,
-        "revision": 1,
         "create_time": time,
         "update_time": time,
         **given,

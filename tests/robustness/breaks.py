@@ -142,6 +142,11 @@ def _grant(
     history.operations[place : place + 1] = [operation, changed] if again else [changed]
 
 
+def _too_late(history: History) -> None:
+    last = next(e for e in history.events if e.state == "FINISHED")
+    _change_event(history, lambda e: e is last, lambda e: replace(e, create_time=1e9))
+
+
 def _used_after(history: History) -> None:
     second = next(
         o for o in history.operations if o.method == "LeaseJobs" and o.answer["leases"][0]["attempt"] == 2
@@ -249,6 +254,7 @@ BREAKS: list[tuple[Validator, Break]] = [
     (leases.single_holder, _two_tokens),
     (leases.single_holder, _taken_early),
     (leases.single_holder, _used_after),
+    (leases.single_holder, _too_late),
     (leases.no_lost_job, _job_lost),
     (leases.no_lost_job, _end_lost),
     (leases.no_lost_job, _made_twice),

@@ -18,9 +18,10 @@ from tests.robustness.history import (
 from tests.robustness.lines import matches
 
 _OWNERS = ("ann", "ben")
-_LEASE = 1.0
 _SPREAD = 10.0
 """Seconds between two changes: more than the validators take for settled."""
+_LEASE = 300.0
+"""Seconds that a lease lives; a made-up worker that is lost has waited for it to end."""
 
 
 class Imagined:
@@ -31,6 +32,7 @@ class Imagined:
         self._time = 1000.0
         self.history = History(seed=seed, database="none")
         self._jobs: dict[str, JobRow] = {}
+        self._ends: dict[str, float] = {}
         for number in range(jobs):
             self._make(number)
         self._work()
@@ -109,24 +111,32 @@ class Imagined:
             "attempt": job.attempt,
             "token": f"{job.id}-{job.attempt}",
             "expire_time": self._time + _LEASE,
+            "seconds": _LEASE,
         }
+        self._ends[job.id] = self._time + _LEASE
         self._asked("LeaseJobs", {"worker_id": worker}, {"leases": [lease]})
 
     def _go_on(self, job: JobRow) -> None:
         request: dict[str, object] = {"job_id": job.id, "attempt": job.attempt}
         choice = self._chance.choice(("report", "report", "complete", "cancel", "expire"))
-        if choice == "report":
+        if choice == "expire" or self._time + _SPREAD >= self._ends[job.id]:
+            self._expire(job)
+        elif choice == "report":
             percentage = min(job.percentage + self._chance.randint(1, 20), 100)
             self._change(job, percentage=percentage)
+            self._ends[job.id] = self._time + _LEASE
             answer: dict[str, object] = {"job_id": job.id, "outcome": "APPLIED"}
             self._asked("UpdateJobProgress", request | {"percentage": percentage}, answer)
         elif choice == "complete":
             self._change(job, state="FINISHED", percentage=100)
             self._asked("CompleteJob", request, {"job_id": job.id, "outcome": "APPLIED"})
-        elif choice == "cancel":
+        else:
             self._change(job, state="CANCELLED")
             self._asked("CancelJob", {"job_id": job.id}, {"job_id": job.id})
-        elif job.lost_leases + 1 == job.max_attempts:
+
+    def _expire(self, job: JobRow) -> None:
+        self._time = max(self._time, self._ends[job.id])
+        if job.lost_leases + 1 == job.max_attempts:
             self._change(job, state="FAILED", failure="LEASE_EXPIRED", lost_leases=job.lost_leases + 1)
         else:
             self._change(job, state="PENDING", worker_id="", lost_leases=job.lost_leases + 1)

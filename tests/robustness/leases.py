@@ -34,7 +34,7 @@ def single_holder(history: History) -> list[Violation]:
         if operation.method == "HeartbeatJob" and operation.answer.get("verdict") == "GO_ON":
             request = operation.request
             _live(alive, (request["job_id"], request["attempt"]), operation.answer["expire_time"], operation)
-    return found + _given_on(history, alive) + _used_after(history, grants)
+    return found + _given_on(history, alive) + _used_after(history, grants) + _too_late(history, grants)
 
 
 def _key(lease: dict[str, object]) -> tuple[object, object]:
@@ -79,6 +79,30 @@ def _used_after(history: History, grants: dict[tuple[str, int], Operation]) -> l
         if later is not None and operation.start > later.end:
             text = f"a report of attempt {key[1] - 1} was taken after the next one began"
             found.append(Violation("SingleHolder", text, (later, operation)))
+    return found
+
+
+def _too_late(history: History, grants: dict[tuple[str, int], Operation]) -> list[Violation]:
+    """Find reports that were taken although the lease had ended, and nothing had renewed it."""
+    renewals: dict[tuple[str, int], list[float]] = defaultdict(list)
+    for operation in _answered(history):
+        if operation.method == "HeartbeatJob" and operation.answer.get("verdict") == "GO_ON":
+            key = (operation.request["job_id"], operation.request["attempt"])
+            renewals[key].append(operation.answer["expire_time"])
+    found = []
+    ends: dict[tuple[str, int], float] = {}
+    for event in sorted(history.events, key=lambda event: (event.job_id, event.number)):
+        key = (event.job_id, event.attempt)
+        reported = event.state in ("PROCESSING", "FINISHED") or event.failure == "REPORTED"
+        if event.previous_state != "PROCESSING" or not reported or key not in grants:
+            continue
+        lease = next(had for had in grants[key].answer["leases"] if _key(had) == key)
+        known = [time for time in renewals[key] if time - lease["seconds"] <= event.create_time + _CLOCK]
+        end = max([ends.get(key, lease["expire_time"]), *known])
+        if event.create_time > end + _CLOCK:
+            text = f"a report of {key} was taken {event.create_time - end:.3f} s after the lease had ended"
+            found.append(Violation("SingleHolder", text, (grants[key], event)))
+        ends[key] = max(end, event.create_time + lease["seconds"])
     return found
 
 

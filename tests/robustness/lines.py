@@ -108,22 +108,33 @@ def matches(wanted: Filter, event: Event) -> tuple[bool, bool]:
     return fixed and before, fixed and after
 
 
-def due(line: Line, log: list[Event]) -> list[Event]:
-    """Give the events that the line had to bring, in the order of the log: those between its two ends.
+class Log:
+    """The events of a run in the order of the log, found by what they are and whose."""
 
-    A line that did not see the start begins with its first event, for want of knowledge; one that was broken
-    off ends with its last. What a snapshot held is not due again.
-    """
-    places = {(event.job_id, event.number): event.position for event in log}
-    seen = [places.get((f.event.job_id, f.event.number), 0) for f in line.frames if f.event is not None]
-    held = {id: frame.job.last_sequence for id, frame in line.snapshot().items() if frame.job is not None}
-    low = 0 if line.from_start else min(seen, default=None)
-    high = None if line.complete else max(seen, default=0)
-    found = []
-    for event in log:
-        known = event.job_id in held and event.number <= held[event.job_id]
-        late = event.job_id in held or (low is not None and event.position >= low)
-        in_time = high is None or event.position <= high
-        if not known and late and in_time and any(matches(line.filter, event)):
-            found.append(event)
-    return found
+    def __init__(self, history: History) -> None:
+        """Put them in order."""
+        self.events = sorted(history.events, key=lambda event: event.position)
+        self.positions = {(event.job_id, event.number): event.position for event in self.events}
+        self._of_job: dict[str, list[Event]] = defaultdict(list)
+        for event in self.events:
+            self._of_job[event.job_id].append(event)
+
+    def due(self, line: Line) -> list[Event]:
+        """Give the events that the line had to bring, in the order of the log: those between its two ends.
+
+        A line that did not see the start begins with its first event, for want of knowledge; one that was
+        broken off ends with its last. What a snapshot held is not due again.
+        """
+        of_job = line.filter.job_id
+        seen = [self.positions.get((f.event.job_id, f.event.number), 0) for f in line.frames if f.event]
+        held = {id: frame.job.last_sequence for id, frame in line.snapshot().items() if frame.job}
+        low = 0 if line.from_start else min(seen, default=None)
+        high = None if line.complete else max(seen, default=0)
+        found = []
+        for event in self._of_job[of_job] if of_job else self.events:
+            known = event.job_id in held and event.number <= held[event.job_id]
+            late = event.job_id in held or (low is not None and event.position >= low)
+            in_time = high is None or event.position <= high
+            if not known and late and in_time and any(matches(line.filter, event)):
+                found.append(event)
+        return found

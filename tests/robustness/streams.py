@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from itertools import pairwise
 
 from tests.robustness.history import FINAL, Event, Frame, History
-from tests.robustness.lines import Line, due, lines, matches
+from tests.robustness.lines import Line, Log, lines, matches
 from tests.robustness.violations import Violation
 
 _SETTLED = 3.0
@@ -90,10 +90,10 @@ def _begins_late(line: Line, event: Event) -> bool:
 def reliable(history: History) -> list[Violation]:
     """Every committed change that matches is delivered; to who conflates, the final and the last ones."""
     found = []
-    log = _log(history)
+    log = Log(history)
     for line in lines(history):
         seen = {(f.event.job_id, f.event.number) for f in line.frames if f.event is not None}
-        wanted = due(line, log)
+        wanted = log.due(line)
         last = {event.job_id: event for event in wanted}
         for event in wanted:
             needed = (
@@ -118,7 +118,7 @@ def _left_out(history: History) -> list[Violation]:
     found = []
     for line in lines(history):
         syncs = [frame for frame in line.frames if frame.kind == "sync"]
-        held = line.snapshot()
+        held = line.snapshot() if syncs else {}
         if not syncs or not held or line.inherited:
             continue
         begin, end = line.frames[0].time - _SETTLED, syncs[-1].time + _SETTLED
@@ -142,11 +142,11 @@ def bookmarkable(history: History) -> list[Violation]:
 
 
 def _bad_joints(history: History, *, bookmarks: bool) -> Iterator[tuple[str, tuple[Frame | Event, ...]]]:
-    log = _log(history)
+    log = Log(history)
     for line in lines(history):
         if line.conflate:
             continue
-        wanted = due(line, log)
+        wanted = log.due(line)
         places = {(event.job_id, event.number): place for place, event in enumerate(wanted)}
         for joint in line.joints:
             if not joint or (line.frames[joint - 1].kind != "event") is not bookmarks:
@@ -245,10 +245,6 @@ def final_once(history: History) -> list[Violation]:
             if event is not None and event.state in FINAL:
                 ends[event.job_id] = frame
     return found
-
-
-def _log(history: History) -> list[Event]:
-    return sorted(history.events, key=lambda event: event.position)
 
 
 def _chains(history: History) -> dict[str, list[Event]]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from dataclasses import replace
 from pathlib import Path
 
@@ -34,8 +33,8 @@ def test_a_history_that_keeps_every_promise_is_not_complained_of(seed: int) -> N
 def test_a_broken_history_is_complained_of(validator: Validator, break_it: Break) -> None:
     """What is silent over a history speaks once its promise is broken there, with the evidence for it."""
     broken = 0
-    for seed in range(14):
-        history = copy.deepcopy(Imagined(seed, jobs=10).history)
+    for seed in range(8):
+        history = Imagined(seed, jobs=10).history
         try:
             break_it(history)
         except (StopIteration, IndexError, AssertionError):
@@ -66,6 +65,10 @@ def _with_two_snapshots(seed: int) -> History | None:
         job, state=gone.state, attempt=gone.attempt, percentage=gone.percentage, last_sequence=gone.number
     )
     first = next(c for c in history.connections if c.watcher == "late states")
+    history.connections = [
+        replace(c, after=c.after + 1) if c.watcher == first.watcher and c.after > 0 else c
+        for c in history.connections
+    ]
     history.connections.insert(0, replace(first, number=-1))
     history.frames.insert(0, Frame("late states", 0, -1, gone.create_time, "snapshot", job=stale))
     return history

@@ -128,6 +128,7 @@ def _leases(answer: Any) -> dict[str, Any]:
                 "attempt": lease.job.attempt,
                 "token": lease.token,
                 "expire_time": seconds(lease.expire_time),
+                "seconds": lease.duration.ToMilliseconds() / 1000,
                 "checkpoint": lease.checkpoint.decode(),
             }
             for lease in answer.leases

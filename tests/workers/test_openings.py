@@ -82,11 +82,11 @@ async def test_who_leaves_untried_passes_it_on(service: Service, user: User, ope
             second = staying.enter_context(openings.ticket(_taking(user, kind)))
             assert await _told(first) == [job]
             if trying:
-                first.begin()
+                first.set_out()
             assert not second.told
             leaving.close()
             assert list(second.told) == [job]
-            second.begin()
+            second.set_out()
             second.got([job])
 
 
@@ -94,13 +94,13 @@ async def test_who_got_a_job_tells_nobody_of_it(service: Service, user: User, op
     """What was leased is not passed on, and what else the leaver was told of is."""
     with openings.ticket(_taking(user)) as second:
         with openings.ticket(_taking(user, "A")) as first:
-            second.begin()  # busy
+            second.set_out()  # busy
             second.trying = {"x": {}}
             jobs = [_make(service, user), _make(service, user)]
             openings.hint([TOPIC + jobs[0]])
             assert await _told(first) == [jobs[0]]
             first.told[jobs[1]] = {**first.told[jobs[0]], "id": jobs[1]}
-            first.begin()
+            first.set_out()
             first.got(jobs[:1])
             second.trying = {}
         assert list(second.told) == [jobs[1]]
@@ -138,12 +138,12 @@ async def test_a_lease_stirs_the_repeats_of_its_worker(user: User, openings: Ope
 async def test_the_end_wakes_everybody(user: User, openings: Openings) -> None:
     """At the end of the process all who wait learn it at once, and so do those who come to wait."""
     with openings.ticket(_taking(user)) as early, openings.ticket(_taking(user)) as late:
-        waiting = asyncio.create_task(early.wait(_SECONDS))
+        waiting = asyncio.create_task(early.wait(600))
         await asyncio.sleep(0)
         openings.end(draining)
-        for call in (waiting, late.wait(_SECONDS), late.wait(0)):
+        for call in (waiting, late.wait(600), late.wait(0)):
             with pytest.raises(Unavailable):
-                await call
+                await asyncio.wait_for(call, _SECONDS)
 
 
 async def test_a_fault_of_one_look_ends_nobodys_wait(

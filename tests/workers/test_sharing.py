@@ -149,6 +149,7 @@ def test_what_is_overdue_is_left_to_the_reaper(service: Service, work: Work, fle
             uow.connection.execute(late)
             uow.commit()
         assert ids(fleet.lease(worker.id, 5)) == [good.id]
+        assert work.job(over.id).state in (over.state, jobs_pb2.JOB_STATE_FAILED)
 
 
 def test_the_urgent_come_first_then_the_older(work: Work, fleet: Fleet) -> None:

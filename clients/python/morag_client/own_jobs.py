@@ -15,7 +15,7 @@ import grpc
 from morag_client.holds import Hold, JobCancelled, JobStopped, LeaseLost
 from morag_client.refusals import refusal_of
 from morag_client.watching import JobsWatch, watch_jobs
-from moragmeta.v1 import jobs_pb2
+from moragmeta.v1 import jobs_pb2, workers_pb2
 
 _LOG: Final = logging.getLogger("morag_client")
 _EARLY: Final = 1000  # how many ends are remembered of leases whose own answer is still on its way
@@ -64,14 +64,15 @@ class OwnJobs:
         with self._changed:
             return self._changed.wait_for(lambda: len(self._holds) <= most, seconds)
 
-    def follow(self, worker_id: str) -> None:
+    def follow(self, worker: workers_pb2.Worker) -> None:
         """Follow the stream of a worker's jobs from now on, in a thread, instead of another worker's."""
-        wanted = jobs_pb2.JobFilter(worker_ids=[worker_id], states=_STATES)
+        owner_id = "-" if worker.serves_everyone else ""
+        wanted = jobs_pb2.JobFilter(owner_id=owner_id, worker_ids=[worker.id], states=_STATES)
         watch = watch_jobs(self._channel, wanted, include_snapshot=True, restart=True)
         before, self._watch = self._watch, watch
         if before is not None:
             before.close()
-        threading.Thread(target=self._listen, args=(watch, worker_id), name="own jobs", daemon=True).start()
+        threading.Thread(target=self._listen, args=(watch, worker.id), name="own jobs", daemon=True).start()
 
     def close(self) -> None:
         """Listen no more."""

@@ -118,8 +118,9 @@ class Worker:
     def _register(self) -> None:
         """Become known, and hear of what happens to the jobs of the new worker."""
         request = workers_pb2.RegisterWorkerRequest(worker=self._worker, request_id=str(uuid.uuid4()))
-        self._worker.id = answered(self._stub.RegisterWorker, request, self._rest).id
-        self._own_jobs.follow(self._worker.id)
+        registered = answered(self._stub.RegisterWorker, request, self._rest)
+        self._worker.id = registered.id
+        self._own_jobs.follow(registered)
         _LOG.info("worker %s is registered as %s", self._worker.name, self._worker.id)
 
     def _take_jobs(self) -> None:
@@ -208,8 +209,6 @@ class Worker:
         try:
             reports.complete(result)
         except grpc.RpcError as error:
-            if refusal_of(error).code is not grpc.StatusCode.INVALID_ARGUMENT:
-                raise
             reports.fail(f"the result was refused: {refusal_of(error)}")
 
     def _leave(self, hold: Hold, reports: Reports, said: str) -> None:

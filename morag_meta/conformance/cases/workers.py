@@ -137,16 +137,16 @@ def a_worker_may_wait(bench: Bench) -> None:
     """A call that waits answers soon after a job is made, and empty at its end where none is."""
     worker = bench.add_worker().id
     with ThreadPoolExecutor(1) as pool:
-        waiting = pool.submit(bench.lease, worker, wait=lasting(15))
+        waiting = pool.submit(bench.lease, worker, wait=lasting(30))
         time.sleep(0.5)
         begun, job = time.monotonic(), bench.add_job()
         same("the leases", _ids(waiting.result()), [job.id])
     took = time.monotonic() - begun
-    holds("a lease within 5 s of the job", fact=took < 5, seen=f"{took:.1f} s")
+    holds("a lease long before the end of the wait", fact=took < 15, seen=f"{took:.1f} s")
     begun = time.monotonic()
     same("leases at the end of the wait", bench.lease(worker, wait=lasting(1)), [])
     took = time.monotonic() - begun
-    holds("an answer after 1 s", fact=0.5 < took < 5, seen=f"{took:.1f} s")
+    holds("an answer after 1 s", fact=took > 0.5, seen=f"{took:.1f} s")
 
 
 @AREA.case

@@ -120,7 +120,7 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """
     ERROR_REASON_POSITION_BEYOND_END: _ErrorReason.ValueType  # 70
     """The stream position is beyond the last event (OUT_OF_RANGE)
-    {last_sequence}.
+    {last_sequence, where the stream is of one job}.
     """
     ERROR_REASON_POSITION_TRIMMED: _ErrorReason.ValueType  # 71
     """The events after the stream position are no longer kept (OUT_OF_RANGE)
@@ -256,7 +256,7 @@ ERROR_REASON_LEASE_LOST: ErrorReason.ValueType  # 67
 """
 ERROR_REASON_POSITION_BEYOND_END: ErrorReason.ValueType  # 70
 """The stream position is beyond the last event (OUT_OF_RANGE)
-{last_sequence}.
+{last_sequence, where the stream is of one job}.
 """
 ERROR_REASON_POSITION_TRIMMED: ErrorReason.ValueType  # 71
 """The events after the stream position are no longer kept (OUT_OF_RANGE)

@@ -396,8 +396,8 @@ class JobDeadlines(_message.Message):
 
     @_builtins.property
     def schedule_to_close(self) -> _duration_pb2.Duration:
-        """From the making of the job to its end, all attempts included, 1 s to 30
-        days. Absent means 7 days.
+        """From when the job could first be leased to its end, all attempts included,
+        1 s to 30 days. Absent means 7 days.
         """
 
     def __init__(

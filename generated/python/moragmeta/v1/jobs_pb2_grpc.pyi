@@ -179,6 +179,10 @@ class JobServiceStub:
     slow reader loses nothing. With `conflate` a reader that is behind is shown
     the last of several changes of a job; final ones are always shown.
 
+    A stream that is resumed sends no `sync`, but the changes at once. Where more
+    than 25 jobs change while a snapshot is taken, some events may come before
+    `sync`.
+
     A key with the scope `jobs:work` or `jobs:work:all` alone watches its own
     workers' jobs: `filter.worker_ids` must name them.
 
@@ -187,6 +191,9 @@ class JobServiceStub:
     * OUT_OF_RANGE (POSITION_TRIMMED): events after the token are no longer
       kept: watch again with `include_snapshot` and without a token, or go on
       with the gap from `oldest_resume_token` in the metadata.
+    * OUT_OF_RANGE (POSITION_BEYOND_END): the log ends before the token, as an
+      older copy was restored: watch again with `include_snapshot` and without a
+      token.
     * INVALID_ARGUMENT (INVALID_RESUME_TOKEN): the token is damaged, another
       caller's, or of another filter: stop.
     * UNAVAILABLE (SERVER_DRAINING, STREAM_AGED, READER_TOO_SLOW, SERVER_BUSY,
@@ -346,6 +353,10 @@ class JobServiceAsyncStub(JobServiceStub):
     slow reader loses nothing. With `conflate` a reader that is behind is shown
     the last of several changes of a job; final ones are always shown.
 
+    A stream that is resumed sends no `sync`, but the changes at once. Where more
+    than 25 jobs change while a snapshot is taken, some events may come before
+    `sync`.
+
     A key with the scope `jobs:work` or `jobs:work:all` alone watches its own
     workers' jobs: `filter.worker_ids` must name them.
 
@@ -354,6 +365,9 @@ class JobServiceAsyncStub(JobServiceStub):
     * OUT_OF_RANGE (POSITION_TRIMMED): events after the token are no longer
       kept: watch again with `include_snapshot` and without a token, or go on
       with the gap from `oldest_resume_token` in the metadata.
+    * OUT_OF_RANGE (POSITION_BEYOND_END): the log ends before the token, as an
+      older copy was restored: watch again with `include_snapshot` and without a
+      token.
     * INVALID_ARGUMENT (INVALID_RESUME_TOKEN): the token is damaged, another
       caller's, or of another filter: stop.
     * UNAVAILABLE (SERVER_DRAINING, STREAM_AGED, READER_TOO_SLOW, SERVER_BUSY,
@@ -594,6 +608,10 @@ class JobServiceServicer(metaclass=_abc_1.ABCMeta):
         slow reader loses nothing. With `conflate` a reader that is behind is shown
         the last of several changes of a job; final ones are always shown.
 
+        A stream that is resumed sends no `sync`, but the changes at once. Where more
+        than 25 jobs change while a snapshot is taken, some events may come before
+        `sync`.
+
         A key with the scope `jobs:work` or `jobs:work:all` alone watches its own
         workers' jobs: `filter.worker_ids` must name them.
 
@@ -602,6 +620,9 @@ class JobServiceServicer(metaclass=_abc_1.ABCMeta):
         * OUT_OF_RANGE (POSITION_TRIMMED): events after the token are no longer
           kept: watch again with `include_snapshot` and without a token, or go on
           with the gap from `oldest_resume_token` in the metadata.
+        * OUT_OF_RANGE (POSITION_BEYOND_END): the log ends before the token, as an
+          older copy was restored: watch again with `include_snapshot` and without a
+          token.
         * INVALID_ARGUMENT (INVALID_RESUME_TOKEN): the token is damaged, another
           caller's, or of another filter: stop.
         * UNAVAILABLE (SERVER_DRAINING, STREAM_AGED, READER_TOO_SLOW, SERVER_BUSY,
