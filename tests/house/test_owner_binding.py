@@ -115,7 +115,8 @@ def test_a_planted_statement_is_caught_as_it_runs(
     service: Service, statements_watched: Watch, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A store whose statement forgot the owner is found when it is used."""
-    monkeypatch.setattr("morag_meta.servers.store._GET", _BAD["one by its id"])
+    planted = sa.select(servers).where(servers.c.id == _ID)  # a new one, as none is judged twice
+    monkeypatch.setattr("morag_meta.servers.store._GET", planted)
     database: Database = service.database
     with database.unit_of_work() as uow, pytest.raises(NotFound):
         uow.servers.get("-", "x")
