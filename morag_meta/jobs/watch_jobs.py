@@ -12,6 +12,7 @@ from typing import Final
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from morag_meta.auth.principal import Role
 from morag_meta.db.statements import EVERYONE
 from morag_meta.db.unit import Row
 from morag_meta.errors import Forbidden, OutOfRange, Reason, Unavailable
@@ -47,14 +48,7 @@ def wish_of(request: pb.WatchJobsRequest, call: Call) -> tuple[Wish, str]:
         Invalid: the filter names a state that is none.
         Forbidden: OWNER_NOT_ALLOWED, or FILTER_NOT_ALLOWED where a worker's key names no worker.
     """
-    named = request.filter.owner_id
-    must_own = "" if call.principal.has_scope("jobs:read") else call.own
-    if must_own and call.principal.has_scope("jobs:work:all"):
-        owner_id = named or EVERYONE
-    else:
-        owner_id = call.reach_of(named)
-    if must_own and not call.principal.has_scope("jobs:work:all") and owner_id != call.own:
-        raise Forbidden("a key that may only work names no other owner", reason=Reason.OWNER_NOT_ALLOWED)
+    owner_id, must_own = _whose(call, request.filter.owner_id)
     chosen = filter_from_proto(request.filter, owner_id)
     if must_own and not chosen.worker_ids:
         raise _not_its_workers()
@@ -67,6 +61,20 @@ def wish_of(request: pb.WatchJobsRequest, call: Call) -> tuple[Wish, str]:
     )
     wish = Wish(chosen, request.resume_token, request.include_snapshot, request.conflate)
     return wish, must_own
+
+
+def _whose(call: Call, named: str) -> tuple[str, str]:
+    """Give whose jobs a filter means, and whose workers it must name (empty: it need name none)."""
+    principal = call.principal
+    works_for_all = principal.has_scope("jobs:work:all")
+    as_worker = works_for_all and named == EVERYONE and principal.role is not Role.ADMIN
+    if principal.has_scope("jobs:read") and not as_worker:
+        return call.reach_of(named), ""
+    if works_for_all:
+        return named or EVERYONE, call.own
+    if named not in ("", call.own):
+        raise Forbidden("a key that may only work names no other owner", reason=Reason.OWNER_NOT_ALLOWED)
+    return call.own, call.own
 
 
 async def watch_jobs(feed: Feed, key: bytes, stream: Stream, wish: Wish, must_own: str) -> None:

@@ -253,3 +253,20 @@ def test_a_reader_that_takes_nothing_is_cut_and_delays_nobody(backend: Backend) 
     seen = [frame.event.sequence for frame in taken if frame.HasField("event")]
 
     assert seen + [number for _, number in rest.told] == list(range(3, 304))
+
+
+def test_a_workers_key_that_also_reads_may_watch_its_workers_everywhere(service: Service, work: Work) -> None:
+    """With `jobs:work:all` and `jobs:read` a USER sees jobs of others by way of their own workers alone."""
+    _, keyed = _work_key(service, service.new_user().id, "jobs:work:all", "jobs:read")
+    worker = _register(keyed)
+    kind = f"K{new_id()[-8:]}"
+    with refused("PERMISSION_DENIED", "FILTER_NOT_ALLOWED"):
+        list(keyed.jobs.WatchJobs(pb.WatchJobsRequest(filter=pb.JobFilter(owner_id="-"))))
+    many = Many(keyed.jobs, filter=pb.JobFilter(owner_id="-", worker_ids=[worker])).synced()
+    job = work.add_job(kind=kind)
+    request = workers_pb2.LeaseJobsRequest(worker_id=worker, max_jobs=1, kinds=[kind])
+    assert keyed.workers.LeaseJobs(request).leases[0].job.id == job.id
+    many.wait_for(job.id, 2)
+    many.leave()
+
+    assert many.told == [(job.id, 2)]
