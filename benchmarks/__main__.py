@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 from rich.console import Console
@@ -36,6 +36,7 @@ class Plan:
 
 _QUICK = Plan(budget=60.0, stretch=0.12, changes=10, scaling_rounds=5, writing_rounds=5)
 _FULL = Plan(budget=290.0, stretch=0.2, changes=40, scaling_rounds=20, writing_rounds=20)
+_KINDS = ("sqlite", "postgresql")
 _PARTS = ("calls", "watchers", "writers", "processes")
 
 
@@ -44,13 +45,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="three minutes instead of a quarter of an hour")
     parser.add_argument("--only", choices=_PARTS, action="append", help="one part; may be repeated")
+    on = "one database, or both where repeated; calls are always compared on both"
+    parser.add_argument("--on", choices=_KINDS, action="append", help=on)
     given = parser.parse_args()
     console = Console(width=140, highlight=False)
     plan = _QUICK if given.quick else _FULL
-    report.show(_measure(plan, given.only or _PARTS, console), console)
+    watched, written = (("sqlite",), ("postgresql",)) if given.quick else (_KINDS, _KINDS)
+    where = {part: given.on or (watched if part == "watchers" else written) for part in given.only or _PARTS}
+    report.show(_measure(plan, where, console), console)
 
 
-def _measure(plan: Plan, parts: Collection[str], console: Console) -> report.Outcome:
+def _measure(plan: Plan, where: Mapping[str, Collection[str]], console: Console) -> report.Outcome:
+    """Measure each part on the databases that ``where`` names; calls always on both, as they are compared."""
     started = time.monotonic()
     with contextlib.ExitStack() as stack:
         files = stack.enter_context(open_backend("sqlite"))
@@ -58,27 +64,26 @@ def _measure(plan: Plan, parts: Collection[str], console: Console) -> report.Out
         new_url = {"sqlite": files.new_url, "postgresql": server.create_database}
         databases = [fill(kind, new()) for kind, new in new_url.items()]
         outcome = report.Outcome([filled.kind for filled in databases], plan.stretch)
-        first, last = (databases, databases) if plan is _FULL else (databases[:1], databases[1:])
-        if "calls" in parts:
-            console.print("calls and their rivals …")
+
+        def chosen(part: str) -> list[Filled]:
+            kinds = where.get(part, ())
+            if kinds:
+                console.print(f"{part} …")
+            return [filled for filled in databases if filled.kind in kinds]
+
+        if chosen("calls"):
             _measure_calls(outcome, databases, server.pid, plan)
-        if "watchers" in parts:
-            console.print("watchers …")
-            for filled in first:
-                outcome.watched.update(watchers.measure(filled, plan.changes, briefly=plan is _QUICK))
-        if "writers" in parts:
-            console.print("writers …")
-            for filled in last:
-                twin = fill(filled.kind, new_url[filled.kind]())
-                outcome.writers[filled.kind] = writers.compare(
-                    filled, twin, rounds=plan.writing_rounds, seconds=plan.stretch * 3
-                )
-        if "processes" in parts:
-            console.print("two processes against one …")
-            for filled in last:
-                outcome.scaling[filled.kind] = workers.compare(
-                    filled, rounds=plan.scaling_rounds, seconds=plan.stretch * 2
-                )
+        for filled in chosen("watchers"):
+            outcome.watched.update(watchers.measure(filled, plan.changes, briefly=plan is _QUICK))
+        for filled in chosen("writers"):
+            twin = fill(filled.kind, new_url[filled.kind]())
+            outcome.writers[filled.kind] = writers.compare(
+                filled, twin, rounds=plan.writing_rounds, seconds=plan.stretch * 3
+            )
+        for filled in chosen("processes"):
+            outcome.scaling[filled.kind] = workers.compare(
+                filled, rounds=plan.scaling_rounds, seconds=plan.stretch * 2
+            )
     outcome.took = time.monotonic() - started
     return outcome
 
