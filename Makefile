@@ -21,6 +21,11 @@ serve: ## Run the service on SQLite (./morag.db); any MORAG_ variable changes it
 	@deploy/bootstrap runtime
 	@exec $(BIN)/morag-meta serve
 
+.PHONY: demo
+demo: ## Thirty workers on real files, with live bars (DEMO_FOLDER, or MORAG_TARGET and MORAG_API_KEY)
+	@deploy/bootstrap runtime
+	@$(BIN)/python examples/demo.py $(if $(DEMO_FOLDER),'$(DEMO_FOLDER)') $(ARGS)
+
 .PHONY: test
 test: setup ## Run every test on SQLite, PostgreSQL and MariaDB (ARGS goes to pytest)
 	@$(BIN)/python -m pytest $(ARGS)
@@ -61,6 +66,10 @@ breaking: setup ## Check that the contract still keeps what the tag contract-v1 
 .PHONY: bench
 bench: setup ## Measure the real server against bare echo and raw drivers
 	@$(BIN)/python -m benchmarks $(ARGS)
+
+.PHONY: robustness
+robustness: setup ## Break servers and databases under load, and judge what was promised (EVENTS, ARGS)
+	@$(BIN)/python -m tests.robustness --events $(or $(EVENTS),20000) $(ARGS)
 
 .PHONY: clients
 clients: setup ## Call the service from freshly generated Go, TypeScript and Java stubs

@@ -1,16 +1,16 @@
-"""``python -m benchmarks``: one run of everything, in about eight minutes, or two with ``--quick``."""
+"""``python -m benchmarks``: one run of everything, in a quarter of an hour, or in three minutes."""
 
 from __future__ import annotations
 
 import argparse
 import contextlib
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 from rich.console import Console
 
-from benchmarks import report, rounds, watchers, workers
+from benchmarks import report, rounds, watchers, workers, writers
 from benchmarks.contract import BARE
 from benchmarks.data import Filled, fill
 from benchmarks.load import Callers, Target
@@ -31,43 +31,68 @@ class Plan:
     stretch: float
     changes: int
     scaling_rounds: int
+    writing_rounds: int
 
 
-_QUICK = Plan(budget=60.0, stretch=0.12, changes=5, scaling_rounds=5)
-_FULL = Plan(budget=290.0, stretch=0.2, changes=20, scaling_rounds=20)
+_QUICK = Plan(budget=60.0, stretch=0.12, changes=10, scaling_rounds=5, writing_rounds=5)
+_FULL = Plan(budget=290.0, stretch=0.2, changes=40, scaling_rounds=20, writing_rounds=20)
+_KINDS = ("sqlite", "postgresql")
+_PARTS = ("calls", "watchers", "writers", "processes")
 
 
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="about two minutes instead of eight")
-    plan = _QUICK if parser.parse_args().quick else _FULL
+    parser.add_argument("--quick", action="store_true", help="three minutes instead of a quarter of an hour")
+    parser.add_argument("--only", choices=_PARTS, action="append", help="one part; may be repeated")
+    on = "one database, or both where repeated; calls are always compared on both"
+    parser.add_argument("--on", choices=_KINDS, action="append", help=on)
+    given = parser.parse_args()
     console = Console(width=140, highlight=False)
-    report.show(_measure(plan, console), console)
+    plan = _QUICK if given.quick else _FULL
+    watched, written = (("sqlite",), ("postgresql",)) if given.quick else (_KINDS, _KINDS)
+    where = {part: given.on or (watched if part == "watchers" else written) for part in given.only or _PARTS}
+    report.show(_measure(plan, where, console), console)
 
 
-def _measure(plan: Plan, console: Console) -> report.Outcome:
+def _measure(plan: Plan, where: Mapping[str, Collection[str]], console: Console) -> report.Outcome:
+    """Measure each part on the databases that ``where`` names; calls always on both, as they are compared."""
     started = time.monotonic()
     with contextlib.ExitStack() as stack:
         files = stack.enter_context(open_backend("sqlite"))
         server = stack.enter_context(PostgresqlServer())
-        databases = [fill("sqlite", files.new_url()), fill("postgresql", server.create_database())]
-        with contextlib.ExitStack() as serving:
-            servers = [(filled, serving.enter_context(served(filled.environment))) for filled in databases]
-            console.print("calls and their rivals …")
-            measured = rounds.run(servers, server.pid, budget=plan.budget, stretch=plan.stretch)
-            checks = {filled.kind: _time_key_checks(filled, process) for filled, process in servers}
-        console.print("watchers …")
-        watched = dict(_watch(databases if plan is _FULL else databases[:1], plan.changes))
-        console.print("two processes against one …")
-        scaled = databases if plan is _FULL else databases[1:]
-        scaling = {
-            filled.kind: workers.compare(filled, rounds=plan.scaling_rounds, seconds=plan.stretch * 2)
-            for filled in scaled
-        }
-    kinds = [filled.kind for filled in databases]
-    took = time.monotonic() - started
-    return report.Outcome(kinds, plan.stretch, measured, checks, watched, scaling, took)
+        new_url = {"sqlite": files.new_url, "postgresql": server.create_database}
+        databases = [fill(kind, new()) for kind, new in new_url.items()]
+        outcome = report.Outcome([filled.kind for filled in databases], plan.stretch)
+
+        def chosen(part: str) -> list[Filled]:
+            kinds = where.get(part, ())
+            if kinds:
+                console.print(f"{part} …")
+            return [filled for filled in databases if filled.kind in kinds]
+
+        if chosen("calls"):
+            _measure_calls(outcome, databases, server.pid, plan)
+        for filled in chosen("watchers"):
+            outcome.watched.update(watchers.measure(filled, plan.changes, briefly=plan is _QUICK))
+        for filled in chosen("writers"):
+            twin = fill(filled.kind, new_url[filled.kind]())
+            outcome.writers[filled.kind] = writers.compare(
+                filled, twin, rounds=plan.writing_rounds, seconds=plan.stretch * 3
+            )
+        for filled in chosen("processes"):
+            outcome.scaling[filled.kind] = workers.compare(
+                filled, rounds=plan.scaling_rounds, seconds=plan.stretch * 2
+            )
+    outcome.took = time.monotonic() - started
+    return outcome
+
+
+def _measure_calls(outcome: report.Outcome, databases: list[Filled], database_pid: int, plan: Plan) -> None:
+    with contextlib.ExitStack() as serving:
+        servers = [(filled, serving.enter_context(served(filled.environment))) for filled in databases]
+        outcome.measured = rounds.run(servers, database_pid, budget=plan.budget, stretch=plan.stretch)
+        outcome.key_checks = {filled.kind: _time_key_checks(filled, process) for filled, process in servers}
 
 
 def _time_key_checks(filled: Filled, process: Served) -> list[float]:
@@ -77,18 +102,6 @@ def _time_key_checks(filled: Filled, process: Served) -> list[float]:
     times = [float(callers.ask(Target(headers, lambda: _CHECKS))) for _ in range(21)]
     callers.close()
     return times[1:]
-
-
-def _watch(databases: list[Filled], changes: int) -> Iterator[tuple[str, watchers.Watched]]:
-    """Watch in processes of their own, so that none inherits the memory of another."""
-    for filled in databases:
-        for count, own in ((1000, False), (3000, False), (3000, True)):
-            jobs = watchers.start_jobs(filled, count if own else 1)
-            with served(filled.environment) as process:
-                watched = watchers.watch(
-                    filled, process, jobs if own else jobs * count, changes=0 if own else changes
-                )
-            yield f"{filled.kind}: {count} watchers of {'a job each' if own else 'one job'}", watched
 
 
 if __name__ == "__main__":

@@ -48,5 +48,5 @@ def register() -> None:
         method.output_type = f".{response.DESCRIPTOR.full_name}"
         access: Any = method.options.Extensions[options_pb2.access]
         access.minimum_role = options_pb2.ROLE_USER
-        access.scope = scope
+        access.scopes.append(scope)
     Default().Add(file)

@@ -20,8 +20,11 @@ SECRET = secrets.token_urlsafe(48)
 CREDENTIALS = "b1:" + base64.b64encode(secrets.token_bytes(32)).decode()
 PASSWORD = secrets.token_urlsafe(16)
 
+KIND = "MEASURE"
+"""The kind of all jobs."""
 _DOCUMENTS = 2000
 _JOBS = 256
+_LEASE_MS = 3_600_000  # longer than a run, so that nothing changes that is not meant to
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,9 +65,16 @@ def fill(kind: str, url: str) -> Filled:
 
 
 def _fill(uow: UnitOfWork, kind: str, url: str) -> Filled:
-    email, key = "bench@example.test", new_key()
+    email = "bench@example.test"
     hashed = hash_password(PASSWORD, cost=10)
     owner = create_user(uow, name="Bench", email=email, password_hash=hashed)["id"]
+    key = _add_key(uow, owner)
+    documents = [uow.documents.add(owner, _document(number))["id"] for number in range(_DOCUMENTS)]
+    return Filled(kind, url, owner, email, key, documents, add_jobs(uow, owner, _JOBS))
+
+
+def _add_key(uow: UnitOfWork, owner: str) -> str:
+    key = new_key()
     uow.api_keys.add(
         owner,
         name="bench",
@@ -74,15 +84,28 @@ def _fill(uow: UnitOfWork, kind: str, url: str) -> Filled:
         scopes=["*"],
         expire_time=None,
     )
-    documents = [uow.documents.add(owner, _document(number))["id"] for number in range(_DOCUMENTS)]
-    return Filled(kind, url, owner, email, key, documents, add_jobs(uow, owner, _JOBS))
+    return key
+
+
+def add_owners(filled: Filled, count: int) -> list[str]:
+    """Make users who own nothing yet; give a key of each."""
+    database = Database.open(filled.url)
+    try:
+        with database.unit_of_work() as uow:
+            emails = (f"owner-{number}@example.test" for number in range(count))
+            owners = [create_user(uow, name="Owner", email=email)["id"] for email in emails]
+            keys = [_add_key(uow, owner) for owner in owners]
+            uow.commit()
+    finally:
+        database.close()
+    return keys
 
 
 def add_jobs(uow: UnitOfWork, owner: str, count: int) -> list[str]:
     """Make jobs of no document and start them; give their ids."""
-    ids = [actions.create_job(uow, owner, kind="MEASURE")["id"] for _ in range(count)]
+    ids = [actions.create_job(uow, owner, kind=KIND)["id"] for _ in range(count)]
     for id in ids:
-        actions.start_job(uow, owner, id)
+        actions.start_job(uow, owner, id, lease_ms=_LEASE_MS)
     return ids
 
 

@@ -7,7 +7,7 @@ It measures calls per second, latencies, and the processor time of processes. Wh
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from benchmarks.processes import cpu_seconds, cpu_since
@@ -90,9 +90,18 @@ class Callers:
         return self._answer
 
     def drive(
-        self, target: Target, *, callers: int, seconds: float, groups: dict[str, list[int]] | None = None
+        self,
+        target: Target,
+        *,
+        callers: int,
+        seconds: float,
+        groups: dict[str, list[int]] | None = None,
+        others: Sequence[Connection] = (),
     ) -> Sample:
-        """Call for so long; ``groups`` names processes (by id) whose processor time is measured."""
+        """Call for so long; ``groups`` names processes (by id) whose processor time is measured.
+
+        ``others`` are connections that are read meanwhile, such as those of watchers.
+        """
         self._target = target
         self._stopped = False
         self._latencies, self._failures = [], 0
@@ -100,9 +109,10 @@ class Callers:
         started = time.perf_counter()
         for caller in range(callers):
             self._call(caller % len(self))
-        read_all(self._connections, lambda: time.perf_counter() - started >= seconds)
+        read = [*self._connections, *others]
+        read_all(read, lambda: time.perf_counter() - started >= seconds)
         self._stopped = True
-        read_all(self._connections, lambda: not self._started)
+        read_all(read, lambda: not self._started)
         took = time.perf_counter() - started
         cpu = {name: cpu_since(looked) for name, looked in before.items()}
         return Sample(took, self._latencies, self._failures, cpu)

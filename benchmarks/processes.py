@@ -21,7 +21,7 @@ _READY_SECONDS = 30.0
 class Served:
     """A server process and the port that it serves."""
 
-    def __init__(self, environment: dict[str, str], address: str, *, shared: bool) -> None:
+    def __init__(self, environment: dict[str, str], address: str, *flags: str) -> None:
         """Start it and wait until it serves; its log goes to a file that is shown if it fails.
 
         Raises:
@@ -30,7 +30,7 @@ class Served:
         # The server writes its access log as under a service manager, so that its cost is in the figures.
         self._log = tempfile.TemporaryFile()  # noqa: SIM115 - it lives as long as the process
         self._process = subprocess.Popen(  # noqa: S603 - ourselves
-            [sys.executable, "-m", "benchmarks.server", *(["--shared"] if shared else [])],
+            [sys.executable, "-m", "benchmarks.server", *flags],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=self._log,
@@ -60,10 +60,15 @@ class Served:
 
 @contextmanager
 def served(
-    environment: dict[str, str], address: str = "127.0.0.1:0", *, shared: bool = False
+    environment: dict[str, str],
+    address: str = "127.0.0.1:0",
+    *,
+    shared: bool = False,
+    asleep: bool = False,
 ) -> Iterator[Served]:
-    """Run a server process for as long as the block."""
-    process = Served(environment, address, shared=shared)
+    """Run a server process for as long as the block; see ``server.py`` for what may be said of it."""
+    flags = [f"--{name}" for name, is_set in (("shared", shared), ("asleep", asleep)) if is_set]
+    process = Served(environment, address, *flags)
     try:
         yield process
     finally:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import statistics
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from rich.console import Console
@@ -15,6 +15,7 @@ from benchmarks.calls import BARE_RAW, GET, KEY, LIST, ORM, OURS, RAW, RIVALS, T
 from benchmarks.rounds import CALLERS, Measured, Spread, percentile_of
 from benchmarks.watchers import Watched
 from benchmarks.workers import Scaling
+from benchmarks.writers import ALONE, UNNUMBERED, WATCHED, Writers
 
 SEEDS = {LIST: ("query", 100), TOKEN: ("token check", 50), UPDATE: ("job update", 10)} | {
     GET: ("document read", 25),
@@ -25,6 +26,8 @@ _AIMS = {(GET, RAW): "≥ 0.75", (GET, ORM): "≥ 1.6", (UPDATE, RAW): "≥ 0.75
 _MOST_MEMORY_KB = 27
 _MOST_CHECK_US = 10
 _LEAST_SCALING = 1.5
+_FAN_OUT_AIMS = {1000: (60, 50), 5000: (400, 200)}
+"""The most milliseconds, for so many watchers: of a change to them, and of a call beside it; p99."""
 
 
 @dataclass(slots=True)
@@ -33,13 +36,14 @@ class Outcome:
 
     kinds: list[str]
     stretch: float
-    measured: Measured
-    key_checks: dict[str, list[float]]
+    measured: Measured = field(default_factory=Measured)
+    key_checks: dict[str, list[float]] = field(default_factory=dict)
     """Microseconds of one cached check, by database, each from thousands of them."""
-    watched: dict[str, Watched]
+    watched: dict[str, Watched] = field(default_factory=dict)
     """By what was watched."""
-    scaling: dict[str, Scaling]
-    took: float
+    writers: dict[str, Writers] = field(default_factory=dict)
+    scaling: dict[str, Scaling] = field(default_factory=dict)
+    took: float = 0.0
 
 
 def show(outcome: Outcome, console: Console) -> None:
@@ -49,9 +53,10 @@ def show(outcome: Outcome, console: Console) -> None:
         f" at once, or one alone; {outcome.took:.0f} s in all; load now {os.getloadavg()[0]:.1f}",
         soft_wrap=True,
     )
-    for kind in outcome.kinds:
-        console.print(_methods(outcome.measured, kind))
-    console.print(_latencies(outcome))
+    if outcome.measured.rounds:
+        for kind in outcome.kinds:
+            console.print(_methods(outcome.measured, kind))
+        console.print(_latencies(outcome))
     console.print(_others(outcome))
     if outcome.measured.failures:
         console.print(f"{outcome.measured.failures} calls failed: the figures count only those that did not")
@@ -137,6 +142,8 @@ def _others(outcome: Outcome) -> Table:
         )
     for title, watched in outcome.watched.items():
         _add_watched(table, title, watched)
+    for kind, writing in outcome.writers.items():
+        _add_writers(table, kind, writing)
     for kind, scaling in outcome.scaling.items():
         name = f"{kind}: GetDocument, two processes against one"
         table.add_row(name, f"{scaling.ratio.median:.2f}", _quartiles(scaling.ratio), f"≥ {_LEAST_SCALING}")
@@ -151,16 +158,33 @@ def _add_watched(table: Table, title: str, watched: Watched) -> None:
     memory = f"{watched.memory_each / 1024:.1f} KB"
     table.add_row(f"{title}: memory of an idle one", memory, "", f"≤ {_MOST_MEMORY_KB} KB")
     table.add_row(f"{title}: processor while idle", f"{watched.idle_cpu * 100:.1f} %", "", "")
+    delivery, call = "", ""
+    if watched.beside:
+        delivery, call = (f"p99 ≤ {most} ms" for most in _FAN_OUT_AIMS[watched.watchers])
     if watched.latencies:
         table.add_row(
             f"{title}: a change reaches p50 / p99 / last",
-            " / ".join(f"{_milliseconds(watched, which):.0f}" for which in ("50", "99", "last")) + " ms",
+            f"{_both(watched.latencies)} / {statistics.median(watched.slowest) * 1000:.0f} ms",
             _quartiles(Spread.of([slowest * 1000 for slowest in watched.slowest])),
-            "",
+            delivery,
         )
+    if watched.beside:
+        name = f"{title}: GetDocument beside it p50 / p99, {len(watched.beside)} calls"
+        table.add_row(name, f"{_both(watched.beside)} ms", "", call)
+        table.add_row(f"{title}: GetDocument between changes", f"{_both(watched.between)} ms", "", "")
 
 
-def _milliseconds(watched: Watched, which: str) -> float:
-    if which == "last":
-        return statistics.median(watched.slowest) * 1000
-    return percentile_of(watched.latencies, int(which)) * 1000
+def _add_writers(table: Table, kind: str, writers: Writers) -> None:
+    for name, spread in (
+        ("with a watcher / without", writers.watched),
+        ("sequencer at work / idle", writers.numbered),
+        ("both / neither", writers.both),
+    ):
+        title = f"{kind}: UpdateJobProgress, {name}"
+        table.add_row(title, f"{spread.median:.2f}", _quartiles(spread), "")
+    rates = " / ".join(f"{writers.rates[state]:.0f}" for state in (WATCHED, ALONE, UNNUMBERED))
+    table.add_row(f"{kind}: the same per second, with both, sequencer alone, neither", rates, "", "")
+
+
+def _both(latencies: list[float]) -> str:
+    return " / ".join(f"{percentile_of(latencies, percentile) * 1000:.0f}" for percentile in (50, 99))

@@ -1,7 +1,8 @@
 """The measured process: the real server, with the rivals beside the service's own methods.
 
 Run as ``python -m benchmarks.server``; settings come from the environment, as the service's do. It prints
-its port when it serves, and ends with SIGTERM.
+its port when it serves, and ends with SIGTERM. With ``--shared`` other processes may listen on its port;
+with ``--asleep`` its sequencer gives no event a position.
 """
 
 from __future__ import annotations
@@ -18,11 +19,24 @@ from benchmarks.orm import OrmDriver
 from benchmarks.raw import RawDriver
 from benchmarks.rivals import BareMethods, DispatchedServicer
 from morag_meta import config, logs
+from morag_meta.jobs.sequencer import Sequencer
 from morag_meta.server.app import App, database_options
+
+
+class _Asleep(Sequencer):
+    """A sequencer that leaves all events as they are."""
+
+    async def run(self) -> None:
+        """Wait until cancelled."""
+        await asyncio.Event().wait()
 
 
 class MeasuredApp(App):
     """The composition root, with one more service."""
+
+    def put_to_sleep(self) -> None:
+        """Have no event numbered."""
+        self._feed.sequencer = _Asleep(self.database)
 
     def _make_server(self) -> grpc.aio.Server:
         server = super()._make_server()
@@ -40,6 +54,8 @@ async def _serve() -> None:
     ended = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, ended.set)
     app = MeasuredApp(settings, shared_port="--shared" in sys.argv)
+    if "--asleep" in sys.argv:
+        app.put_to_sleep()
     print(await app.start(), flush=True)
     await ended.wait()
     await app.stop(0.2)

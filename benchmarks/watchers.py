@@ -1,22 +1,21 @@
-"""Thousands of WatchJob streams: what an idle one occupies, and how soon a change reaches all of them."""
+"""Thousands of streams: what an idle one occupies, how soon a change reaches all, and what calls feel."""
 
 from __future__ import annotations
 
 import contextlib
 import time
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
-from benchmarks.data import Filled, add_jobs
-from benchmarks.processes import Served, cpu_seconds, cpu_since, resident_bytes
-from benchmarks.wire import Connection, call_headers, read_all
-from morag_meta.auth.authenticator import KEY_HEADER
+from benchmarks.beside import Beside, Timed
+from benchmarks.crowd import Crowd, Watch, watch_all, watch_each
+from benchmarks.data import KIND, Filled, add_jobs, add_owners
+from benchmarks.processes import Served, cpu_seconds, cpu_since, resident_bytes, served
 from morag_meta.db.database import Database
-from moragmeta.v1 import jobs_pb2
 
-_STREAMS_EACH = 100  # on one connection, as some proxies in front of many browsers would have it
+_WARM_UP = 100  # streams
 _SETTLE_SECONDS = 1.5
-_WATCH = "/moragmeta.v1.JobService/WatchJob"
-_UPDATE = "/moragmeta.v1.JobService/UpdateJobProgress"
+_PAUSE = 0.1  # between two changes
 
 
 @dataclass(slots=True)
@@ -32,106 +31,102 @@ class Watched:
     """From sending a change to its arrival at one watcher, for each change and watcher."""
     slowest: list[float] = field(default_factory=list)
     """Of each change, when the last watcher had it."""
+    beside: list[float] = field(default_factory=list)
+    """Latencies of calls that fell due while a change was on its way to the watchers."""
+    between: list[float] = field(default_factory=list)
+    """Latencies of calls that fell due while there was no change, with as many watchers."""
 
 
-def start_jobs(filled: Filled, count: int) -> list[str]:
+@dataclass(frozen=True, slots=True)
+class _Case:
+    """Some watchers, the job that changes for all of them, and how often it does."""
+
+    title: str
+    watches: list[Watch]
+    job: str
+    changes: int = 0
+    calls: bool = False  # whether the changes are made once more, beside calls
+
+
+def measure(filled: Filled, changes: int, *, briefly: bool) -> Iterator[tuple[str, Watched]]:
+    """Measure each case in a process of its own, so that none inherits the memory of another."""
+    for case in _cases(filled, changes, briefly=briefly):
+        with served(filled.environment) as process:
+            yield f"{filled.kind}: {case.title}", _watch(filled, process, case)
+
+
+def _cases(filled: Filled, changes: int, *, briefly: bool) -> Iterator[_Case]:
+    for count in (1000, 3000):
+        [job] = _start_jobs(filled, 1)
+        yield _Case(f"{count} WatchJob of one job", watch_each(filled.key, [job] * count), job, changes)
+    jobs = _start_jobs(filled, 3000)
+    yield _Case("3000 WatchJob of a job each", watch_each(filled.key, jobs), jobs[0])
+    [job] = _start_jobs(filled, 1)
+    for count in (1000, 5000):
+        same = [watch_all(filled.key)] * count
+        yield _Case(f"{count} WatchJobs of one filter", same, job, changes, calls=True)
+    # Every filter lets the change through, so that each has it to judge, to seal and to send.
+    each = [watch_all(filled.key, (KIND, f"{KIND}-{number}")) for number in range(5000)]
+    yield _Case("5000 WatchJobs of a filter each", each, job, 0 if briefly else changes)
+    if not briefly:
+        keys = add_owners(filled, 5000)
+        yield _Case("5000 WatchJobs of an owner each", [watch_all(key) for key in keys], job)
+
+
+def _start_jobs(filled: Filled, count: int) -> list[str]:
     """Make jobs that nobody has reported of; give their ids."""
-    database = Database.open(filled.url)
-    try:
-        with database.unit_of_work() as uow:
-            ids = add_jobs(uow, filled.owner_id, count)
-            uow.commit()
-    finally:
-        database.close()
+    with contextlib.closing(Database.open(filled.url)) as database, database.unit_of_work() as uow:
+        ids = add_jobs(uow, filled.owner_id, count)
+        uow.commit()
     return ids
 
 
-def watch(filled: Filled, served: Served, jobs: list[str], *, changes: int) -> Watched:
-    """Open one stream for each entry of ``jobs``, wait, and then change the first job so many times."""
-    with contextlib.closing(_Crowd(filled, served)) as crowd:
-        crowd.open(jobs[:_STREAMS_EACH])  # what a process allocates once is not the watchers'
-        crowd.end_all()
-        before = resident_bytes(served.pid)
-        result = Watched(len(jobs))
-        started = time.perf_counter()
-        crowd.open(jobs)
-        result.opened_in = time.perf_counter() - started
-        idle_from = cpu_seconds([served.pid])
-        crowd.listen(_SETTLE_SECONDS)
-        result.idle_cpu = cpu_since(idle_from) / _SETTLE_SECONDS
-        result.refused = crowd.refused
-        result.memory_each = (resident_bytes(served.pid) - before) / len(jobs)
-        for _ in range(changes):
-            latencies = crowd.change(jobs[0])
+def _watch(filled: Filled, served: Served, case: _Case) -> Watched:
+    """Open the streams, wait, and then make the changes, without calls and, where wished for, beside them."""
+    with contextlib.closing(Crowd(served.port, filled.key)) as crowd:
+        result = _open(crowd, served, case)
+        for started, latencies in _change(crowd, case):
+            del started
             result.latencies += latencies
             result.slowest.append(max(latencies))
-            crowd.listen(0.1)
-        return result
+        if case.calls:
+            with Beside(served.port, filled) as beside:
+                crowd.listen(_PAUSE)
+                spans = [(started, started + max(taken)) for started, taken in _change(crowd, case)]
+            result.beside, result.between = _split(beside.timed, spans)
+    return result
 
 
-class _Crowd:
-    """The streams of one client process, and the caller whose reports they hear of."""
+def _open(crowd: Crowd, served: Served, case: _Case) -> Watched:
+    watches = case.watches
+    crowd.open(watches[:_WARM_UP])  # what a process does and allocates once is not the watchers'
+    if case.changes:
+        crowd.change(case.job)
+    crowd.end_all()
+    before = resident_bytes(served.pid)
+    result = Watched(len(watches))
+    started = time.perf_counter()
+    crowd.open(watches)
+    result.opened_in = time.perf_counter() - started
+    idle_from = cpu_seconds([served.pid])
+    crowd.listen(_SETTLE_SECONDS)
+    result.idle_cpu = cpu_since(idle_from) / _SETTLE_SECONDS
+    result.refused = crowd.refused
+    result.memory_each = (resident_bytes(served.pid) - before) / len(watches)
+    return result
 
-    def __init__(self, filled: Filled, served: Served) -> None:
-        self._port = served.port
-        key = (KEY_HEADER, filled.key)
-        self._watch = call_headers(_WATCH, key)
-        self._update = call_headers(_UPDATE, key)
-        self._caller = Connection(served.port, lambda *_: None, lambda *_: None)
-        self._connections: list[Connection] = []
-        self._arrivals: list[float] = []
-        self._first_frames = 0
-        self._open = 0
-        self._report = 0
-        self.refused = 0
 
-    def open(self, jobs: list[str]) -> None:
-        """Open the streams and wait until each has sent what the job's last event was."""
-        self._arrivals.clear()
-        for start in range(0, len(jobs), _STREAMS_EACH):
-            connection = Connection(self._port, self._arrive, self._end)
-            self._connections.append(connection)
-            for job in jobs[start : start + _STREAMS_EACH]:
-                # A started job has two events; the second comes, and shows that the stream is open.
-                request = jobs_pb2.WatchJobRequest(job_id=job, after_sequence=1)
-                connection.call(self._watch, request.SerializeToString())
-                self._open += 1
-        read_all(self._connections, lambda: len(self._arrivals) >= self._open - self.refused)
+def _change(crowd: Crowd, case: _Case) -> Iterator[tuple[float, list[float]]]:
+    for _ in range(case.changes):
+        yield crowd.change(case.job)
+        crowd.listen(_PAUSE)
 
-    def change(self, job: str) -> list[float]:
-        """Report progress; give how long it took to reach each watcher."""
-        self._arrivals.clear()
-        self._report += 1
-        request = jobs_pb2.UpdateJobProgressRequest(id=job, attempt=1, report_number=self._report)
-        started = time.perf_counter()
-        self._caller.call(self._update, request.SerializeToString())
-        watching = [*self._connections, self._caller]
-        read_all(watching, lambda: len(self._arrivals) >= self._open - self.refused)
-        return [arrival - started for arrival in self._arrivals]
 
-    def listen(self, seconds: float) -> None:
-        """Let time pass, answering what the connections need."""
-        end = time.perf_counter() + seconds
-        read_all([*self._connections, self._caller], lambda: time.perf_counter() >= end)
-
-    def end_all(self) -> None:
-        """Disconnect the watchers and let the server notice."""
-        for connection in self._connections:
-            connection.close()
-        self._connections.clear()
-        self._open = 0
-        self.listen(_SETTLE_SECONDS)
-
-    def close(self) -> None:
-        """Disconnect everybody."""
-        for connection in (*self._connections, self._caller):
-            connection.close()
-
-    def _arrive(self, number: int, message: bytes) -> None:
-        del number
-        if message.startswith(b"\n"):  # an event; heartbeats have another tag
-            self._arrivals.append(time.perf_counter())
-
-    def _end(self, number: int, ok: bool) -> None:  # noqa: FBT001 - the wire's own signature
-        del number, ok
-        self.refused += 1
+def _split(timed: Sequence[Timed], spans: Sequence[tuple[float, float]]) -> tuple[list[float], list[float]]:
+    """Give the latencies of the calls that fell due within one of the spans, and those of the others."""
+    within: list[float] = []
+    without: list[float] = []
+    for due, latency in timed:
+        hit = any(begin <= due <= end for begin, end in spans)
+        (within if hit else without).append(latency)
+    return within, without

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import selectors
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final
 
 _PREFACE: Final = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
@@ -162,12 +162,12 @@ class Connection:
         self._unsent += _frame(_WINDOW, 0, 0, size.to_bytes(4))
 
 
-def read_all(connections: list[Connection], until: Callable[[], bool]) -> None:
-    """Read from all connections until something has come true."""
+def read_all(connections: Sequence[Connection], until: Callable[[], bool], look: float = 0.05) -> None:
+    """Read from all connections until something has come true, looking each ``look`` seconds at least."""
     with selectors.DefaultSelector() as selector:
         for connection in connections:
             connection.flush()
             selector.register(connection, selectors.EVENT_READ, connection)
         while not until():
-            for key, _ in selector.select(0.05):
+            for key, _ in selector.select(look):
                 key.data.read()

@@ -26,7 +26,7 @@ from moragmeta.v1 import options_pb2
 ROOT = Path(__file__).resolve().parent.parent
 TARGET = ROOT / "docs" / "api.md"
 PACKAGE = ".moragmeta.v1."
-_ORDER = ("options", "users", "servers", "databases", "documents", "jobs", "api_keys", "errors")
+_ORDER = ("options", "users", "servers", "databases", "documents", "jobs", "workers", "api_keys", "errors")
 _TYPES = {number: name.removeprefix("TYPE_").lower() for name, number in FieldDescriptorProto.Type.items()}
 # The places of a file's parts in a source location's path: descriptor.proto says so.
 _MESSAGE, _ENUM, _SERVICE, _PART = 4, 5, 6, 2
@@ -79,7 +79,8 @@ class Page:
                 if access.public
                 else options_pb2.Role.Name(access.minimum_role).removeprefix("ROLE_")
             )
-            scope = f", scope `{access.scope}`" if access.scope else ("" if access.public else ", no API key")
+            scopes = " or ".join(f"`{scope}`" for scope in access.scopes)
+            scope = f", scope {scopes}" if scopes else ("" if access.public else ", no API key")
             stream = "stream " if method.server_streaming else ""
             yield f"#### {service.name}.{method.name}"
             yield f"`{_short(method.input_type)}` → `{stream}{_short(method.output_type)}` · {who}{scope}"

@@ -23,6 +23,7 @@ from moragmeta.v1.databases_pb2_grpc import DatabaseServiceStub
 from moragmeta.v1.documents_pb2_grpc import DocumentServiceStub
 from moragmeta.v1.jobs_pb2_grpc import JobServiceStub
 from moragmeta.v1.servers_pb2_grpc import ServerServiceStub
+from moragmeta.v1.workers_pb2_grpc import WorkerServiceStub
 
 DEFAULT_TARGET: Final = "127.0.0.1:50051"
 DEADLINE_SECONDS: Final = 15.0
@@ -66,6 +67,7 @@ class Connection:
         self.databases = DatabaseServiceStub(self._channel)
         self.documents = DocumentServiceStub(self._channel)
         self.jobs = JobServiceStub(self._channel)
+        self.workers = WorkerServiceStub(self._channel)
 
     def __enter__(self) -> Self:
         return self

@@ -1,16 +1,15 @@
-"""Works on ingestion jobs: takes them one by one, reads and chunks their files, and reports how far it is.
+"""Works on ingestion jobs: leases them one by one, reads and chunks their files, and reports how far it is.
 
     MORAG_API_KEY=... python examples/worker.py [--until-idle] [--pause SECONDS]
 
-Several may run at once: of those who start a job, one succeeds. Every report is repeated until it is
-answered; attempt and report number make that harmless. A file that is gone, changed or no text fails
-its job with the reason, which becomes the document's last error. A job that was cancelled, or whose
-document was deleted, is dropped at the next report. Ctrl-C ends the worker after the job in hand, a
-second Ctrl-C at once.
+Several may run at once: each job is leased to one of them. Every report is repeated until it is answered;
+attempt and report number make that harmless. A file that is gone, changed or no text fails its job with
+the reason, which becomes the document's last error. A job that was cancelled, or whose document was
+deleted, is dropped at the next report. Ctrl-C ends the worker after the job in hand, a second Ctrl-C at
+once.
 
-A worker that is killed leaves its job PROCESSING, with all that it has reported, and no other worker
-takes that job: whether its worker is dead or slow cannot be told from outside. Its owner calls CancelJob,
-which puts the document back to what it was, and then RetryJob, which makes a new job of it.
+Heartbeats renew the lease while the worker lives. A worker that is killed sends none: its lease expires,
+and after a pause another worker leases the job as the next attempt.
 
 What does not live here: how text is cut (``chunking.py``). What a real worker would do with each chunk,
 such as embedding and storing it, belongs where :func:`ingest` counts it.
@@ -21,11 +20,14 @@ from __future__ import annotations
 import argparse
 import hashlib
 import math
+import platform
 import signal
 import sys
 import threading
 import time
 import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 from typing import Final, TypeVar
@@ -34,22 +36,25 @@ from urllib.parse import unquote, urlsplit
 import grpc
 from chunking import CHUNK_CHARACTERS, OVERLAP_CHARACTERS, NotTextError, chunk, decode, printable_share
 from connection import Connection, code, explain, reason
+from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import Message
 from google.protobuf.struct_pb2 import Struct
 
-from moragmeta.v1 import documents_pb2, jobs_pb2
+from moragmeta.v1 import documents_pb2, jobs_pb2, workers_pb2
 
-LOOK_SECONDS: Final = 1.0
+WAIT_SECONDS: Final = 5  # that a call waits for a job
 REPORTS: Final = 20  # as many progress reports as a job gets at most
 
-_NOT_OURS: Final = frozenset({"INVALID_STATE", "JOB_ENDED", "STALE_ATTEMPT", "RESOURCE_NOT_FOUND"})
+_NOT_OURS: Final = frozenset(
+    {"INVALID_STATE", "JOB_ENDED", "STALE_ATTEMPT", "LEASE_LOST", "RESOURCE_NOT_FOUND"}
+)
 
 _Request = TypeVar("_Request", bound=Message)
 _Response = TypeVar("_Response", bound=Message)
 
 
 class JobGoneError(Exception):
-    """The job is no longer this worker's: started by another, ended, or deleted."""
+    """The job is no longer this worker's: its lease expired, it ended, or it was deleted."""
 
 
 class IngestionError(Exception):
@@ -57,11 +62,12 @@ class IngestionError(Exception):
 
 
 class Reports:
-    """The reports of one attempt, numbered from 1."""
+    """The reports of one attempt, numbered from 1, under its lease."""
 
-    def __init__(self, connection: Connection, job: jobs_pb2.Job) -> None:
+    def __init__(self, connection: Connection, lease: workers_pb2.Lease) -> None:
         self._connection = connection
-        self._job = job
+        self._lease = lease
+        self._job = lease.job
         self._number = 0
 
     def progress(self, percentage: int, phase: str, summary: str) -> None:
@@ -77,6 +83,7 @@ class Reports:
             percentage=percentage,
             phase=phase,
             summary=summary,
+            lease_token=self._lease.token,
         )
         ask(self._connection, self._connection.jobs.UpdateJobProgress, request)
 
@@ -85,7 +92,7 @@ class Reports:
 
         Raises:
             JobGoneError: it was cancelled or deleted.
-        IngestionError: the service does not take the result.
+            IngestionError: the service does not take the result.
         """
         request = jobs_pb2.CompleteJobRequest(
             id=self._job.id,
@@ -93,6 +100,7 @@ class Reports:
             report_number=self._next(),
             result=result,
             summary=summary,
+            lease_token=self._lease.token,
         )
         ask(self._connection, self._connection.jobs.CompleteJob, request)
 
@@ -103,7 +111,11 @@ class Reports:
             JobGoneError: it was cancelled or deleted.
         """
         request = jobs_pb2.FailJobRequest(
-            id=self._job.id, attempt=self._job.attempt, report_number=self._next(), error=error[:2000]
+            id=self._job.id,
+            attempt=self._job.attempt,
+            report_number=self._next(),
+            error=error[:2000],
+            lease_token=self._lease.token,
         )
         ask(self._connection, self._connection.jobs.FailJob, request)
 
@@ -118,56 +130,57 @@ class Worker:
     def __init__(self, connection: Connection, pause: float) -> None:
         self.connection = connection
         self._pause = pause
-        self._busy = False
         self._stopping = threading.Event()
+        self._id = ""
 
     def run(self, *, until_idle: bool) -> None:
-        """Take the open jobs, the urgent and then the old ones first, and look again when there are none."""
+        """Lease job after job, the urgent and then the old ones first, and wait while there is none."""
         while not self._stopping.is_set():
-            jobs = self._open_jobs()
-            for job in jobs:
-                self._take(job)
-                if self._stopping.is_set():
-                    return
-            if not jobs and until_idle:
+            leases = self._lease(0 if until_idle else WAIT_SECONDS)
+            for lease in leases:
+                self._take(lease)
+            if not leases and until_idle:
                 return
-            if not jobs:
-                time.sleep(LOOK_SECONDS)
 
     def stop(self, number: int, _: FrameType | None) -> None:
         """Handle a signal: the first ends the worker after the job in hand, the second at once."""
-        if not self._busy:
-            sys.exit(0)
         if self._stopping.is_set():
             sys.exit(128 + number)
         self._stopping.set()
 
-    def _open_jobs(self) -> list[jobs_pb2.Job]:
-        wanted = jobs_pb2.JobFilter(states=[jobs_pb2.JOB_STATE_PENDING], kinds=["INGESTION"])
-        request = jobs_pb2.ListJobsRequest(filter=wanted, order_by="create_time")
-        page = self.connection.call(self.connection.jobs.ListJobs, request, patience=math.inf)
-        return sorted(page.jobs, key=lambda job: -job.priority)
+    def _register(self) -> None:
+        worker = workers_pb2.Worker(name=f"example on {platform.node()}"[:255], kinds=["INGESTION"])
+        request = workers_pb2.RegisterWorkerRequest(worker=worker, request_id=str(uuid.uuid4()))
+        self._id = self.connection.call(self.connection.workers.RegisterWorker, request, patience=math.inf).id
 
-    def _take(self, job: jobs_pb2.Job) -> None:
-        self._busy = True
+    def _lease(self, wait: int) -> list[workers_pb2.Lease]:
+        if not self._id:
+            self._register()
+        # With one request id, a repeat after a lost answer gives the leases of that answer.
+        request = workers_pb2.LeaseJobsRequest(
+            worker_id=self._id, max_jobs=1, wait=Duration(seconds=wait), request_id=str(uuid.uuid4())
+        )
         try:
-            job = self._start(job)
-            said = self._work(job)
+            answer = self.connection.call(self.connection.workers.LeaseJobs, request, patience=math.inf)
+        except grpc.RpcError as error:
+            if code(error) is not grpc.StatusCode.NOT_FOUND:
+                raise
+            self._register()  # the service forgets who was not seen for a day
+            return self._lease(wait)
+        return list(answer.leases)
+
+    def _take(self, lease: workers_pb2.Lease) -> None:
+        try:
+            with heartbeats(self.connection, lease):
+                said = self._work(lease)
         except JobGoneError as gone:
             said = f"left: {gone}"
-        finally:
-            self._busy = False
-        print(f"{job.document_name}: {said}", flush=True)
+        print(f"{lease.job.document_name}: {said}", flush=True)
 
-    def _start(self, job: jobs_pb2.Job) -> jobs_pb2.Job:
-        # With one request id, a repeat after a lost answer says that this worker has the job.
-        request = jobs_pb2.StartJobRequest(id=job.id, request_id=str(uuid.uuid4()))
-        return ask(self.connection, self.connection.jobs.StartJob, request)
-
-    def _work(self, job: jobs_pb2.Job) -> str:
-        reports = Reports(self.connection, job)
+    def _work(self, lease: workers_pb2.Lease) -> str:
+        reports = Reports(self.connection, lease)
         try:
-            result = ingest(self._document(job), reports, self._pause)
+            result = ingest(lease.document, reports, self._pause)
             summary = f"{result.chunks} chunks"
             reports.complete(result, summary)
         except IngestionError as error:
@@ -175,9 +188,29 @@ class Worker:
             return f"failed: {error}"
         return summary
 
-    def _document(self, job: jobs_pb2.Job) -> documents_pb2.Document:
-        request = documents_pb2.GetDocumentRequest(id=job.document_id)
-        return ask(self.connection, self.connection.documents.GetDocument, request)
+
+@contextmanager
+def heartbeats(connection: Connection, lease: workers_pb2.Lease) -> Iterator[None]:
+    """Renew a lease from a thread, three times in its life, until the work is done or nobody wants it."""
+    done = threading.Event()
+    request = workers_pb2.HeartbeatJobRequest(job_id=lease.job.id, lease_token=lease.token)
+    pause = lease.duration.ToMilliseconds() / 3000
+
+    def beat() -> None:
+        while not done.wait(pause):
+            try:
+                answer = connection.call(connection.workers.HeartbeatJob, request, patience=pause)
+            except grpc.RpcError:
+                continue  # the next one may be answered, and a report says what became of the job
+            if answer.verdict != workers_pb2.HEARTBEAT_VERDICT_GO_ON:
+                return
+
+    thread = threading.Thread(target=beat, name="heartbeats", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
 
 
 def ask(

@@ -143,6 +143,23 @@ class Settings(BaseSettings):
     stream_max_age: float = _seconds(3600, "Age, jittered, at which a stream asks to be resumed.", 1, 604_800)
     stream_poll_interval: float = _seconds(0.2, "Pause between two looks for new events.", 0.01, 60)
 
+    lease_duration: float = _seconds(90, "Life of a lease after each renewal by default.", 1, 3600)
+    remote_fallback: float = _seconds(
+        300, "Wait for a remote worker before a job is left to local ones.", 1, 604_800
+    )
+    retry_backoff: float = _seconds(30, "Pause after the first lost lease of a job; then doubled.", 0, 3600)
+    retry_backoff_limit: float = _seconds(300, "Longest pause after a lost lease.", 0, 86_400)
+    reaper_interval: float = _seconds(1, "Pause between two looks for jobs that are overdue.", 0.05, 60)
+    job_retention: float = _seconds(
+        90 * 86_400, "How long jobs are kept after their end, with their events.", 1, 3650 * 86_400
+    )
+    event_retention: float = _seconds(
+        90 * 86_400,
+        "How long events are kept; a job's newest one stays as long as the job.",
+        1,
+        3650 * 86_400,
+    )
+
     secret_key: Secret | None = _secret("The one secret that the service's own keys are derived from.")
     credential_keys: SecretStr | None = _setting(
         None,

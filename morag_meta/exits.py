@@ -31,6 +31,10 @@ class ExitCode(enum.IntEnum):
     """The database's schema is missing, behind, ahead, or not what it should be."""
     JOB_NOT_FINISHED = 9
     """The watched job ended FAILED or CANCELLED."""
+    NONCONFORMING = 10
+    """``conformance``: a case failed."""
+    INCOMPLETE = 11
+    """``conformance``: no case failed, but not every case could be run with this key."""
     USAGE = 64
     """The command line itself is wrong."""
     INTERRUPTED = 130

@@ -5,7 +5,7 @@ block rolls back, and only an explicit ``commit()`` keeps. Nothing below it comm
 runs stands in ``db/unit.py``, and each feature's statements in its ``store.py``.
 
 Lock order, for all who lock more than one row: epoch of authorization, user, server, database, document,
-job.
+job, worker.
 """
 
 from __future__ import annotations
@@ -18,9 +18,14 @@ from morag_meta.databases.store import DatabaseStore
 from morag_meta.db.requests import RequestStore
 from morag_meta.db.unit import Unit
 from morag_meta.documents.store import DocumentStore
+from morag_meta.jobs.log import JobLog
+from morag_meta.jobs.queue import JobQueue
+from morag_meta.jobs.removal import JobRemovals
+from morag_meta.jobs.stats import JobStats
 from morag_meta.jobs.store import JobStore
 from morag_meta.servers.store import ServerStore
 from morag_meta.users.store import SettingsStore, UserStore
+from morag_meta.workers.store import WorkerStore
 
 
 class UnitOfWork(Unit):
@@ -70,6 +75,31 @@ class UnitOfWork(Unit):
     def jobs(self) -> JobStore:
         """Jobs and their events."""
         return JobStore(self)
+
+    @cached_property
+    def queue(self) -> JobQueue:
+        """Which job is next, and which is overdue."""
+        return JobQueue(self)
+
+    @cached_property
+    def workers(self) -> WorkerStore:
+        """Those who take jobs."""
+        return WorkerStore(self)
+
+    @cached_property
+    def job_stats(self) -> JobStats:
+        """Figures about jobs."""
+        return JobStats(self)
+
+    @cached_property
+    def log(self) -> JobLog:
+        """The events of all jobs in one order."""
+        return JobLog(self)
+
+    @cached_property
+    def job_removals(self) -> JobRemovals:
+        """What removes jobs and events for good."""
+        return JobRemovals(self)
 
     @cached_property
     def requests(self) -> RequestStore:

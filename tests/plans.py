@@ -11,6 +11,8 @@ import sqlalchemy as sa
 from morag_meta.db.database import Database
 from morag_meta.uow import UnitOfWork
 
+_SINGLE = {"job_log", "CONSTANT"}
+"""What has one row: a scan of it is none."""
 Work = Callable[[UnitOfWork], object]
 
 
@@ -57,7 +59,7 @@ class Plan:
             detail = row["detail"]
             words = detail.split()
             self.sorts |= "TEMP B-TREE" in detail
-            if words[0] in ("SCAN", "SEARCH"):
+            if words[0] in ("SCAN", "SEARCH") and not _SINGLE & set(words):
                 self.scans |= words[0] == "SCAN" and "INDEX" not in words
             if "INDEX" in words:
                 self.indexes.add(words[words.index("INDEX") + 1])
@@ -67,14 +69,14 @@ class Plan:
         while nodes:
             node = nodes.pop()
             nodes += node.get("Plans", [])
-            self.scans |= node["Node Type"] == "Seq Scan"
+            self.scans |= node["Node Type"] == "Seq Scan" and node["Relation Name"] not in _SINGLE
             self.sorts |= node["Node Type"] in ("Sort", "Incremental Sort")
             if "Index Name" in node:
                 self.indexes.add(node["Index Name"])
 
     def _mariadb(self, rows: Any) -> None:
         for row in rows:
-            self.scans |= row["type"] == "ALL"
+            self.scans |= row["type"] == "ALL" and row["table"] not in _SINGLE
             self.sorts |= "filesort" in (row["Extra"] or "")
             if row["key"]:
                 self.indexes.add(row["key"])

@@ -42,17 +42,17 @@ class ServerProcess:
             probe.bind(("127.0.0.1", 0))
             self.target = f"127.0.0.1:{probe.getsockname()[1]}"
         self._log = log
-        self._environment = {
+        self.environment = {
             name: value for name, value in os.environ.items() if not name.startswith("MORAG_")
         }
-        self._environment |= {
+        self.environment |= {
             "MORAG_DATABASE_URL": url,
             "MORAG_GRPC_ADDRESS": self.target,
             "MORAG_SECRET_KEY": SECRET_KEY,
             "MORAG_CREDENTIAL_KEYS": CREDENTIAL_KEYS,
             "MORAG_LOG_LEVEL": "WARNING",
         }
-        self._environment |= {f"MORAG_{name.upper()}": str(value) for name, value in settings.items()}
+        self.environment |= {f"MORAG_{name.upper()}": str(value) for name, value in settings.items()}
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -66,7 +66,7 @@ class ServerProcess:
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "morag_meta", "serve"],
-                env=self._environment,
+                env=self.environment,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,

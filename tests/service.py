@@ -35,6 +35,7 @@ from moragmeta.v1 import (
     jobs_pb2_grpc,
     servers_pb2_grpc,
     users_pb2_grpc,
+    workers_pb2_grpc,
 )
 from tests.backends.databases import Backend
 
@@ -54,6 +55,7 @@ class Channel:
         self.databases = databases_pb2_grpc.DatabaseServiceStub(intercepted)
         self.documents = documents_pb2_grpc.DocumentServiceStub(intercepted)
         self.jobs = jobs_pb2_grpc.JobServiceStub(intercepted)
+        self.workers = workers_pb2_grpc.WorkerServiceStub(intercepted)
         self.api_keys = api_keys_pb2_grpc.ApiKeyServiceStub(intercepted)
 
     def close(self) -> None:

@@ -1,4 +1,4 @@
-"""Make every table of the first version.
+"""Make the tables of users, keys, servers, databases and documents.
 
 On MariaDB text is compared by ``utf8mb4_nopad_bin``, and on MySQL 8 by ``utf8mb4_0900_bin``; the latter
 rests on MySQL's manual and was not tried on a server.
@@ -16,8 +16,6 @@ down_revision = None
 branch_labels = None
 depends_on = None
 
-JOB_STATES = ("PENDING", "WAITING_FOR_REMOTE_WORKER", "PROCESSING", "FINISHED", "FAILED", "CANCELLED")
-
 
 def upgrade() -> None:
     """Go forward."""
@@ -27,14 +25,12 @@ def upgrade() -> None:
     _databases()
     _user_settings()
     _documents()
-    _jobs()
-    _job_events()
     _bookkeeping()
 
 
 def downgrade() -> None:
     """Go back: every row is lost."""
-    for table in ("auth_epoch", "request_records", "job_events", "jobs", "documents"):
+    for table in ("auth_epoch", "request_records", "documents"):
         steps.drop_table(table)
     for table in ("user_settings", "databases", "servers", "api_keys", "sessions", "users"):
         steps.drop_table(table)
@@ -201,85 +197,6 @@ def _documents() -> None:
     _index("documents", *in_database, named="owner_id_database_id_create_time")
     _index("documents", "owner_id", "state", "create_time", "id", named="owner_id_state_create_time")
     _index("documents", "create_time", "id")
-
-
-def _jobs() -> None:
-    steps.create_table(
-        "jobs",
-        *parts.ids("id", "owner_id"),
-        *parts.texts(50, "kind"),
-        *parts.texts(32, "state"),
-        *parts.texts(8, "execution"),
-        *parts.numbers("priority"),
-        *parts.ids("document_id", "open_document_id", null=True),
-        *parts.texts(255, "document_name", null=True),
-        *parts.texts(50, "document_type", null=True),
-        *parts.ids("database_id", null=True),
-        *parts.numbers("attempt"),
-        *parts.long_numbers("report_number"),
-        *parts.numbers("percentage"),
-        *parts.texts(100, "phase"),
-        *parts.texts(2000, "summary"),
-        *parts.texts(2000, "error", null=True),
-        *parts.jsons("parameters"),
-        *parts.jsons("result", null=True),
-        *parts.ids("predecessor_id", null=True),
-        *parts.long_numbers("event_number"),
-        *parts.times("start_time", "end_time", null=True),
-        *parts.stamps(),
-        parts.primary_key("jobs", "id"),
-        parts.unique("jobs", "open_document_id"),
-        parts.unique("jobs", "owner_id", "id"),
-        parts.one_of("jobs", "state", *JOB_STATES),
-        parts.one_of("jobs", "execution", "LOCAL", "REMOTE"),
-        parts.check("jobs", "percentage", "percentage BETWEEN 0 AND 100"),
-        parts.check("jobs", "priority", "priority BETWEEN 1 AND 4"),
-        parts.check("jobs", "ingestion_document", "kind <> 'INGESTION' OR document_id IS NOT NULL"),
-        parts.check(
-            "jobs", "end_time", "(state IN ('FINISHED', 'FAILED', 'CANCELLED')) = (end_time IS NOT NULL)"
-        ),
-        parts.parent("jobs", "owner_id", of="users"),
-        parts.parent("jobs", "owner_id", "document_id", of="documents"),
-        parts.parent("jobs", "predecessor_id", of="jobs"),
-    )
-    _index_jobs()
-
-
-def _index_jobs() -> None:
-    _index("jobs", "owner_id", "create_time", "id")
-    _index("jobs", "owner_id", "update_time", "id")
-    _index("jobs", "owner_id", "state", "create_time", "id", named="owner_id_state_create_time")
-    of_document = ("owner_id", "document_id", "create_time", "id")
-    _index("jobs", *of_document, named="owner_id_document_id_create_time")
-    _index("jobs", "create_time", "id")
-    _index("jobs", "predecessor_id")
-
-
-def _job_events() -> None:
-    steps.create_table(
-        "job_events",
-        *parts.ids("job_id"),
-        *parts.long_numbers("number"),
-        *parts.ids("owner_id"),
-        *parts.texts(32, "previous_state", null=True),
-        *parts.texts(32, "state"),
-        *parts.numbers("attempt"),
-        *parts.numbers("previous_percentage", null=True),
-        *parts.numbers("percentage"),
-        *parts.texts(100, "phase"),
-        *parts.texts(2000, "summary"),
-        *parts.texts(2000, "error", null=True),
-        *parts.texts(50, "kind"),
-        *parts.ids("document_id", null=True),
-        *parts.texts(50, "document_type", null=True),
-        *parts.ids("database_id", null=True),
-        *parts.times("create_time"),
-        parts.primary_key("job_events", "job_id", "number"),
-        parts.one_of("job_events", "state", *JOB_STATES),
-        parts.check("job_events", "number", "number >= 1"),
-        parts.parent("job_events", "owner_id", "job_id", of="jobs"),
-    )
-    _index("job_events", "owner_id", "job_id")
 
 
 def _bookkeeping() -> None:

@@ -25,10 +25,11 @@ REVOKED: Final = "REVOKED"
 class Grantor:
     """What bounds the keys that a caller makes or changes.
 
-    ``scopes`` and ``end`` are those of the API key that calls; None for a caller who is not bound, such
-    as a session.
+    ``role`` is the caller's. ``scopes`` and ``end`` are those of the API key that calls; None for a caller
+    who is not bound, such as a session.
     """
 
+    role: Role
     scopes: frozenset[str] | None = None
     end: dt.datetime | None = None
 
@@ -39,6 +40,8 @@ def check_scopes(
     """Give the scopes that a key gets: sorted, without repeats, ``["*"]`` where none are asked for.
 
     ``known`` maps each scope of the service to the least role that can use it.
+
+    A scope of everybody's rows (``:all``) is beside the owner's role: it is the grantor's to give.
 
     Raises:
         Invalid: names ``field``: a scope is not known.
@@ -51,7 +54,7 @@ def check_scopes(
     if EVERY_SCOPE in wanted:
         wanted = [EVERY_SCOPE]
     for scope in wanted:
-        if scope != EVERY_SCOPE and known[scope] > owner_role:
+        if scope != EVERY_SCOPE and not _is_of_everybody(scope) and known[scope] > owner_role:
             raise _not_allowed(scope, "the owner's role")
     return wanted
 
@@ -83,10 +86,13 @@ def check_within(scopes: Iterable[str], end: dt.datetime | None, *, grantor: Gra
     """Refuse a key that would do more, or live longer, than the key that makes or changes it.
 
     Raises:
-        Forbidden: a scope is beyond the grantor's (SCOPE_NOT_ALLOWED).
+        Forbidden: a scope is beyond the grantor's, or of everybody's rows, and the grantor no ADMIN
+            (SCOPE_NOT_ALLOWED).
         Invalid: names ``field``, the end: it is after the grantor's.
     """
     for scope in scopes:
+        if _is_of_everybody(scope) and grantor.role is not Role.ADMIN:
+            raise _not_allowed(scope, "the role of who grants it")
         if grantor.scopes is not None and scope not in grantor.scopes:
             raise _not_allowed(scope, "the key that grants it")
     if grantor.end is not None and (end is None or end > grantor.end):
@@ -110,6 +116,10 @@ def state_of(row: Mapping[str, Any], now: dt.datetime) -> str:
     if row["expire_time"] is not None and row["expire_time"] <= now:
         return EXPIRED
     return ACTIVE
+
+
+def _is_of_everybody(scope: str) -> bool:
+    return scope.endswith(":all")
 
 
 def _not_allowed(scope: str, limit: str) -> Forbidden:

@@ -31,9 +31,11 @@ _END_FIELD = "api_key.expire_time"
 
 
 def _grantor(call: Call) -> Grantor:
-    """Give what bounds the keys that the caller grants: the calling key, if it is one."""
+    """Give what bounds the keys that the caller grants: the role, and the calling key, if it is one."""
     principal = call.principal
-    return Grantor(principal.scopes, principal.expire_time) if principal.key_id else Grantor()
+    if not principal.key_id:
+        return Grantor(principal.role)
+    return Grantor(principal.role, principal.scopes, principal.expire_time)
 
 
 class ApiKeyServicer:

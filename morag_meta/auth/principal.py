@@ -31,6 +31,12 @@ class Principal:
     session_id: str
     expire_time: dt.datetime | None
 
+    def has_scope(self, scope: str) -> bool:
+        """Whether the credential holds a scope; one of everybody's rows (``:all``) is an ADMIN's to give."""
+        if self.scopes is None:
+            return self.role is Role.ADMIN or not scope.endswith(":all")
+        return scope in self.scopes
+
 
 ANONYMOUS: Final = Principal("", Role.VIEWER, frozenset(), "", "", None)
 """The caller of a public method: nobody in particular."""

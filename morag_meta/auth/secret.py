@@ -18,7 +18,9 @@ from morag_meta.auth.private_file import read_or_create
 from morag_meta.config import HOW_TO_MAKE, ConfigurationError
 from morag_meta.strength import weakness
 
-PURPOSES: Final = frozenset({"api-key", "jwt", "page-token", "refresh-token", "request-fingerprint"})
+PURPOSES: Final = frozenset(
+    {"api-key", "jwt", "page-token", "refresh-token", "request-fingerprint", "resume-token"}
+)
 """What keys are derived for. A new use gets a new name; a name is never given to another use."""
 
 

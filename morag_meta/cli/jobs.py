@@ -1,6 +1,6 @@
-"""``morag-meta jobs``: a running server's jobs, listed, cancelled and retried.
+"""``morag-meta jobs``: a running server's jobs, listed, counted, cancelled and retried.
 
-How jobs are followed live stands in ``watch.py``.
+Following them live stands in ``watch.py`` and ``watch_all.py``, and how figures are shown in ``figures.py``.
 """
 
 from __future__ import annotations
@@ -10,17 +10,22 @@ from typing import Annotated, Any
 
 import typer
 
+from morag_meta.cli.figures import print_figures
 from morag_meta.cli.options import DatabaseUrl, Format, Output, read_settings
 from morag_meta.cli.output import print_json, print_table
 from morag_meta.cli.target import KeyFile, Target, credentials, open_async_channel, open_channel
 from morag_meta.cli.watch import Bars, Lines, Watch, message_to_dict
+from morag_meta.cli.watch_all import WatchAll
 from morag_meta.exits import ExitCode
 from moragmeta.v1 import jobs_pb2 as pb
 from moragmeta.v1.jobs_pb2_grpc import JobServiceStub
 
 app = typer.Typer(name="jobs", help="Jobs of a running server.", no_args_is_help=True)
 
-_COLUMNS = ("id", "kind", "state", "%", "phase", "attempt", "document", "created", "error")
+_COLUMNS = (
+    *("id", "kind", "state", "%", "phase", "attempt", "lost", "worker", "document", "created"),
+    *("failure", "error"),
+)
 _SECONDS = 30.0
 JobId = Annotated[str, typer.Argument(metavar="ID", help="The job's id, as jobs list shows it.")]
 PAGE = 500
@@ -57,7 +62,19 @@ def list_(
 
 @app.command()
 def watch(
-    job_ids: Annotated[list[str], typer.Argument(metavar="ID...", help="The jobs to follow.")],
+    job_ids: Annotated[
+        list[str] | None, typer.Argument(metavar="[ID...]", help="The jobs to follow; all open ones if none.")
+    ] = None,
+    *,
+    every: Annotated[
+        bool, typer.Option("--all", help="Follow every open job and each new one, until interrupted.")
+    ] = False,
+    until_idle: Annotated[
+        bool, typer.Option("--until-idle", help="With --all: end when no job is open.")
+    ] = False,
+    owner: Annotated[
+        str, typer.Option("--owner", metavar="ID", help="With --all, ADMIN only: whose, '-' for everybody's.")
+    ] = "",
     after: Annotated[int, typer.Option("--after", min=0, help="Begin after this event's number.")] = 0,
     patience: Annotated[
         float, typer.Option("--patience", min=0, help="Seconds to try for when the server is away.")
@@ -67,7 +84,12 @@ def watch(
     output: Output = Format.TABLE,
     database_url: DatabaseUrl = None,
 ) -> ExitCode:
-    """Follow jobs live until each has ended, whatever happens to the connection: 9 if one did not finish."""
+    """Follow jobs live until each has ended, whatever happens to the connection: 9 if one did not finish.
+
+    Without an id, or with --all, follow all that are open and each new one, until interrupted.
+    """
+    if every and job_ids:
+        raise typer.BadParameter("give either ids or --all", param_hint="--all")
     settings = read_settings(database_url)
     metadata = credentials(key_file)
 
@@ -75,10 +97,41 @@ def watch(
         async with open_async_channel(target or settings.grpc_address) as channel:
             view = Lines() if output is Format.JSON else Bars()
             with view:
+                if not job_ids:
+                    everything = WatchAll(channel, metadata, view, patience)
+                    return await everything.follow(owner, until_idle=until_idle)
                 watches = [Watch(channel, metadata, view, patience).follow(each, after) for each in job_ids]
                 return all(await asyncio.gather(*watches))
 
     return ExitCode.OK if asyncio.run(follow()) else ExitCode.JOB_NOT_FINISHED
+
+
+@app.command()
+def stats(
+    days: Annotated[
+        float, typer.Option("--days", min=1 / 86_400, max=366, help="Jobs made in so many days.")
+    ] = 30.0,
+    kind: Annotated[list[str] | None, typer.Option("--kind", help="Jobs of this kind; repeatable.")] = None,
+    owner: Annotated[
+        str, typer.Option("--owner", metavar="ID", help="ADMIN only: whose jobs, '-' for everybody's.")
+    ] = "",
+    *,
+    target: Target = None,
+    key_file: KeyFile = None,
+    output: Output = Format.TABLE,
+    database_url: DatabaseUrl = None,
+) -> None:
+    """Count jobs, and say how long they took."""
+    settings = read_settings(database_url)
+    request = pb.GetJobStatsRequest(filter=pb.JobFilter(owner_id=owner, kinds=kind or []))
+    request.window.FromMicroseconds(round(days * 86_400 * 1_000_000))
+    with open_channel(target or settings.grpc_address) as channel:
+        metadata = credentials(key_file)
+        found = JobServiceStub(channel).GetJobStats(request, metadata=metadata, timeout=_SECONDS)
+    if output is Format.JSON:
+        print_json(message_to_dict(found))
+    else:
+        print_figures(found)
 
 
 @app.command()
@@ -149,7 +202,10 @@ def _row(job: pb.Job) -> list[Any]:
         job.percentage,
         job.phase,
         job.attempt,
+        job.lost_leases,
+        job.worker_id,
         job.document_name or job.document_id,
         job.create_time.ToDatetime().strftime("%Y-%m-%d %H:%M:%SZ"),
+        pb.JobFailure.Name(job.failure).removeprefix("JOB_FAILURE_") if job.failure else "",
         job.error,
     ]

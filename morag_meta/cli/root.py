@@ -18,8 +18,8 @@ from morag_meta.cli import failures
 from morag_meta.cli.options import DatabaseUrl, remember
 from morag_meta.exits import ExitCode
 
-_COMMANDS = ("serve", "health")
-_GROUPS = {"db": "db", "user": "users", "key": "keys", "jobs": "jobs"}
+_COMMANDS = ("serve", "health", "conformance")
+_GROUPS = {"db": "db", "user": "users", "key": "keys", "jobs": "jobs", "workers": "workers"}
 
 
 def make_app(wanted: str | None = None) -> typer.Typer:

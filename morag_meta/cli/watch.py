@@ -23,11 +23,11 @@ from morag_meta.exits import ExitCode
 from moragmeta.v1 import jobs_pb2 as pb
 from moragmeta.v1.jobs_pb2_grpc import JobServiceStub
 
-_FINAL = (pb.JOB_STATE_FINISHED, pb.JOB_STATE_FAILED, pb.JOB_STATE_CANCELLED)
-_FIRST_PAUSE, _LONGEST_PAUSE = 0.2, 5.0
+FINAL = (pb.JOB_STATE_FINISHED, pb.JOB_STATE_FAILED, pb.JOB_STATE_CANCELLED)
+FIRST_PAUSE, LONGEST_PAUSE = 0.2, 5.0
 _SECONDS = 30.0
 # What a new try may mend; a stream ends so at drain, at its maximum age and when the server is gone.
-_TRY_AGAIN = frozenset({"UNAVAILABLE", "DEADLINE_EXCEEDED", "INTERNAL", "CANCELLED", "UNKNOWN"})
+TRY_AGAIN = frozenset({"UNAVAILABLE", "DEADLINE_EXCEEDED", "INTERNAL", "CANCELLED", "UNKNOWN"})
 
 
 def message_to_dict(message: Any) -> dict[str, Any]:
@@ -48,6 +48,9 @@ class View(Protocol):
 
     def away(self, job_id: str, cause: str) -> None:
         """Show that the stream of a job is interrupted."""
+
+    def forget(self, job_id: str) -> None:
+        """Show a job that has ended no longer."""
 
     def __enter__(self) -> Self:
         """Begin to show."""
@@ -71,6 +74,9 @@ class Lines:
     def away(self, job_id: str, cause: str) -> None:
         """Say it on stderr."""
         sys.stderr.write(f"warning: {job_id}: {cause}; resuming\n")
+
+    def forget(self, job_id: str) -> None:
+        """Print nothing: what was printed stays."""
 
     def __enter__(self) -> Self:
         """Begin."""
@@ -105,6 +111,8 @@ class Bars:
     def event(self, event: pb.JobEvent) -> None:
         """Move the bar."""
         state = pb.JobState.Name(event.state).removeprefix("JOB_STATE_")
+        if event.attempt > 1:
+            state += f" (attempt {event.attempt})"
         said = (event.error or event.summary or event.phase).replace("[", r"\[")
         task = self._tasks[event.job_id]
         self._progress.update(task, completed=event.percentage, state=state, said=said)
@@ -112,6 +120,10 @@ class Bars:
     def away(self, job_id: str, cause: str) -> None:
         """Say it beside the bar."""
         self._progress.update(self._tasks[job_id], said=f"{cause}; resuming")
+
+    def forget(self, job_id: str) -> None:
+        """Take the bar away."""
+        self._progress.remove_task(self._tasks.pop(job_id))
 
     def __enter__(self) -> Self:
         """Show nothing yet: there may be no such job."""
@@ -146,25 +158,25 @@ class Watch:
             newest = f"the newest event is {job.last_sequence}, and {after} is yet to come"
             raise CommandError(f"{job_id}: {newest}", ExitCode.REFUSED)
         self._view.begin(job)
-        state, seen, pause, alive = job.state, after, _FIRST_PAUSE, time.monotonic()
+        state, seen, pause, alive = job.state, after, FIRST_PAUSE, time.monotonic()
         while True:
             try:
                 async for frame in self._stub.WatchJob(
                     pb.WatchJobRequest(job_id=job_id, after_sequence=seen), metadata=self._metadata
                 ):
-                    pause, alive = _FIRST_PAUSE, time.monotonic()
+                    pause, alive = FIRST_PAUSE, time.monotonic()
                     if frame.WhichOneof("frame") == "event":
                         state, seen = frame.event.state, frame.event.sequence
                         self._view.event(frame.event)
-                if state in _FINAL:
+                if state in FINAL:
                     return bool(state == pb.JOB_STATE_FINISHED)
                 cause = "the stream ended"
             except grpc.aio.AioRpcError as error:
-                if error.code().name not in _TRY_AGAIN:
+                if error.code().name not in TRY_AGAIN:
                     raise
                 cause = error.details() or error.code().name
             if time.monotonic() - alive > self._patience:
                 raise CommandError(f"{job_id}: {cause}; gave up after event {seen}", ExitCode.UNREACHABLE)
             self._view.away(job_id, cause)
             await asyncio.sleep(pause * random.SystemRandom().uniform(0.5, 1.0))
-            pause = min(pause * 2, _LONGEST_PAUSE)
+            pause = min(pause * 2, LONGEST_PAUSE)

@@ -55,6 +55,11 @@ def times(*names: str, null: bool = False) -> list[sa.Column[dt.datetime]]:
     return [sa.Column(name, UtcDateTime(), nullable=null) for name in names]
 
 
+def blobs(*names: str) -> list[sa.Column[bytes]]:
+    """Make columns of bytes (64 KiB on MariaDB)."""
+    return [sa.Column(name, sa.LargeBinary(), nullable=False) for name in names]
+
+
 def stamps() -> list[sa.Column[Any]]:
     """Make the columns of every resource that changes."""
     return [*numbers("revision"), *times("create_time", "update_time")]

@@ -101,6 +101,11 @@ class RequestStore:
             key = {"owner_id": call.own, "method_name": call.method, "id": request.request_id}
             self._unit.run_soon(_SETTLE, **key, new_receipt=receipt)
 
+    def give_back(self, call: Caller, request: Identified) -> None:
+        """Forget a claim of this transaction, so that a repeat is no repeat."""
+        if request.request_id:
+            self._unit.run(_FORGET, owner_id=call.own, method_name=call.method, id=request.request_id)
+
     def sweep(self, limit: int = 1000) -> int:
         """Remove the oldest records that are older than they are kept, and give their number.
 

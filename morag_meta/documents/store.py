@@ -6,6 +6,7 @@ documents (``actions.py``).
 
 from __future__ import annotations
 
+import datetime as dt
 from collections.abc import Collection, Mapping
 from functools import cache
 from typing import Any
@@ -27,6 +28,7 @@ _OF_DATABASE = documents.c.database_id == sa.bindparam("in_database")
 
 _GET = sa.select(documents).where(_ONE, reach(documents))
 _LOCK = _GET.with_for_update()
+_LOCK_IF_FREE = _GET.with_for_update(skip_locked=True)
 _GET_MANY = sa.select(documents).where(
     documents.c.id.in_(sa.bindparam("document_ids", expanding=True)), reach(documents)
 )
@@ -107,6 +109,10 @@ class DocumentStore:
         if row is None:
             raise not_found("document", document_id)
         return row
+
+    def lock_if_free(self, reach: str, document_id: str) -> Row | None:
+        """Give a document as ``lock`` does, or None where somebody else has locked it, or it is gone."""
+        return self._unit.one(_LOCK_IF_FREE, document_id=document_id, owner_id=reach)
 
     def lock_owner(self, owner_id: str) -> None:
         """Make other units that lock the same owner wait until this one ends; no owner locks nothing."""
@@ -196,9 +202,16 @@ class DocumentStore:
         return self.change(row, **rules.started(row))
 
     def complete_ingestion(
-        self, owner_id: str, document_id: str, *, chunks: int, quality: float, metadata: Mapping[str, Any]
+        self,
+        owner_id: str,
+        document_id: str,
+        *,
+        time: dt.datetime,
+        chunks: int,
+        quality: float,
+        metadata: Mapping[str, Any],
     ) -> Row:
-        """The document's ingestion job succeeded.
+        """The document's ingestion job succeeded at a time.
 
         Raises:
             NotFound: there is no such document.
@@ -206,9 +219,8 @@ class DocumentStore:
             Invalid: the metadata do not fit to those that the document has.
         """
         row = self.lock(owner_id, document_id)
-        now = self._unit.now
         return self.change(
-            row, **rules.succeeded(row, now, chunks=chunks, quality=quality, metadata=metadata)
+            row, **rules.succeeded(row, time, chunks=chunks, quality=quality, metadata=metadata)
         )
 
     def abandon_ingestion(self, owner_id: str, document_id: str, *, error: str | None) -> Row:

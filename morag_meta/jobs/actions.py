@@ -6,25 +6,52 @@ Locks are taken in the house's order, document before job. Which change a state 
 
 from __future__ import annotations
 
+import datetime as dt
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from morag_meta.db.unit import Row
-from morag_meta.errors import AlreadyExists, Reason, wrong_state
+from morag_meta.errors import AlreadyExists, Reason, invalid, wrong_state
 from morag_meta.jobs import rules
-from morag_meta.jobs.rules import INGESTION, Outcome, Verb
+from morag_meta.jobs.leases import LEASE_MS, lease, renewal
+from morag_meta.jobs.limits import (
+    FALLBACK_MS,
+    MAX_ATTEMPTS,
+    SCHEDULE_TO_CLOSE_MS,
+    SCHEDULE_TO_START_MS,
+    start_to_close_ms,
+)
+from morag_meta.jobs.rules import INGESTION, NOBODY, WAITING, Holder, Outcome, Verb
 from morag_meta.rpc.etags import check_etag
 from morag_meta.uow import UnitOfWork
+
+_LONGEST_DELAY: Final = dt.timedelta(days=365)
 
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What a worker says of a job: which attempt, the how manieth report, and the text for people."""
+    """What a worker says of a job: which attempt, the how manieth report, by whom, and text for people."""
 
     attempt: int
     number: int
     summary: str = ""
+    holder: Holder = NOBODY
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """When and how long a job may run; None stands for the default. Milliseconds where nothing else is said.
+
+    ``max_attempts`` counts leases that expire.
+    """
+
+    not_before: dt.datetime | None = None
+    max_attempts: int = MAX_ATTEMPTS
+    schedule_to_start_ms: int = SCHEDULE_TO_START_MS
+    start_to_close_ms: int | None = None
+    schedule_to_close_ms: int = SCHEDULE_TO_CLOSE_MS
+    fallback_delay_ms: int = FALLBACK_MS
 
 
 def create_job(  # noqa: PLR0913 - a job has these parts, all but two of them optional
@@ -37,10 +64,12 @@ def create_job(  # noqa: PLR0913 - a job has these parts, all but two of them op
     remote: bool = False,
     parameters: Mapping[str, Any] | None = None,
     predecessor_id: str | None = None,
+    plan: Plan = Plan(),
 ) -> Row:
     """Make a job of an owner, for one of the owner's documents or for none.
 
     Raises:
+        Invalid: ``not_before`` is too far away.
         NotFound: the owner has no such document.
         WrongState: the document is deleted.
         AlreadyExists: the document has an open INGESTION job (JOB_ALREADY_OPEN).
@@ -69,29 +98,34 @@ def create_job(  # noqa: PLR0913 - a job has these parts, all but two of them op
             "document_type": document["type"],
             "database_id": document["database_id"],
         }
-    state = "WAITING_FOR_REMOTE_WORKER" if remote else "PENDING"
-    return uow.jobs.add(owner_id, state, fields)
+    fields |= _planned(plan, remote=remote, document_type=fields.get("document_type"))
+    fields["queue_place"], fields["clock"] = uow.queue.place(owner_id, priority)
+    if plan.not_before is not None and plan.not_before > fields["clock"] + _LONGEST_DELAY:
+        raise invalid("job.not_before", f"must be at most {_LONGEST_DELAY.days} days from now")
+    return uow.jobs.add(owner_id, WAITING[fields["execution"]], fields)
 
 
-def start_job(uow: UnitOfWork, reach: str, job_id: str, *, etag: str = "") -> Row:
-    """Start the next attempt of a job; its document is being ingested from now on.
+def _planned(plan: Plan, *, remote: bool, document_type: str | None) -> dict[str, Any]:
+    limit = plan.start_to_close_ms
+    return {
+        "not_before": plan.not_before,
+        "max_attempts": plan.max_attempts,
+        "schedule_to_start_ms": plan.schedule_to_start_ms,
+        "start_to_close_ms": start_to_close_ms(document_type) if limit is None else limit,
+        "schedule_to_close_ms": plan.schedule_to_close_ms,
+        "fallback_delay_ms": plan.fallback_delay_ms if remote else None,
+    }
+
+
+def start_job(uow: UnitOfWork, reach: str, job_id: str, *, etag: str = "", lease_ms: int = LEASE_MS) -> Row:
+    """Lease one job to whoever asks; its document is being ingested from now on.
 
     Raises:
         NotFound, WrongState, Stale: see ``StartJob`` in the protos.
     """
-    row = _lock_with_document(uow, reach, job_id)
+    row = lock_with_document(uow, reach, job_id)
     check_etag(etag, row)
-    state = rules.after(row["state"], Verb.START)
-    if row["kind"] == INGESTION:
-        uow.documents.start_ingestion(row["owner_id"], row["document_id"])
-    return uow.jobs.change(
-        row,
-        state=state,
-        attempt=row["attempt"] + 1,
-        report_number=0,
-        percentage=0,
-        start_time=uow.now,
-    )
+    return lease(uow, row, worker_id=None, lease_ms=lease_ms)
 
 
 def report_progress(
@@ -103,11 +137,12 @@ def report_progress(
         NotFound, WrongState: see ``UpdateJobProgress`` in the protos.
     """
     row = uow.jobs.lock(reach, job_id)
-    outcome = rules.judge_report(row, None, report.attempt, report.number)
+    outcome = rules.judge_report(row, None, report.attempt, report.number, report.holder)
     if outcome is not Outcome.APPLIED:
         return row, outcome
     changed = uow.jobs.change(
         row,
+        **renewal(row),
         report_number=report.number,
         percentage=max(percentage, row["percentage"]),
         phase=phase or row["phase"],
@@ -131,13 +166,18 @@ def complete_job(
     Raises:
         NotFound, WrongState: see ``CompleteJob`` in the protos.
     """
-    row = _lock_with_document(uow, reach, job_id)
-    outcome = rules.judge_report(row, Verb.COMPLETE, report.attempt, report.number)
+    row = lock_with_document(uow, reach, job_id)
+    outcome = rules.judge_report(row, Verb.COMPLETE, report.attempt, report.number, report.holder)
     if outcome is not Outcome.APPLIED:
         return row, outcome
     if row["kind"] == INGESTION:
         uow.documents.complete_ingestion(
-            row["owner_id"], row["document_id"], chunks=chunks, quality=quality, metadata=metadata
+            row["owner_id"],
+            row["document_id"],
+            time=row["clock"],
+            chunks=chunks,
+            quality=quality,
+            metadata=metadata,
         )
     ended = uow.jobs.end(
         row,
@@ -156,8 +196,8 @@ def fail_job(uow: UnitOfWork, reach: str, job_id: str, report: Report, *, error:
     Raises:
         NotFound, WrongState: see ``FailJob`` in the protos.
     """
-    row = _lock_with_document(uow, reach, job_id)
-    outcome = rules.judge_report(row, Verb.FAIL, report.attempt, report.number)
+    row = lock_with_document(uow, reach, job_id)
+    outcome = rules.judge_report(row, Verb.FAIL, report.attempt, report.number, report.holder)
     if outcome is not Outcome.APPLIED:
         return row, outcome
     if row["kind"] == INGESTION:
@@ -168,6 +208,7 @@ def fail_job(uow: UnitOfWork, reach: str, job_id: str, report: Report, *, error:
         report_number=report.number,
         summary=report.summary or row["summary"],
         error=error,
+        failure="REPORTED",
     )
     return ended, outcome
 
@@ -178,7 +219,7 @@ def cancel_job(uow: UnitOfWork, reach: str, job_id: str, *, reason: str = "", et
     Raises:
         NotFound, WrongState, Stale: see ``CancelJob`` in the protos.
     """
-    row = _lock_with_document(uow, reach, job_id)
+    row = lock_with_document(uow, reach, job_id)
     check_etag(etag, row)
     rules.after(row["state"], Verb.CANCEL)
     if row["kind"] == INGESTION and row["state"] == "PROCESSING":
@@ -200,13 +241,25 @@ def retry_job(uow: UnitOfWork, reach: str, job_id: str) -> Row:
         kind=row["kind"],
         document_id=row["document_id"],
         priority=row["priority"],
-        remote=row["execution"] == "REMOTE",
+        remote=row["fallback_delay_ms"] is not None,
         parameters=row["parameters"],
         predecessor_id=row["id"],
+        plan=_plan_of(row),
     )
 
 
-def _lock_with_document(uow: UnitOfWork, reach: str, job_id: str) -> Row:
+def _plan_of(row: Row) -> Plan:
+    """Give the plan that a job was made with, to begin now."""
+    return Plan(
+        max_attempts=row["max_attempts"],
+        schedule_to_start_ms=row["schedule_to_start_ms"],
+        start_to_close_ms=row["start_to_close_ms"],
+        schedule_to_close_ms=row["schedule_to_close_ms"],
+        fallback_delay_ms=row["fallback_delay_ms"] or FALLBACK_MS,
+    )
+
+
+def lock_with_document(uow: UnitOfWork, reach: str, job_id: str) -> Row:
     """Lock a job, and before it the document that an INGESTION job carries along."""
     row = uow.jobs.get(reach, job_id)
     if row["kind"] == INGESTION:

@@ -1,4 +1,4 @@
-"""The statements that list jobs, one for each shape of filter and order, built once.
+"""Which jobs a filter means, and the statements that list them: one for each shape, built once.
 
 What does not live here: every other statement over jobs, and running them (``store.py``).
 """
@@ -12,6 +12,7 @@ from typing import Any, Final
 
 import sqlalchemy as sa
 
+from morag_meta.db.schema import job_events as events
 from morag_meta.db.schema import jobs
 from morag_meta.db.statements import EVERYONE, after_row, everyone, owned
 from morag_meta.errors import invalid
@@ -29,6 +30,7 @@ class Filter:
     kinds: tuple[str, ...] = ()
     document_types: tuple[str, ...] = ()
     states: tuple[str, ...] = ()
+    worker_ids: tuple[str, ...] = ()
 
     def shape(self) -> tuple[str, ...]:
         """Name the parts that are set."""
@@ -57,7 +59,29 @@ _CONDITIONS: Final[Mapping[str, sa.ColumnElement[bool]]] = {
     "kinds": _c.kind.in_(sa.bindparam("kinds", expanding=True)),
     "document_types": _c.document_type.in_(sa.bindparam("document_types", expanding=True)),
     "states": _c.state.in_(sa.bindparam("states", expanding=True)),
+    "worker_ids": _c.worker_id.in_(sa.bindparam("worker_ids", expanding=True)),
 }
+
+_e = events.c
+_EVENT_CONDITIONS: Final[Mapping[str, sa.ColumnElement[bool]]] = {
+    "database_id": _e.database_id == sa.bindparam("database_id"),
+    "document_id": _e.document_id == sa.bindparam("document_id"),
+    "kinds": _e.kind.in_(sa.bindparam("kinds", expanding=True)),
+    "document_types": _e.document_type.in_(sa.bindparam("document_types", expanding=True)),
+    "states": sa.or_(
+        _e.state.in_(sa.bindparam("states", expanding=True)),
+        _e.previous_state.in_(sa.bindparam("states", expanding=True)),
+    ),
+    "worker_ids": sa.or_(
+        _e.worker_id.in_(sa.bindparam("worker_ids", expanding=True)),
+        _e.previous_worker_id.in_(sa.bindparam("worker_ids", expanding=True)),
+    ),
+}
+
+
+def event_conditions(shape: tuple[str, ...]) -> list[sa.ColumnElement[bool]]:
+    """Let pass the events of jobs that match those parts of a filter after the change or before it."""
+    return [_EVENT_CONDITIONS[part] for part in shape]
 
 
 def parse_order(order_by: str) -> Order:
@@ -73,26 +97,50 @@ def parse_order(order_by: str) -> Order:
     return order
 
 
+def conditions_of(of_everyone: bool, shape: tuple[str, ...]) -> list[sa.ColumnElement[bool]]:  # noqa: FBT001 - the key of a cache
+    """Give the conditions of a filter of a shape; they bind what ``parameters_of`` gives."""
+    return [everyone() if of_everyone else owned(jobs), *(_CONDITIONS[part] for part in shape)]
+
+
+def parameters_of(chosen: Filter) -> dict[str, Any]:
+    """Give what the conditions of a filter bind."""
+    values: dict[str, Any] = {"owner_id": chosen.owner_id}
+    for part in chosen.shape():
+        value = getattr(chosen, part)
+        values[part] = list(value) if isinstance(value, tuple) else value
+    return values
+
+
 def page_statement(chosen: Filter, order: Order, *, following: bool) -> sa.Select[Any]:
     """Give the statement of a page: the first one, or one that follows a row."""
     return _statement(chosen.owner_id == EVERYONE, chosen.shape(), order, following)
 
 
-def page_parameters(chosen: Filter, order: Order, after: Mapping[str, Any] | None) -> dict[str, Any]:
+@lru_cache(maxsize=512)
+def _snapshot(of_everyone: bool, shape: tuple[str, ...], following: bool) -> sa.Select[Any]:  # noqa: FBT001 - the key of a cache
+    newest = sa.select(_e.position).where(_e.job_id == _c.id, _e.number == _c.event_number)
+    page = _statement(of_everyone, shape, _ORDERS[""], following)
+    return page.add_columns(newest.scalar_subquery().label("newest_position"))
+
+
+def snapshot_statement(chosen: Filter, *, following: bool) -> sa.Select[Any]:
+    """Give the statement of a page, the newest jobs first, with the position of each one's newest event."""
+    return _snapshot(chosen.owner_id == EVERYONE, chosen.shape(), following)
+
+
+def page_parameters(
+    chosen: Filter, order: Order | None = None, after: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
     """Give what the statement binds, but for the limit."""
-    values: dict[str, Any] = {"owner_id": chosen.owner_id}
-    for part in chosen.shape():
-        value = getattr(chosen, part)
-        values[part] = list(value) if isinstance(value, tuple) else value
-    if after is not None:
+    values = parameters_of(chosen)
+    if order is not None and after is not None:
         values |= {f"after_{order.column}": after[order.column], "after_id": after["id"]}
     return values
 
 
 @lru_cache(maxsize=512)
 def _statement(of_everyone: bool, shape: tuple[str, ...], order: Order, following: bool) -> sa.Select[Any]:  # noqa: FBT001 - the key of a cache
-    conditions = [everyone() if of_everyone else owned(jobs)]
-    conditions += [_CONDITIONS[part] for part in shape]
+    conditions = conditions_of(of_everyone, shape)
     time, id_ = _c[order.column], _c.id
     if following:
         conditions += after_row(time, id_, descending=order.descending)

@@ -8,19 +8,34 @@ from __future__ import annotations
 from collections.abc import Awaitable
 from typing import Any
 
+from morag_meta.db.statements import EVERYONE
 from morag_meta.errors import invalid
 from morag_meta.jobs import actions
 from morag_meta.jobs.actions import Report
-from morag_meta.jobs.convert import event_to_proto, filter_from_proto, job_to_proto, outcome_to_proto
+from morag_meta.jobs.convert import (
+    event_to_proto,
+    filter_from_proto,
+    job_to_proto,
+    lease_ms_of,
+    outcome_to_proto,
+    plan_from_proto,
+    started_to_proto,
+)
 from morag_meta.jobs.feed import Feed
+from morag_meta.jobs.figures import figures_of, window_of
+from morag_meta.jobs.leases import LEASE_MS
+from morag_meta.jobs.limits import FALLBACK_MS
 from morag_meta.jobs.listing import parse_order
-from morag_meta.jobs.rules import INGESTION
+from morag_meta.jobs.removal import MOST_JOBS
+from morag_meta.jobs.rules import INGESTION, Holder
 from morag_meta.jobs.watch import watch
+from morag_meta.jobs.watch_jobs import watch_jobs, wish_of
 from morag_meta.rpc.call import Call
 from morag_meta.rpc.methods import reads, streams, writes
 from morag_meta.rpc.pages import Pages
 from morag_meta.rpc.streams import Stream
 from morag_meta.rpc.structs import struct_to_json
+from morag_meta.rpc.times import from_timestamp
 from morag_meta.uow import UnitOfWork
 from moragmeta.v1 import jobs_pb2 as pb
 
@@ -33,15 +48,44 @@ def _outcome_of(receipt: dict[str, Any]) -> pb.ReportOutcome.ValueType:
     return pb.REPORT_OUTCOME_IGNORED if receipt["ignored"] else pb.REPORT_OUTCOME_REPEATED
 
 
+def reporter(call: Call, token: str) -> tuple[str, Holder]:
+    """Give whose jobs a report may be of, and who makes it.
+
+    A key that may only work shows the token of its lease, whoever's job it is.
+    """
+    everyone = call.principal.has_scope("jobs:work:all")
+    if call.principal.has_scope("jobs:write") and not (everyone and token):
+        return call.reach, Holder(token)
+    return (EVERYONE if everyone else call.own), Holder(token, must_show=True)
+
+
+def reach_of_reports(call: Call) -> str:
+    """Give whose jobs the caller may have reported, of which an earlier answer is repeated."""
+    if call.principal.has_scope("jobs:work:all"):
+        return EVERYONE
+    return call.reach if call.principal.has_scope("jobs:write") else call.own
+
+
 class JobServicer:
     """The jobs of a user; see ``protos/moragmeta/v1/jobs.proto``."""
 
     SERVICE = "moragmeta.v1.JobService"
 
-    def __init__(self, pages: Pages, feed: Feed) -> None:
-        """Take what seals page tokens, and what follows the changes of jobs."""
+    def __init__(
+        self,
+        pages: Pages,
+        feed: Feed,
+        token_key: bytes,
+        *,
+        lease_ms: int = LEASE_MS,
+        fallback_ms: int = FALLBACK_MS,
+    ) -> None:
+        """Take what seals page tokens, what follows the changes, the key of resume tokens, and defaults."""
         self._pages = pages
         self._feed = feed
+        self._token_key = token_key
+        self._lease_ms = lease_ms
+        self._fallback_ms = fallback_ms
 
     def _replay(self, uow: UnitOfWork, call: Call, receipt: dict[str, Any]) -> pb.Job:
         return job_to_proto(uow.jobs.get(call.reach, receipt["id"]))
@@ -49,11 +93,11 @@ class JobServicer:
     def _replay_completion(
         self, uow: UnitOfWork, call: Call, receipt: dict[str, Any]
     ) -> pb.CompleteJobResponse:
-        job = self._replay(uow, call, receipt)
+        job = job_to_proto(uow.jobs.get(reach_of_reports(call), receipt["id"]))
         return pb.CompleteJobResponse(job=job, outcome=_outcome_of(receipt))
 
     def _replay_failure(self, uow: UnitOfWork, call: Call, receipt: dict[str, Any]) -> pb.FailJobResponse:
-        job = self._replay(uow, call, receipt)
+        job = job_to_proto(uow.jobs.get(reach_of_reports(call), receipt["id"]))
         return pb.FailJobResponse(job=job, outcome=_outcome_of(receipt))
 
     @writes(replay=_replay)
@@ -69,22 +113,31 @@ class JobServicer:
             priority=job.priority or pb.JOB_PRIORITY_NORMAL,
             remote=job.execution == pb.JOB_EXECUTION_REMOTE,
             parameters=struct_to_json(job.parameters, "job.parameters"),
+            plan=plan_from_proto(job, self._fallback_ms),
         )
         return job_to_proto(row)
 
-    @writes(replay=_replay)
+    def _replay_start(self, uow: UnitOfWork, call: Call, receipt: dict[str, Any]) -> pb.Job:
+        row = uow.jobs.get(call.reach, receipt["id"])
+        # The token of the lease that the first call got, and of no later one, which is another's.
+        return started_to_proto(row) if row["attempt"] == receipt["attempt"] else job_to_proto(row)
+
+    @writes(replay=_replay_start, receipt=lambda job: {"id": job.id, "attempt": job.attempt})
     def StartJob(self, uow: UnitOfWork, request: pb.StartJobRequest, call: Call) -> pb.Job:
-        return job_to_proto(actions.start_job(uow, call.reach, request.id, etag=request.etag))
+        lease_ms = lease_ms_of(request, self._lease_ms)
+        row = actions.start_job(uow, call.reach, request.id, etag=request.etag, lease_ms=lease_ms)
+        return started_to_proto(row)
 
     @writes()
     def UpdateJobProgress(
         self, uow: UnitOfWork, request: pb.UpdateJobProgressRequest, call: Call
     ) -> pb.UpdateJobProgressResponse:
+        reach, holder = reporter(call, request.lease_token)
         row, outcome = actions.report_progress(
             uow,
-            call.reach,
+            reach,
             request.id,
-            Report(request.attempt, request.report_number, request.summary),
+            Report(request.attempt, request.report_number, request.summary, holder),
             percentage=request.percentage,
             phase=request.phase,
         )
@@ -94,11 +147,12 @@ class JobServicer:
     def CompleteJob(
         self, uow: UnitOfWork, request: pb.CompleteJobRequest, call: Call
     ) -> pb.CompleteJobResponse:
+        reach, holder = reporter(call, request.lease_token)
         row, outcome = actions.complete_job(
             uow,
-            call.reach,
+            reach,
             request.id,
-            Report(request.attempt, request.report_number, request.summary),
+            Report(request.attempt, request.report_number, request.summary, holder),
             chunks=request.result.chunks,
             quality=request.result.quality,
             metadata=struct_to_json(request.result.metadata, "result.metadata"),
@@ -107,11 +161,12 @@ class JobServicer:
 
     @writes(replay=_replay_failure, receipt=_report_receipt)
     def FailJob(self, uow: UnitOfWork, request: pb.FailJobRequest, call: Call) -> pb.FailJobResponse:
+        reach, holder = reporter(call, request.lease_token)
         row, outcome = actions.fail_job(
             uow,
-            call.reach,
+            reach,
             request.id,
-            Report(request.attempt, request.report_number, request.summary),
+            Report(request.attempt, request.report_number, request.summary, holder),
             error=request.error,
         )
         return pb.FailJobResponse(job=job_to_proto(row), outcome=outcome_to_proto(outcome))
@@ -162,3 +217,25 @@ class JobServicer:
     def WatchJob(self, request: pb.WatchJobRequest, call: Call, stream: Stream) -> Awaitable[None]:
         # Itself no coroutine, which would hold the request for as long as the stream waits.
         return watch(self._feed, stream, call.reach, request.job_id, request.after_sequence)
+
+    def _replay_purge(self, uow: UnitOfWork, call: Call, receipt: dict[str, Any]) -> pb.PurgeJobsResponse:
+        return pb.PurgeJobsResponse(**receipt)
+
+    @writes(
+        replay=_replay_purge, receipt=lambda purged: {"purged_jobs": purged.purged_jobs, "more": purged.more}
+    )
+    def PurgeJobs(self, uow: UnitOfWork, request: pb.PurgeJobsRequest, call: Call) -> pb.PurgeJobsResponse:
+        chosen = filter_from_proto(request.filter, call.reach_of(request.filter.owner_id))
+        limit = min(request.max_jobs or MOST_JOBS, MOST_JOBS)
+        purged = uow.job_removals.purge(chosen, from_timestamp(request.end_time_before), limit)
+        return pb.PurgeJobsResponse(purged_jobs=purged.jobs, more=purged.more)
+
+    @reads(snapshot=True)
+    def GetJobStats(self, uow: UnitOfWork, request: pb.GetJobStatsRequest, call: Call) -> pb.JobStats:
+        chosen = filter_from_proto(request.filter, call.reach_of(request.filter.owner_id))
+        return figures_of(uow, chosen, window_of(request))
+
+    @streams
+    def WatchJobs(self, request: pb.WatchJobsRequest, call: Call, stream: Stream) -> Awaitable[None]:
+        wish, must_own = wish_of(request, call)
+        return watch_jobs(self._feed, self._token_key, stream, wish, must_own)

@@ -6,30 +6,37 @@ numbers 1, 2, 3 … without a gap, because they are taken under the lock of the 
 
 from __future__ import annotations
 
+import datetime as dt
 from collections.abc import Collection, Mapping
 from functools import cache
 from typing import Any, Final
 
 import sqlalchemy as sa
 
+from morag_meta.db.clock import clock
 from morag_meta.db.schema import job_events as events
-from morag_meta.db.schema import jobs
+from morag_meta.db.schema import job_log, jobs
 from morag_meta.db.statements import owned, reach, system
 from morag_meta.db.unit import Row, Unit
 from morag_meta.errors import Collision, not_found
 from morag_meta.ids import new_id
-from morag_meta.jobs.listing import Filter, Order, page_parameters, page_statement
+from morag_meta.jobs.limits import MAX_ATTEMPTS, SCHEDULE_TO_CLOSE_MS, SCHEDULE_TO_START_MS, due_time
+from morag_meta.jobs.listing import Filter, Order, page_parameters, page_statement, snapshot_statement
+from morag_meta.jobs.removal import JobRemovals
 from morag_meta.jobs.rules import INGESTION, Verb, after
 
 TOPIC: Final = "jobs/"
 """What a committed change of a job announces, with the job's id behind it."""
+LOG_TOPIC: Final = "log/"
+"""What is announced when events got their positions."""
 
 _ONE = jobs.c.id == sa.bindparam("job_id")
 _OF_JOB = events.c.job_id == sa.bindparam("job_id")
 _LIMIT: sa.BindParameter[int] = sa.bindparam("limit", type_=sa.Integer)
 
 _GET = sa.select(jobs).where(_ONE, reach(jobs))
-_LOCK = _GET.with_for_update()
+_LOCK = sa.select(jobs, clock).where(_ONE, reach(jobs)).with_for_update()
+_LOCK_IF_FREE = _LOCK.with_for_update(skip_locked=True)
 _FIND_OPEN = sa.select(jobs.c.id).where(owned(jobs), jobs.c.open_document_id == sa.bindparam("open_of"))
 _INSERT = sa.insert(jobs)
 _INSERT_EVENT = sa.insert(events)
@@ -43,16 +50,13 @@ _POSITION = sa.select(
     jobs.c.event_number,
     jobs.c.state,
     sa.select(sa.func.min(events.c.number)).where(_OF_JOB).scalar_subquery().label("oldest"),
+    sa.select(job_log.c.position).scalar_subquery().label("log_position"),
+    sa.select(job_log.c.removals).scalar_subquery().label("removals"),
 ).where(_ONE, reach(jobs))
 _NEWEST = system(
     sa.select(jobs.c.id, jobs.c.event_number).where(jobs.c.id.in_(sa.bindparam("job_ids", expanding=True))),
     "wakes watchers, whose access to the job was checked when they came",
 )
-_UNLINK_ALL = (
-    sa.update(jobs).where(owned(jobs), jobs.c.predecessor_id.is_not(None)).values(predecessor_id=sa.null())
-)
-_DELETE_EVENTS = sa.delete(events).where(owned(events))
-_DELETE_ALL = sa.delete(jobs).where(owned(jobs))
 
 
 @cache
@@ -63,6 +67,15 @@ def _change(columns: frozenset[str]) -> sa.Update:
         .where(_ONE, owned(jobs), jobs.c.revision == sa.bindparam("old_revision"))
         .values({column: sa.bindparam(f"new_{column}") for column in sorted(columns)})
     )
+
+
+_RENEW = (
+    sa.update(jobs)
+    .where(_ONE, owned(jobs))
+    .values(lease_expire_time=sa.bindparam("new_lease_expire_time"), due_time=sa.bindparam("new_due_time"))
+)
+_CORRECT = sa.update(jobs).where(_ONE, owned(jobs)).values(due_time=sa.bindparam("new_due_time"))
+_NO_LEASE: Final = ("worker_id", "lease_token", "lease_ms", "lease_expire_time")
 
 
 class JobStore:
@@ -84,7 +97,7 @@ class JobStore:
         return row
 
     def lock(self, reach: str, job_id: str) -> Row:
-        """Give a job that nobody else changes before this unit ends.
+        """Give a job that nobody else changes before this unit ends, and the database's ``clock``.
 
         Raises:
             NotFound: there is none within reach.
@@ -92,7 +105,12 @@ class JobStore:
         row = self._unit.one(_LOCK, job_id=job_id, owner_id=reach)
         if row is None:
             raise not_found("job", job_id)
-        return row
+        return _in_order(row)
+
+    def lock_if_free(self, reach: str, job_id: str) -> Row | None:
+        """Give a job as ``lock`` does, or None where somebody else has locked it, or it is gone."""
+        row = self._unit.one(_LOCK_IF_FREE, job_id=job_id, owner_id=reach)
+        return None if row is None else _in_order(row)
 
     def find_open_ingestion(self, owner_id: str, document_id: str) -> str | None:
         """Give the id of the open INGESTION job of a document."""
@@ -104,8 +122,19 @@ class JobStore:
         statement = page_statement(chosen, order, following=after is not None)
         return self._unit.all(statement, limit=limit, **page_parameters(chosen, order, after))
 
+    def snapshot(self, chosen: Filter, after: Row | None, limit: int) -> list[Row]:
+        """Give a page of jobs, the newest first, each with the ``newest_position`` of its events.
+
+        That is null where the newest one has no position yet.
+        """
+        order = Order("create_time", descending=True)
+        statement = snapshot_statement(chosen, following=after is not None)
+        return self._unit.all(statement, limit=limit, **page_parameters(chosen, order, after))
+
     def add(self, owner_id: str, state: str, fields: Mapping[str, Any]) -> Row:
         """Write a new job and its first event; columns that are not given have their defaults.
+
+        ``clock``, ``queue_place`` and ``start_to_close_ms`` must be given.
 
         Raises:
             AlreadyExists: its document has an open INGESTION job (JOB_ALREADY_OPEN).
@@ -129,19 +158,33 @@ class JobStore:
             "result": None,
             "predecessor_id": None,
             "event_number": 1,
+            "not_before": None,
+            "max_attempts": MAX_ATTEMPTS,
+            "lost_leases": 0,
+            "schedule_to_start_ms": SCHEDULE_TO_START_MS,
+            "schedule_to_close_ms": SCHEDULE_TO_CLOSE_MS,
+            "fallback_delay_ms": None,
+            **dict.fromkeys(_NO_LEASE),
+            "failure": None,
             "start_time": None,
             "end_time": None,
+            "run_ms": None,
             "revision": 1,
-            "create_time": self._unit.now,
-            "update_time": self._unit.now,
             **fields,
         }
+        now = row.pop("clock")
+        begin = max(now, row["not_before"] or now)
+        close = begin + dt.timedelta(milliseconds=row["schedule_to_close_ms"])
+        row |= {"create_time": now, "update_time": now, "queue_time": begin, "close_time": close}
+        row["due_time"] = due_time(row)
         self._unit.run(_INSERT, **row)
         self._append_event(None, row)
         return row
 
     def change(self, row: Row, **changes: Any) -> Row:
         """Write columns of a locked job together with the event that tells it, and give the new row.
+
+        ``due_time`` follows by itself.
 
         Raises:
             Collision: the job is not as ``row`` says any more.
@@ -150,9 +193,9 @@ class JobStore:
             **changes,
             "event_number": row["event_number"] + 1,
             "revision": row["revision"] + 1,
-            # Never before the event that it follows, although this unit may have begun before that one.
-            "update_time": max(self._unit.now, row["update_time"]),
+            "update_time": row["clock"],
         }
+        written["due_time"] = due_time({**row, **written})
         changed = self._unit.run(
             _change(frozenset(written)),
             job_id=row["id"],
@@ -167,13 +210,37 @@ class JobStore:
         return new
 
     def end(self, row: Row, verb: Verb, **changes: Any) -> Row:
-        """End a locked job for ever.
+        """End a locked job for ever; what held its lease stays to be seen.
 
         Raises:
             WrongState: it has ended, or was not started.
         """
-        state = after(row["state"], verb)
-        return self.change(row, state=state, end_time=self._unit.now, open_document_id=None, **changes)
+        state, now = after(row["state"], verb), row["clock"]
+        ran = max(now - row["start_time"], dt.timedelta()) if row["state"] == "PROCESSING" else None
+        return self.change(
+            row,
+            state=state,
+            end_time=now,
+            open_document_id=None,
+            lease_expire_time=None,
+            run_ms=None if ran is None else ran // dt.timedelta(milliseconds=1),
+            **changes,
+        )
+
+    def renew(self, row: Row, expire_time: dt.datetime) -> None:
+        """Let the lease of a locked job live until a time; no change of the job, so there is no event."""
+        due = due_time({**row, "lease_expire_time": expire_time})
+        self._unit.run_soon(
+            _RENEW,
+            job_id=row["id"],
+            owner_id=row["owner_id"],
+            new_lease_expire_time=expire_time,
+            new_due_time=due,
+        )
+
+    def correct_due_time(self, row: Row) -> None:
+        """Have the reaper look at a locked job when its limits say, and not before."""
+        self._unit.run(_CORRECT, job_id=row["id"], owner_id=row["owner_id"], new_due_time=due_time(row))
 
     def cancel_open_ingestion(self, owner_id: str, document_id: str, *, summary: str) -> str | None:
         """Cancel the open INGESTION job of a document, whose row is locked; give the job's id, if any.
@@ -191,6 +258,8 @@ class JobStore:
 
     def position(self, reach: str, job_id: str) -> Row:
         """Give ``event_number``, ``state`` and the number of the ``oldest`` event that is kept.
+
+        With them the log's ``log_position`` and ``removals``, all as of one moment.
 
         Raises:
             NotFound: there is no such job within reach.
@@ -211,9 +280,7 @@ class JobStore:
 
     def delete_all(self, owner_id: str) -> int:
         """Remove every job of an owner for good, with its events; give the number of jobs."""
-        self._unit.run(_DELETE_EVENTS, owner_id=owner_id)
-        self._unit.run(_UNLINK_ALL, owner_id=owner_id)
-        return self._unit.run(_DELETE_ALL, owner_id=owner_id)
+        return JobRemovals(self._unit).remove_all(owner_id)
 
     def _append_event(self, before: Row | None, row: Row) -> None:
         self._unit.run_soon(
@@ -222,14 +289,21 @@ class JobStore:
             number=row["event_number"],
             previous_state=None if before is None else before["state"],
             previous_percentage=None if before is None else before["percentage"],
+            previous_worker_id=None if before is None else before["worker_id"],
+            position=None,
             create_time=row["update_time"],
             **{column: row[column] for column in _TOLD},
         )
         self._unit.announce(TOPIC + row["id"])
 
 
+def _in_order(row: Row) -> Row:
+    """Let the clock of a locked row not be before its last change, which it may have waited for."""
+    return row if row["clock"] >= row["update_time"] else {**row, "clock": row["update_time"]}
+
+
 _TOLD: Final = (
     *("owner_id", "state", "attempt", "percentage", "phase", "summary", "error"),
-    *("kind", "document_id", "document_type", "database_id"),
+    *("kind", "document_id", "document_type", "database_id", "worker_id", "failure"),
 )
 """What an event tells of the job after the change."""

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import datetime as dt
 
+from morag_meta.db.unit import Row
 from morag_meta.errors import OutOfRange, Reason, Unavailable, not_found
-from morag_meta.jobs.feed import PAGE, Event, Feed, Topic
+from morag_meta.jobs.channels import PAGE, Event, Topic
+from morag_meta.jobs.feed import Feed
 from morag_meta.jobs.rules import FINAL_STATES
 from morag_meta.rpc.streams import Stream
 from morag_meta.rpc.times import to_timestamp
@@ -27,12 +29,12 @@ async def watch(feed: Feed, stream: Stream, reach: str, job_id: str, after_seque
     """
     watcher = _Watcher(feed, stream, reach, job_id, after_sequence)
     try:
-        newest, over = await watcher.open()
+        found, over = await watcher.open()
         if over:
             return
-        topic = feed.subscribe(job_id, newest, stream)
+        topic, unsure = feed.subscribe(job_id, found, stream)
         try:
-            await watcher.follow(topic, behind=watcher.position < newest)
+            await watcher.follow(topic, behind=unsure or watcher.position < found["event_number"])
         finally:
             feed.unsubscribe(job_id, stream)
     except Unavailable as interrupted:
@@ -52,8 +54,8 @@ class _Watcher:
         self._job_id = job_id
         self.position = position
 
-    async def open(self) -> tuple[int, bool]:
-        """Check the position; give the newest number, and whether nothing is left to come after it."""
+    async def open(self) -> tuple[Row, bool]:
+        """Check the position; give what is known of the job, and whether nothing is left to come."""
         found = await self._feed.read(lambda uow: uow.jobs.position(self._reach, self._job_id), point=True)
         newest, oldest = found["event_number"], found["oldest"]
         if self.position > newest:
@@ -65,7 +67,7 @@ class _Watcher:
         floor = newest if oldest is None else oldest - 1
         if self.position < floor:
             raise _trimmed(floor)
-        return newest, self.position == newest and found["state"] in FINAL_STATES
+        return found, self.position == newest and found["state"] in FINAL_STATES
 
     async def follow(self, topic: Topic, *, behind: bool) -> None:
         """Send what comes until the final event, or until the stream is to end."""

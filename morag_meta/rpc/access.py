@@ -17,11 +17,19 @@ from morag_meta.errors import Forbidden, Reason
 from moragmeta.v1 import options_pb2
 
 # Importing these registers the services' descriptors.
-from moragmeta.v1 import api_keys_pb2, databases_pb2, documents_pb2, jobs_pb2, servers_pb2, users_pb2  # isort: skip
+from moragmeta.v1 import (  # isort: skip
+    api_keys_pb2,
+    databases_pb2,
+    documents_pb2,
+    jobs_pb2,
+    servers_pb2,
+    users_pb2,
+    workers_pb2,
+)
 
 SERVICES: Final = tuple(
     file.DESCRIPTOR.services_by_name[name].full_name
-    for file in (users_pb2, servers_pb2, databases_pb2, documents_pb2, jobs_pb2, api_keys_pb2)
+    for file in (users_pb2, servers_pb2, databases_pb2, documents_pb2, jobs_pb2, workers_pb2, api_keys_pb2)
     for name in file.DESCRIPTOR.services_by_name
 )
 """The full names of the API's services."""
@@ -37,7 +45,8 @@ class Access:
 
     public: bool
     minimum_role: Role
-    scope: str
+    scopes: tuple[str, ...]
+    """Of which an API key needs one."""
 
 
 def service(full_name: str) -> ServiceDescriptor:
@@ -57,7 +66,7 @@ def access_of(method: MethodDescriptor) -> Access:
     if not options.HasExtension(options_pb2.access) or not (declared.public or declared.minimum_role):
         raise UndeclaredAccess(f"{method.full_name} does not declare its access; add option (access)")
     role = Role(declared.minimum_role) if declared.minimum_role else Role.VIEWER
-    return Access(declared.public, role, declared.scope)
+    return Access(declared.public, role, tuple(declared.scopes))
 
 
 def check_access(access: Access, principal: Principal) -> None:
@@ -75,13 +84,13 @@ def check_access(access: Access, principal: Principal) -> None:
         )
     if not principal.key_id:
         return
-    if not access.scope:
+    if not access.scopes:
         raise Forbidden("a session's access token is needed, not an API key", reason=Reason.SESSION_REQUIRED)
-    if principal.scopes is not None and access.scope not in principal.scopes:
+    if not any(map(principal.has_scope, access.scopes)):
         raise Forbidden(
-            f"the API key lacks the scope {access.scope}",
+            f"the API key lacks the scope {' or '.join(access.scopes)}",
             reason=Reason.SCOPE_MISSING,
-            metadata={"required_scope": access.scope},
+            metadata={"required_scope": access.scopes[0]},
         )
 
 
@@ -91,6 +100,7 @@ def known_scopes(services: Iterable[str] = SERVICES) -> dict[str, Role]:
     for name in services:
         for method in service(name).methods:
             access = access_of(method)
-            if access.scope and not access.public:
-                scopes[access.scope] = min(scopes.get(access.scope, Role.ADMIN), access.minimum_role)
+            for scope in () if access.public else access.scopes:
+                least = Role.ADMIN if scope.endswith(":all") else access.minimum_role
+                scopes[scope] = min(scopes.get(scope, Role.ADMIN), least)
     return scopes

@@ -241,7 +241,7 @@ class Streams:
 
 
 def _keep_or_end(stream: Stream, present: Principal) -> None:
-    """End a stream whose role changed: what it may reach was decided when it was opened."""
+    """End a stream whose role or scopes changed: what it may reach was decided when it was opened."""
     if present.role is not stream.principal.role:
         needed = {"required_role": stream.access.minimum_role.name}
         changed = "the role has changed; watch again"
@@ -253,6 +253,15 @@ def _keep_or_end(stream: Stream, present: Principal) -> None:
         check_access(stream.access, present)
     except Forbidden as lost:
         stream.end(lost)
+        return
+    before = stream.principal
+    changed_scopes = [
+        scope for scope in stream.access.scopes if present.has_scope(scope) != before.has_scope(scope)
+    ]
+    if changed_scopes:
+        needed = {"required_scope": stream.access.scopes[0]}
+        changed = "the key's scopes have changed; watch again"
+        stream.end(Forbidden(changed, reason=Reason.SCOPE_MISSING, metadata=needed))
 
 
 def draining() -> Unavailable:

@@ -21,6 +21,7 @@ from morag_meta.auth.epoch import EpochWatch
 from morag_meta.auth.keys import KeyHasher
 from morag_meta.auth.passwords import Passwords
 from morag_meta.auth.principal import Role
+from morag_meta.auth.secret import RootSecret
 from morag_meta.auth.tokens import Tokens
 from morag_meta.auth.usage import KeyUsage
 from morag_meta.config import Settings
@@ -33,17 +34,21 @@ from morag_meta.health.probe import Probe
 from morag_meta.health.servicer import SERVICE as HEALTH_SERVICE
 from morag_meta.health.servicer import Health
 from morag_meta.jobs.feed import Feed
+from morag_meta.jobs.limits import Backoff
 from morag_meta.jobs.servicer import JobServicer
-from morag_meta.jobs.store import TOPIC
+from morag_meta.jobs.store import LOG_TOPIC
 from morag_meta.rpc.access import SERVICES, known_scopes
 from morag_meta.rpc.dispatch import Dispatcher
 from morag_meta.rpc.drain import drain
 from morag_meta.rpc.pages import Pages
-from morag_meta.rpc.streams import StreamOptions, Streams
+from morag_meta.rpc.streams import StreamOptions, Streams, draining
 from morag_meta.server import sweeper
+from morag_meta.server.reaper import Reaper
 from morag_meta.server.secrets import credential_ring, root_secret
 from morag_meta.servers.servicer import ServerServicer
 from morag_meta.users.servicer import UserServicer
+from morag_meta.workers.openings import Openings
+from morag_meta.workers.servicer import WorkerServicer
 
 _FAREWELL_SECONDS: Final = 0.2
 _PENDING: Final = 20_000  # calls that gRPC's core lets wait: thousands of watchers may come back at once
@@ -65,6 +70,16 @@ def database_options(settings: Settings) -> DatabaseOptions:
     )
 
 
+def _make_tokens(settings: Settings, secret: RootSecret) -> Tokens:
+    jwt_key = settings.jwt_secret_key
+    return Tokens(
+        secret.subkey("jwt", 64) if jwt_key is None else jwt_key.get_secret_value().encode(),
+        secret.subkey("refresh-token"),
+        algorithm=settings.jwt_algorithm,
+        session_life=dt.timedelta(hours=settings.jwt_expiration_hours),
+    )
+
+
 class App:
     """One server: make it, start it on a running event loop, stop it."""
 
@@ -81,13 +96,7 @@ class App:
         self.database = Database(options)
         self._passwords = Passwords(settings.bcrypt_cost)
         self._hasher = KeyHasher(secret.subkey("api-key"))
-        jwt_key = settings.jwt_secret_key
-        self._tokens = Tokens(
-            secret.subkey("jwt", 64) if jwt_key is None else jwt_key.get_secret_value().encode(),
-            secret.subkey("refresh-token"),
-            algorithm=settings.jwt_algorithm,
-            session_life=dt.timedelta(hours=settings.jwt_expiration_hours),
-        )
+        self._tokens = _make_tokens(settings, secret)
         self._epochs = EpochWatch(self.database)
         self._usage = KeyUsage(self.database, interval=settings.api_key_usage_interval)
         self.authenticator = Authenticator(
@@ -99,13 +108,19 @@ class App:
             lambda: self._epochs.newest,
         )
         self._feed = Feed(self.database, settings.stream_poll_interval, self._streams.end_all)
-        self._notices = Notices(options, self._feed.hint, TOPIC) if options.dialect == "postgresql" else None
+        shared = options.dialect == "postgresql"
+        self._notices = Notices(options, self._feed.hint, LOG_TOPIC) if shared else None
+        backoff = Backoff(settings.retry_backoff, settings.retry_backoff_limit)
+        self._reaper = Reaper(self.database, backoff, settings.reaper_interval)
+        self.openings = Openings(self.database, self._feed.look_soon)
+        self._feed.on_event(self.openings.note_event, lambda: self.openings.waiting)
         self._probe = Probe(options)
         self._health = Health(self._probe, SERVICES)
         self._dispatcher = Dispatcher(
             self.database, self.authenticator, self._streams, secret.subkey("request-fingerprint")
         )
         self._pages = Pages(secret.subkey("page-token"))
+        self._token_key = secret.subkey("resume-token")
         self._handlers = tuple(map(self._dispatcher.handler, self._make_servicers()))
         self._shared_port = shared_port
         self._server: grpc.aio.Server | None = None
@@ -120,16 +135,20 @@ class App:
             RuntimeError: the address is not to be had.
         """
         self._feed.start()
+        self.openings.start()
         if self._notices is not None:
             self.database.listen(self._notices.send)
             self._notices.start()
         await self._probe.start()
         self._begin(self._epochs.run(self._stop))
         self._begin(self._usage.run(self._stop))
-        self._begin(sweeper.run(self.database, self._stop))
+        retention = sweeper.Retention(self._settings.job_retention, self._settings.event_retention)
+        self._begin(sweeper.run(self.database, self._stop, retention))
+        self._begin(self._reaper.run(self._stop))
         self._looking_after = [
             asyncio.create_task(self._streams.run()),
             asyncio.create_task(self._feed.run()),
+            asyncio.create_task(self.openings.run()),
         ]
         self._server = self._make_server()  # here, because it belongs to the running event loop
         port = self._server.add_insecure_port(self._settings.grpc_address)
@@ -140,6 +159,7 @@ class App:
         """End: readiness turns, streams are told to resume, calls finish within ``grace`` seconds."""
         self._health.drain()
         self._streams.drain()
+        self.openings.end(draining)
         self._dispatcher.refuse_new()
         if self._server is not None:
             await asyncio.sleep(min(_FAREWELL_SECONDS, grace))  # gRPC itself would say CANCELLED, and not why
@@ -173,7 +193,20 @@ class App:
             ServerServicer(self._pages, credential_ring(settings)),
             DatabaseServicer(self._pages),
             DocumentServicer(self._pages),
-            JobServicer(self._pages, self._feed),
+            JobServicer(
+                self._pages,
+                self._feed,
+                self._token_key,
+                lease_ms=round(settings.lease_duration * 1000),
+                fallback_ms=round(settings.remote_fallback * 1000),
+            ),
+            WorkerServicer(
+                self.database,
+                self._pages,
+                self.openings,
+                self.authenticator.recheck,
+                lease_ms=round(settings.lease_duration * 1000),
+            ),
             ApiKeyServicer(self._pages, self._hasher, known_scopes()),
         ]
 

@@ -89,6 +89,7 @@ def delete_user(uow: UnitOfWork, row: Row) -> None:
     owner = row["id"]
     uow.settings.delete_all(owner)
     uow.jobs.delete_all(owner)
+    uow.workers.delete_all(owner)
     uow.documents.delete_all(owner)
     uow.databases.delete_all(owner)
     uow.servers.delete_all(owner)

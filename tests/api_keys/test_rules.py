@@ -28,6 +28,7 @@ _KNOWN = known_scopes()
 _SCOPES = st.sampled_from(sorted(_KNOWN))
 _ASKED = st.lists(_SCOPES | st.just(EVERY_SCOPE), max_size=8)
 _ROLES = st.sampled_from(list(Role))
+_OF_EVERYBODY = "jobs:work:all"
 
 
 def _check(asked: list[str], role: Role = Role.ADMIN) -> list[str]:
@@ -35,10 +36,11 @@ def _check(asked: list[str], role: Role = Role.ADMIN) -> list[str]:
 
 
 def test_service_knows_its_scopes() -> None:
-    """The scopes are those that the protos name: verb by resource, reads for a VIEWER, writes for a USER."""
+    """The scopes are those that the protos name: verb by resource, and two for those who only work."""
     resources = ("users", "servers", "databases", "documents", "jobs", "api_keys")
-    assert set(_KNOWN) == {f"{resource}:{verb}" for resource in resources for verb in ("read", "write")}
-    assert all(_KNOWN[scope] is (Role.VIEWER if scope.endswith(":read") else Role.USER) for scope in _KNOWN)
+    reads, writes = ({f"{resource}:{verb}" for resource in resources} for verb in ("read", "write"))
+    working = {"jobs:work": Role.VIEWER, "jobs:work:all": Role.ADMIN}
+    assert dict.fromkeys(reads, Role.VIEWER) | dict.fromkeys(writes, Role.USER) | working == _KNOWN
 
 
 @given(_ASKED, _ROLES)
@@ -46,7 +48,7 @@ def test_granted_scopes_are_those_asked_for_and_never_beyond_the_role(asked: lis
     """What is granted is what was asked, sorted and once each, or everything; or it is refused whole."""
     if not asked or EVERY_SCOPE in asked:
         assert _check(asked, role) == [EVERY_SCOPE]
-    elif all(_KNOWN[scope] <= role for scope in asked):
+    elif all(_KNOWN[scope] <= role or scope == _OF_EVERYBODY for scope in asked):
         assert _check(asked, role) == sorted(set(asked))
     else:
         with pytest.raises(Forbidden) as caught:
@@ -59,13 +61,26 @@ def test_granted_scopes_are_those_asked_for_and_never_beyond_the_role(asked: lis
 def test_no_key_grants_more_than_it_holds(held: list[str], asked: list[str]) -> None:
     """A chain of keys never widens: what a bounded key grants is contained in what it holds."""
     holder, wanted = _check(held), _check(asked)
-    grantor = Grantor(None if EVERY_SCOPE in holder else frozenset(holder))
+    grantor = Grantor(Role.ADMIN, None if EVERY_SCOPE in holder else frozenset(holder))
     if EVERY_SCOPE in holder or set(wanted) <= set(holder):
         check_within(wanted, None, grantor=grantor, field="end")
     else:
         with pytest.raises(Forbidden) as caught:
             check_within(wanted, None, grantor=grantor, field="end")
         assert caught.value.metadata["scope"] in set(wanted) - set(holder)
+
+
+@given(_ASKED, _ROLES)
+def test_only_an_admin_grants_what_reaches_everybody(asked: list[str], role: Role) -> None:
+    """A scope of everybody's rows is refused to every other role, whatever else is asked for."""
+    wanted = _check(asked)
+    if _OF_EVERYBODY not in wanted or role is Role.ADMIN:
+        check_within(wanted, None, grantor=Grantor(role), field="end")
+        return
+    with pytest.raises(Forbidden) as caught:
+        check_within(wanted, None, grantor=Grantor(role), field="end")
+    assert caught.value.reason == Reason.SCOPE_NOT_ALLOWED
+    assert caught.value.metadata == {"scope": _OF_EVERYBODY}
 
 
 @given(st.text(max_size=64).filter(lambda text: text not in _KNOWN and text != EVERY_SCOPE))
@@ -87,7 +102,7 @@ def test_key_ends_in_the_future_and_not_after_its_maker(
 
     def check() -> None:
         check_end(end, now=_NOW, field="end")
-        check_within([], end, grantor=Grantor(None, maker_end), field="end")
+        check_within([], end, grantor=Grantor(Role.USER, None, maker_end), field="end")
 
     if (end is None or end > _NOW) and (maker_end is None or (end is not None and end <= maker_end)):
         check()

@@ -93,3 +93,31 @@ def test_change_of_scopes_holds_at_once(service: Service, user: User) -> None:
     cleared = update(user.channel, made.api_key.id, "scopes")
     assert list(cleared.scopes) == ["*"]
     channel.servers.ListServers(servers_pb2.ListServersRequest())
+
+
+def test_scope_of_everybody_is_an_admins_to_give(service: Service, user: User) -> None:
+    """An ADMIN puts jobs:work:all on anybody's key; its owner neither gives it, nor keeps it alive."""
+    admin = service.admin.channel
+    everybody = ["jobs:work:all"]
+    with refused("PERMISSION_DENIED", "SCOPE_NOT_ALLOWED") as refusal:
+        create(user.channel, "own", scopes=everybody)
+    assert refusal.metadata == {"scope": "jobs:work:all"}
+    given = create(admin, "given", owner_id=user.id, scopes=everybody, expire_time=seconds_from_now(60))
+    plain = create(user.channel, "plain", scopes=["jobs:work"]).api_key
+    with refused("PERMISSION_DENIED", "SCOPE_NOT_ALLOWED"):
+        update(user.channel, plain.id, "scopes", scopes=["jobs:work", "jobs:work:all"])
+    with refused("PERMISSION_DENIED", "SCOPE_NOT_ALLOWED"):
+        update(user.channel, given.api_key.id, "expire_time")
+    narrowed = update(user.channel, given.api_key.id, "scopes", scopes=["jobs:work"])
+    assert list(narrowed.scopes) == ["jobs:work"]
+    assert list(update(admin, plain.id, "scopes", scopes=everybody).scopes) == everybody
+
+
+def test_admins_key_gives_the_scope_of_everybody_only_if_it_holds_it(service: Service, user: User) -> None:
+    """Of an ADMIN's keys one that makes keys, and no more, gives nobody the jobs of everybody."""
+    maker = service.channel(api_key=create(service.admin.channel, "maker", scopes=["api_keys:write"]).secret)
+    with refused("PERMISSION_DENIED", "SCOPE_NOT_ALLOWED"):
+        create(maker, owner_id=user.id, scopes=["jobs:work:all"])
+    both = create(service.admin.channel, "both", scopes=["api_keys:write", "jobs:work:all"])
+    made = create(service.channel(api_key=both.secret), owner_id=user.id, scopes=["jobs:work:all"])
+    assert list(made.api_key.scopes) == ["jobs:work:all"]

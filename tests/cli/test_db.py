@@ -113,7 +113,8 @@ def test_revisions_go_up_and_down(cli: Command, database_url: str) -> None:
     """Upgrade, status, history and downgrade agree on where the database is."""
     url = ("--database-url", database_url)
     assert cli("db", "status", *url, "-o", "json").json["state"] == "EMPTY"
-    assert cli("db", "upgrade", *url).out == f"applied {migrate.head()}\n"
+    revisions = [each.id for each in reversed(migrate.history())]
+    assert cli("db", "upgrade", *url).out == "".join(f"applied {revision}\n" for revision in revisions)
     assert cli("db", "upgrade", *url).out == "nothing to do\n"
     assert cli("db", "status", *url, "-o", "json").json["state"] == "CURRENT"
     assert [
@@ -121,6 +122,7 @@ def test_revisions_go_up_and_down(cli: Command, database_url: str) -> None:
     ] == [migrate.head()]
     assert "*" in cli("db", "history", *url).out
     assert cli("db", "downgrade", "-1", *url).out == f"undone {migrate.head()}\n"
+    assert cli("db", "downgrade", "base", *url).code is ExitCode.OK
     assert "EMPTY" in cli("db", "status", *url).out
 
 

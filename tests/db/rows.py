@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import sqlalchemy as sa
@@ -11,6 +11,7 @@ import sqlalchemy as sa
 from morag_meta.db.schema import metadata
 from morag_meta.db.url import normalize
 
+LATER = dt.datetime(2026, 3, 1, 12, 31, 45, 123456, tzinfo=dt.UTC)
 NOW = dt.datetime(2026, 3, 1, 12, 30, 15, 123456, tzinfo=dt.UTC)
 OWNER = "0195a000-0000-7000-8000-000000000001"
 SERVER = "0195a000-0000-7000-8000-000000000002"
@@ -18,6 +19,7 @@ DATABASE = "0195a000-0000-7000-8000-000000000003"
 DOCUMENT = "0195a000-0000-7000-8000-000000000004"
 JOB = "0195a000-0000-7000-8000-000000000005"
 OTHER = "0195a000-0000-7000-8000-000000000006"
+WORKER = "0195a000-0000-7000-8000-000000000007"
 STAMPS = {"revision": 1, "create_time": NOW, "update_time": NOW}
 
 
@@ -66,7 +68,18 @@ def job(id: str, owner_id: str, document_id: str | None) -> dict[str, Any]:
     own = {"id": id, "owner_id": owner_id, "document_id": document_id, "open_document_id": document_id}
     state = {"kind": "INGESTION", "state": "PROCESSING", "execution": "REMOTE", "priority": 2, "attempt": 1}
     progress = {"report_number": 3, "percentage": 40, "phase": "chunking", "summary": "", "event_number": 1}
-    return {**own, **state, **progress, "parameters": {}, "start_time": NOW, **STAMPS}
+    order = {"queue_place": 2 * 2**40, "queue_time": NOW, "max_attempts": 3, "lost_leases": 1}
+    limits = {"schedule_to_start_ms": 86_400_000, "start_to_close_ms": 900_000, "fallback_delay_ms": 300_000}
+    close = {"schedule_to_close_ms": 604_800_000, "close_time": NOW + dt.timedelta(days=7)}
+    lease = {"worker_id": WORKER, "lease_token": OTHER, "lease_ms": 90_000, "lease_expire_time": LATER}
+    times = {"due_time": LATER, "start_time": NOW, **STAMPS}
+    return {**own, **state, **progress, **order, **limits, **close, **lease, **times, "parameters": {}}
+
+
+def _worker() -> dict[str, Any]:
+    takes = {"kinds": ["INGESTION"], "document_types": [], "execution": "REMOTE", "serves_everyone": False}
+    times = {"create_time": NOW, "last_seen_time": LATER}
+    return {"id": WORKER, "owner_id": OWNER, "name": "gpu-1", **takes, **times}
 
 
 def _session() -> dict[str, Any]:
@@ -79,8 +92,25 @@ def _api_key() -> dict[str, Any]:
     return {"id": OTHER, "owner_id": OWNER, **key, "scopes": ["jobs:read"], "use_count": 0, **STAMPS}
 
 
+def _job_event() -> dict[str, Any]:
+    return {
+        "job_id": JOB,
+        "number": 1,
+        "owner_id": OWNER,
+        "state": "PENDING",
+        "attempt": 0,
+        "percentage": 0,
+        "phase": "",
+        "summary": "",
+        "kind": "INGESTION",
+        "worker_id": WORKER,
+        "create_time": NOW,
+        "position": 1,
+    }
+
+
 def sample() -> Mapping[str, dict[str, Any]]:
-    """Make one row for each table but the one that a revision fills itself, parents first."""
+    """Make one row for each table but those that a revision fills itself, parents first."""
     return {
         "users": user(OWNER, "ada@example.org"),
         "sessions": _session(),
@@ -99,18 +129,16 @@ def sample() -> Mapping[str, dict[str, Any]]:
         },
         "documents": document(DOCUMENT, OWNER, DATABASE, "paper.pdf"),
         "jobs": job(JOB, OWNER, DOCUMENT),
-        "job_events": {
+        "job_events": _job_event(),
+        "job_checkpoints": {
             "job_id": JOB,
-            "number": 1,
             "owner_id": OWNER,
-            "state": "PENDING",
-            "attempt": 0,
-            "percentage": 0,
-            "phase": "",
-            "summary": "",
-            "kind": "INGESTION",
-            "create_time": NOW,
+            "attempt": 1,
+            "data": bytes(range(256)) * 128,
+            "update_time": NOW,
         },
+        "job_floors": {"owner_id": OWNER, "position": 2**40},
+        "workers": _worker(),
         "request_records": {
             "owner_id": OWNER,
             "method": "JobService.CreateJob",
@@ -122,17 +150,25 @@ def sample() -> Mapping[str, dict[str, Any]]:
     }
 
 
-def fill(url: str) -> None:
-    """Insert the sample."""
+def tables_of(url: str) -> set[str]:
+    """Give the names of the tables that there are."""
+    return set(sa.inspect(engine_of(url)).get_table_names())
+
+
+def fill(url: str, tables: Collection[str] = metadata.tables.keys()) -> None:
+    """Insert the sample's rows of these tables."""
     with engine_of(url).begin() as connection:
         for table, row in sample().items():
-            connection.execute(sa.insert(metadata.tables[table]).values(**row))
+            if table in tables:
+                connection.execute(sa.insert(metadata.tables[table]).values(**row))
 
 
 def read_all(url: str) -> dict[str, list[tuple[Any, ...]]]:
-    """Read every row of every table, by the columns that the code knows."""
+    """Read every row of every table that the code knows and the database has, by the code's columns."""
+    there = tables_of(url)
     with engine_of(url).connect() as connection:
         return {
             name: sorted(tuple(row) for row in connection.execute(sa.select(table)))
             for name, table in metadata.tables.items()
+            if name in there
         }

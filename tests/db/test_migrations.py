@@ -18,33 +18,33 @@ from morag_meta.db.migrate import MigrationError, SchemaAhead, State
 from morag_meta.db.schema import metadata
 from morag_meta.db.url import normalize
 from tests.backends.databases import Backend
-from tests.db.rows import engine_of, fill, read_all
-
-
-def _tables(url: str) -> set[str]:
-    return set(sa.inspect(engine_of(url)).get_table_names())
+from tests.db.rows import engine_of, fill, read_all, tables_of
 
 
 def test_up_makes_what_the_code_says(database_url: str) -> None:
     """After an upgrade of an empty database nothing differs from the tables, and there is one epoch."""
     assert migrate.upgrade(database_url) == [each.id for each in reversed(migrate.history())]
     assert migrate.check_differences(database_url) == []
-    assert read_all(database_url)["auth_epoch"] == [(1, 1)]
-    assert _tables(database_url) == {*metadata.tables, "alembic_version"}
+    rows = read_all(database_url)
+    assert rows["auth_epoch"] == [(1, 1)]
+    assert len(rows["job_log"]) == 1
+    assert tables_of(database_url) == {*metadata.tables, "alembic_version"}
 
 
 def test_up_down_up_keeps_rows(database_url: str, any_revisions: pathlib.Path) -> None:
     """Each revision after the first can be undone and done again under rows, and every row stays."""
     first, *later = migrate.status(database_url, migrations=any_revisions).pending
     migrate.upgrade(database_url, first, migrations=any_revisions)
-    fill(database_url)
-    before = read_all(database_url)
+    fill(database_url, tables_of(database_url))
     for revision in later:
+        before = read_all(database_url)
         assert migrate.upgrade(database_url, "+1", migrations=any_revisions) == [revision]
         assert migrate.downgrade(database_url, "-1", migrations=any_revisions) == [revision]
         assert read_all(database_url) == before
         assert migrate.upgrade(database_url, "+1", migrations=any_revisions) == [revision]
-        assert read_all(database_url) == before
+        after = read_all(database_url)
+        assert {name: after[name] for name in before} == before
+        fill(database_url, after.keys() - before.keys())
     assert migrate.status(database_url, migrations=any_revisions).state is State.CURRENT
 
 
@@ -53,7 +53,7 @@ def test_down_to_nothing_and_up_again(database_url: str, any_revisions: pathlib.
     done = migrate.upgrade(database_url, migrations=any_revisions)
     fill(database_url)
     assert migrate.downgrade(database_url, "base", migrations=any_revisions) == done[::-1]
-    assert _tables(database_url) == {"alembic_version"}
+    assert tables_of(database_url) == {"alembic_version"}
     assert migrate.upgrade(database_url, migrations=any_revisions) == done
 
 
@@ -110,7 +110,7 @@ def test_reset_drops_ours_alone(database_url: str) -> None:
     with engine_of(database_url).begin() as connection:
         connection.exec_driver_sql("CREATE TABLE theirs (id INTEGER PRIMARY KEY)")
     assert set(migrate.reset(database_url)) == set(metadata.tables)
-    assert _tables(database_url) == {"theirs"}
+    assert tables_of(database_url) == {"theirs"}
     assert migrate.status(database_url).state is State.EMPTY
     assert migrate.upgrade(database_url) != []
 
@@ -151,7 +151,7 @@ def test_offline_sql_does_what_an_upgrade_does(backend: Backend, database_url: s
     assert migrate.check_differences(database_url) == []
     fill(database_url)
     _execute_script(database_url, migrate.offline_sql(backend.name, down=True))
-    assert _tables(database_url) <= {"alembic_version"}
+    assert tables_of(database_url) <= {"alembic_version"}
     assert migrate.current(database_url) is None
 
 

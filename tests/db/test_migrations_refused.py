@@ -13,6 +13,7 @@ from morag_meta.db import migrate
 from morag_meta.db.migrate import MigrationError, State
 from morag_meta.db.migration_lock import migrating
 from morag_meta.db.schema import metadata
+from morag_meta.db.url import UrlError
 from tests.backends.databases import Backend
 from tests.db.rows import engine_of, fill, read_all
 
@@ -67,16 +68,16 @@ def test_reading_makes_no_file(tmp_path: pathlib.Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("url", "words"),
+    ("url", "error", "words"),
     [
-        ("postgresql://me:hush@127.0.0.1:1/d", "the server cannot be reached"),
-        ("mariadb://me:hush@127.0.0.1:1/d", "the server cannot be reached"),
-        ("sqlite:////nonexistent/folder/m.db", "the file cannot be opened"),
+        ("postgresql://me:hush@127.0.0.1:1/d", MigrationError, "the server cannot be reached"),
+        ("mariadb://me:hush@127.0.0.1:1/d", MigrationError, "the server cannot be reached"),
+        ("sqlite:////nonexistent/folder/m.db", UrlError, "there is no folder /nonexistent/folder"),
     ],
 )
-def test_a_database_out_of_reach_is_one_line(url: str, words: str) -> None:
+def test_a_database_out_of_reach_is_one_line(url: str, error: type[Exception], words: str) -> None:
     """A database that cannot be opened is an error of one line with its cause, without the password."""
-    with pytest.raises(MigrationError, match=words) as said:
+    with pytest.raises(error, match=words) as said:
         migrate.upgrade(url)
     assert "hush" not in str(said.value)
     assert "\n" not in str(said.value)

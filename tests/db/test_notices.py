@@ -67,7 +67,7 @@ def test_topics_with_the_prefix_are_heard_by_others_alone(server: PostgresqlServ
         theirs.wait_for("jobs/3", here)
     assert theirs == {"jobs/1", "jobs/2", "jobs/3"}
     assert mine == set()
-    assert _descriptors() == before
+    assert _descriptors() <= before  # what an earlier test left may have been closed meanwhile
     here.send(["jobs/4"])  # and nobody minds
 
 

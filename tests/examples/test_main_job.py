@@ -71,7 +71,7 @@ def test_files_that_cannot_be_ingested_fail_with_the_reason(examples: Examples, 
 
 
 def test_killed_worker_leaves_nothing_wrong(examples: Examples, long_file: Path) -> None:
-    """After SIGKILL the job stays PROCESSING and nobody takes it; its owner cancels and retries it."""
+    """After SIGKILL the job stays PROCESSING while its lease lives; its owner may cancel and retry it."""
     examples.run("register_folder", long_file.parent)
     worker = examples.start("worker", "--pause", "0.1")
     examples.wait_for_reports(3)

@@ -28,7 +28,13 @@ class Line:
     direct: Database
 
     def cut_at_commit(self, *, arrives: bool, then_refuse: bool = False) -> None:
-        """Cut the connection that sends the next COMMIT, as its protocol frames the statement."""
+        """Cut the connection that sends the next COMMIT, as its protocol frames the statement.
+
+        The events of earlier calls are numbered by then, which commits as well.
+        """
+        with self.direct.unit_of_work() as uow:
+            while uow.log.look()["waiting"]:
+                time.sleep(0.01)
         statement = b"\x03COMMIT" if self.service.kind == "mariadb" else b"COMMIT\x00"
         self.proxy.cut_at(statement, arrives=arrives, then_refuse=then_refuse)
 

@@ -101,7 +101,7 @@ def _methods() -> list[MethodDescriptor]:
 
 
 def test_every_rpc_declares_who_may_call_it() -> None:
-    """Each RPC carries the access option: public, or a least role and a scope of a known form."""
+    """Each RPC carries the access option: public, or a least role and scopes of a known form."""
     wrong = []
     for method in _methods():
         options = method.GetOptions()
@@ -109,23 +109,29 @@ def test_every_rpc_declares_who_may_call_it() -> None:
             wrong.append(f"{method.full_name} lacks the option")
             continue
         access = options.Extensions[options_pb2.access]
-        if access.public == bool(access.minimum_role) or (access.public and access.scope):
+        if access.public == bool(access.minimum_role) or (access.public and access.scopes):
             wrong.append(f"{method.full_name} is either public or has a least role")
-        if access.scope and not re.fullmatch("[a-z_]+:(read|write)", access.scope):
-            wrong.append(f"{method.full_name} has the scope {access.scope!r}")
+        wrong += [
+            f"{method.full_name} has the scope {scope!r}"
+            for scope in access.scopes
+            if not re.fullmatch("[a-z_]+:(read|write|work|work:all)", scope)
+        ]
     assert _methods()
     assert wrong == []
 
 
 def test_reading_methods_are_marked_and_need_no_more_than_a_viewer_scope() -> None:
-    """A method without side effects asks for a read scope, and one with them never does."""
+    """A method without side effects asks for a read scope, and one with them never does; work is both."""
     wrong = []
     for method in _methods():
         options = method.GetOptions()
         reads = options.idempotency_level == descriptor_pb2.MethodOptions.NO_SIDE_EFFECTS
-        scope = options.Extensions[options_pb2.access].scope
-        if scope and scope.endswith(":read") != reads:
-            wrong.append(f"{method.full_name}: {scope}")
+        scopes = [
+            scope
+            for scope in options.Extensions[options_pb2.access].scopes
+            if scope not in ("jobs:work", "jobs:work:all")
+        ]
+        wrong += [f"{method.full_name}: {scope}" for scope in scopes if scope.endswith(":read") != reads]
     assert wrong == []
 
 

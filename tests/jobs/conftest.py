@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
+from morag_meta.db import migrate
+from morag_meta.db.database import Database
 from moragmeta.v1 import documents_pb2, jobs_pb2
+from tests.jobs.written import Shelf
 from tests.service import Service, User
 
 
@@ -95,3 +99,12 @@ class Work:
 def work(service: Service) -> Work:
     """Give a fresh user's work."""
     return Work(service.new_user())
+
+
+@pytest.fixture
+def shelf(database_url: str) -> Iterator[Shelf]:
+    """Give an empty database of the test's own."""
+    migrate.upgrade(database_url)
+    database = Database.open(database_url)
+    yield Shelf(database)
+    database.close()

@@ -14,9 +14,12 @@ from morag_meta.db import migrate
 from morag_meta.db.database import Database
 from morag_meta.db.schema import job_events, jobs
 from morag_meta.ids import new_id
+from morag_meta.jobs.actions import create_job
 from morag_meta.jobs.listing import Filter, parse_order
+from morag_meta.jobs.queue import Wanted
 from morag_meta.users.actions import create_user
 from tests.backends.databases import Backend
+from tests.db.rows import JOB
 from tests.plans import Plan, Work, analyze
 
 START = dt.datetime(2026, 1, 1, tzinfo=dt.UTC)
@@ -54,28 +57,38 @@ def _fill(database: Database, email: str) -> Filled:
             uow.documents.add(owner_id, {"name": f"{number}.txt", "type": "txt"})["id"]
             for number in range(30)
         ]
-        template = uow.jobs.add(
-            owner_id, "PENDING", {"kind": "X", "priority": 2, "execution": "LOCAL", "parameters": {}}
-        )
+        template = create_job(uow, owner_id, kind="X")
         rows: list[dict[str, Any]] = []
         for number in range(JOBS):
             state, time = STATES[number % len(STATES)], START + dt.timedelta(seconds=number)
-            final = state in ("FAILED", "FINISHED")
             rows.append(
                 {
                     **template,
+                    **_standing(state, time),
                     "id": new_id(),
-                    "state": state,
                     "document_id": documents[number % len(documents)],
                     "create_time": time,
                     "update_time": START + dt.timedelta(seconds=number * 7919 % JOBS),
-                    "end_time": time if final else None,
+                    "queue_place": template["queue_place"] + number,
                 }
             )
         uow.run_many(sa.insert(jobs), rows)
         uow.run_many(sa.insert(job_events), [_event(row, number) for row in rows for number in (1, 2, 3)])
         uow.commit()
     return Filled(database, owner_id, documents[3], rows[700]["id"])
+
+
+def _standing(state: str, time: dt.datetime) -> dict[str, Any]:
+    final, running = state in ("FAILED", "FINISHED"), state == "PROCESSING"
+    later = time + dt.timedelta(days=3650)  # most jobs are not overdue
+    return {
+        "state": state,
+        "failure": "REPORTED" if state == "FAILED" else None,
+        "lease_token": JOB if running else None,
+        "lease_expire_time": later if running else None,
+        "due_time": None if final else later,
+        "end_time": time if final else None,
+    }
 
 
 def _event(row: dict[str, Any], number: int) -> dict[str, Any]:
@@ -110,6 +123,40 @@ def test_lists_come_from_an_index(filled: Filled, order_by: str, chosen: dict[st
     assert not plan.scans, plan.text
     assert not plan.sorts, plan.text
     assert index in plan.indexes, plan.text
+
+
+def test_what_is_overdue_comes_from_an_index(filled: Filled) -> None:
+    """The reaper's look reads the due times alone, in their order, whosever the jobs are."""
+    plan = Plan(filled.database, lambda uow: uow.queue.overdue(100))
+
+    assert not plan.scans, plan.text
+    assert not plan.sorts, plan.text
+    assert plan.indexes == {"ix_jobs__due_time"}, plan.text
+
+
+@pytest.mark.parametrize(
+    ("reach", "index"),
+    [("-", "ix_jobs__state_queue_place_create_time"), ("the owner", "ix_jobs__owner_id_state_queue_place")],
+)
+def test_the_next_jobs_come_from_an_index(filled: Filled, reach: str, index: str) -> None:
+    """The next jobs are read in the order of the queue, without sorting what waits."""
+    wanted = Wanted(filled.owner_id if reach != "-" else reach, ("PENDING",))
+    plan = Plan(filled.database, lambda uow: uow.queue.candidates(wanted, 50))
+
+    assert not plan.scans, plan.text
+    assert not plan.sorts, plan.text
+    assert index in plan.indexes, plan.text
+
+
+def test_a_place_is_found_without_reading_the_queue(filled: Filled) -> None:
+    """The first place of all and the last of an owner are steps in an index, however long the queue is."""
+    plan = Plan(filled.database, lambda uow: uow.queue.place(filled.owner_id, 2))
+
+    assert not plan.scans, plan.text
+    assert not plan.sorts, plan.text
+    if filled.database.dialect != "mariadb":  # which says of such a step only that it optimized it away
+        used = {"ix_jobs__state_queue_place_create_time", "ix_jobs__owner_id_state_queue_place"}
+        assert plan.indexes == used, plan.text
 
 
 def test_looking_up_jobs_and_events_scans_nothing(filled: Filled) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import itertools
 from typing import Any
 
@@ -11,8 +12,27 @@ from hypothesis import strategies as st
 
 from morag_meta.db.schema import JOB_STATES
 from morag_meta.errors import MetaError, Reason
-from morag_meta.jobs.rules import FINAL_STATES, TRANSITIONS, Outcome, Verb, after, check_retry, judge_report
+from morag_meta.jobs.rules import (
+    FINAL_STATES,
+    NOBODY,
+    TRANSITIONS,
+    Holder,
+    Outcome,
+    Verb,
+    after,
+    check_retry,
+    judge_report,
+)
 
+_NOW = dt.datetime(2026, 3, 1, tzinfo=dt.UTC)
+_TOKEN, _OTHER_TOKEN = "c0ffee00-0000-4000-8000-000000000001", "c0ffee00-0000-4000-8000-000000000002"
+_LEASE = {
+    "clock": _NOW,
+    "lease_expire_time": _NOW + dt.timedelta(microseconds=1),
+    "lease_token": _TOKEN,
+    "worker_id": None,
+    "failure": None,
+}
 _OPEN = tuple(state for state in JOB_STATES if state not in FINAL_STATES)
 
 
@@ -50,17 +70,18 @@ class _Job:
     """The least of a job that its reports change, kept as the service keeps it."""
 
     def __init__(self) -> None:
-        self.row: dict[str, Any] = {"state": "PROCESSING", "attempt": 1, "report_number": 0}
+        self.row: dict[str, Any] = {"state": "PROCESSING", "attempt": 1, "report_number": 0, **_LEASE}
 
     def report(self, verb: Verb | None, attempt: int, number: int) -> Outcome | Reason:
         try:
-            outcome = judge_report(self.row, verb, attempt, number)
+            outcome = judge_report(self.row, verb, attempt, number, NOBODY)
         except MetaError as refused:
             return refused.reason
         if outcome is Outcome.APPLIED:
             self.row["report_number"] = number
             if verb is not None:
-                self.row["state"] = after("PROCESSING", verb)
+                self.row |= {"state": after("PROCESSING", verb), "lease_expire_time": None}
+                self.row["failure"] = "REPORTED" if verb is Verb.FAIL else None
         return outcome
 
 
@@ -101,9 +122,9 @@ def test_a_repeated_report_is_success_and_changes_nothing(reports: list[Any]) ->
 @pytest.mark.parametrize("state", [state for state in _OPEN if state != "PROCESSING"])
 def test_a_job_that_was_not_started_takes_no_reports(state: str) -> None:
     """A report of a job that waits is INVALID_STATE."""
-    row = {"state": state, "attempt": 0, "report_number": 0}
+    row = {**_LEASE, "state": state, "attempt": 0, "report_number": 0}
     with pytest.raises(MetaError) as refused:
-        judge_report(row, None, 1, 1)
+        judge_report(row, None, 1, 1, NOBODY)
 
     assert refused.value.reason is Reason.INVALID_STATE
 
@@ -120,9 +141,52 @@ def test_ending_with_the_number_of_a_progress_report_is_refused() -> None:
 
 def test_a_cancelled_job_refuses_every_report() -> None:
     """A worker learns from any report that its job was called off."""
-    row = {"state": "CANCELLED", "attempt": 1, "report_number": 4}
+    row = {**_LEASE, "state": "CANCELLED", "attempt": 1, "report_number": 4}
     for verb, number in itertools.product((None, Verb.COMPLETE, Verb.FAIL), (1, 4, 9)):
         with pytest.raises(MetaError) as refused:
-            judge_report(row, verb, 1, number)
+            judge_report(row, verb, 1, number, NOBODY)
 
         assert refused.value.reason is Reason.JOB_ENDED
+
+
+def test_the_end_that_the_service_made_repeats_no_report() -> None:
+    """A job that a deadline failed answers a worker's own failure with JOB_ENDED, whatever its number."""
+    row = {**_LEASE, "state": "FAILED", "failure": "ATTEMPT_TOO_LONG", "attempt": 1, "report_number": 4}
+    for number in (4, 5):
+        with pytest.raises(MetaError) as refused:
+            judge_report(row, Verb.FAIL, 1, number, NOBODY)
+
+        assert refused.value.reason is Reason.JOB_ENDED
+
+
+@pytest.mark.parametrize("verb", [None, Verb.COMPLETE, Verb.FAIL])
+@pytest.mark.parametrize(
+    ("lease", "holder"),
+    [
+        ({"clock": _NOW + dt.timedelta(microseconds=1)}, Holder(_TOKEN)),
+        ({}, Holder(_OTHER_TOKEN)),
+        ({}, Holder("né")),
+        ({}, Holder(must_show=True)),
+        ({"worker_id": "a worker"}, NOBODY),
+        ({"worker_id": "a worker"}, Holder(_OTHER_TOKEN)),
+        ({"state": "PENDING", "lease_token": None, "lease_expire_time": None}, Holder(_TOKEN)),
+    ],
+    ids=["expired", "another's", "no token", "must show", "a worker's", "another worker's", "requeued"],
+)
+def test_only_a_living_lease_lets_a_report_in(
+    lease: dict[str, Any], holder: Holder, verb: Verb | None
+) -> None:
+    """From its expiry on, without its token or with another, a lease is lost to whoever reports."""
+    row = {**_LEASE, "state": "PROCESSING", "attempt": 2, "report_number": 4, **lease}
+    with pytest.raises(MetaError) as refused:
+        judge_report(row, verb, 2, 5, holder)
+
+    assert refused.value.reason is Reason.LEASE_LOST
+    assert refused.value.metadata == {"attempt": "2", "current_attempt": "2"}
+
+
+@pytest.mark.parametrize("holder", [Holder(_TOKEN), Holder(_TOKEN, must_show=True), NOBODY])
+def test_the_holder_of_a_living_lease_reports(holder: Holder) -> None:
+    """With the token a report is applied, and without it where StartJob made the lease."""
+    row = {**_LEASE, "state": "PROCESSING", "attempt": 2, "report_number": 4}
+    assert judge_report(row, None, 2, 5, holder) is Outcome.APPLIED

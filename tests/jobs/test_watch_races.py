@@ -42,11 +42,13 @@ def test_a_job_deleted_between_two_looks_ends_its_stream_at_once(database_url: s
     async def watch() -> float:
         feed = Feed(database, 60.0, lambda _: None)
         feed.start()
-        stream = Stream(_Wire(), StreamOptions(), ANONYMOUS, Access(False, Role.VIEWER, ""))
+        stream = Stream(
+            _Wire(), StreamOptions(), ANONYMOUS, Access(public=False, minimum_role=Role.VIEWER, scopes=())
+        )
         watcher: Any = _Watcher(feed, stream, owner, job, 0)
-        newest, _ = await watcher.open()
+        found, _ = await watcher.open()
         await database.write(lambda uow: uow.jobs.delete_all(owner))
-        topic = feed.subscribe(job, newest, stream)
+        topic, _ = feed.subscribe(job, found, stream)
         started = time.monotonic()
         with pytest.raises(NotFound):
             await asyncio.wait_for(watcher.follow(topic, behind=True), 5.0)

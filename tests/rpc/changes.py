@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from google.protobuf.field_mask_pb2 import FieldMask
+from google.protobuf.timestamp_pb2 import Timestamp
 
 from morag_meta.auth.principal import Role
 from moragmeta.v1 import (
@@ -18,6 +19,7 @@ from moragmeta.v1 import (
     options_pb2,
     servers_pb2,
     users_pb2,
+    workers_pb2,
 )
 from tests.service import Channel, Service, User
 
@@ -117,6 +119,30 @@ class World:
         self.mine.documents.DeleteDocument(documents_pb2.DeleteDocumentRequest(id=id))
         return id
 
+    def ended_id(self) -> str:
+        """A job that was cancelled."""
+        return str(self.mine.jobs.CancelJob(jobs_pb2.CancelJobRequest(id=self.job_id())).id)
+
+    def worker_id(self) -> str:
+        """A worker that finds a job."""
+        self.job_id()
+        worker = workers_pb2.Worker(name=self.name())
+        return str(self.mine.workers.RegisterWorker(workers_pb2.RegisterWorkerRequest(worker=worker)).id)
+
+    def lease(self) -> Any:
+        """A leased job."""
+        request = workers_pb2.LeaseJobsRequest(worker_id=self.worker_id())
+        return self.mine.workers.LeaseJobs(request).leases[0]
+
+
+def _released(lease: Any) -> Any:
+    return workers_pb2.ReleaseJobRequest(job_id=lease.job.id, lease_token=lease.token)
+
+
+def _purged(job_id: str) -> Any:
+    del job_id
+    return jobs_pb2.PurgeJobsRequest(end_time_before=Timestamp(seconds=4_000_000_000))
+
 
 def _named(**fields: Any) -> dict[str, Any]:
     """Give the fields of an update that changes the name."""
@@ -185,6 +211,12 @@ _JOBS: Final[dict[str, Callable[[World], Any]]] = {
     ),
     "CancelJob": lambda w: jobs_pb2.CancelJobRequest(id=w.job_id()),
     "RetryJob": lambda w: jobs_pb2.RetryJobRequest(id=w.job_id(failed=True)),
+    "PurgeJobs": lambda w: _purged(w.ended_id()),
+}
+_WORKERS: Final[dict[str, Callable[[World], Any]]] = {
+    "RegisterWorker": lambda w: workers_pb2.RegisterWorkerRequest(worker=workers_pb2.Worker(name=w.name())),
+    "LeaseJobs": lambda w: workers_pb2.LeaseJobsRequest(worker_id=w.worker_id()),
+    "ReleaseJob": lambda w: _released(w.lease()),
 }
 CHANGES: Final = {
     f"{service}.{method}": make
@@ -195,6 +227,7 @@ CHANGES: Final = {
         "DatabaseService": _DATABASES,
         "DocumentService": _DOCUMENTS,
         "JobService": _JOBS,
+        "WorkerService": _WORKERS,
     }.items()
     for method, make in methods.items()
 }
@@ -207,6 +240,7 @@ _STUBS: Final = {
     "DatabaseService": "databases",
     "DocumentService": "documents",
     "JobService": "jobs",
+    "WorkerService": "workers",
 }
 _BY_ADMIN: Final = frozenset({"SetUserRole", "DeactivateUser", "ReactivateUser", "DeleteUser"})
 

@@ -74,6 +74,9 @@ def _values(field: FieldDescriptor, ids: Sequence[str]) -> st.SearchStrategy[Any
 def _one(field: Any, ids: Sequence[str]) -> st.SearchStrategy[Any]:
     if field.type == FieldDescriptor.TYPE_STRING:
         return _texts(rules_of(field), ids)
+    if field.type == FieldDescriptor.TYPE_BYTES:
+        most = rules_of(field).max_length
+        return st.sampled_from([b"", b"\x00\xff", bytes(most), bytes(most + 1)])
     if field.type == FieldDescriptor.TYPE_ENUM:
         return st.sampled_from([*field.enum_type.values_by_number, 99, -1])
     if field.type == FieldDescriptor.TYPE_MESSAGE:

@@ -108,6 +108,7 @@ _BROKEN: Final[dict[int, Broken]] = {
     FieldDescriptor.TYPE_INT64: _number_broken,
     FieldDescriptor.TYPE_DOUBLE: _number_broken,
     FieldDescriptor.TYPE_BOOL: lambda *_: False,
+    FieldDescriptor.TYPE_BYTES: lambda value, field: len(value) > field[0].max_length > 0,
 }
 
 

@@ -200,7 +200,7 @@ def _servicer(**marks: Any) -> Any:
 def test_a_method_without_access_is_refused_at_start() -> None:
     """A servicer whose method does not say in the proto who may call it cannot be served."""
     silent = declare("trial.silent", {"Silent": None})
-    neither = declare("trial.neither", {"Neither": options_pb2.Access(scope="trial:read")})
+    neither = declare("trial.neither", {"Neither": options_pb2.Access(scopes=["trial:read"])})
 
     servicer = _servicer(Silent=reads(), Neither=reads())
     for name in (silent, neither):

@@ -21,6 +21,7 @@ _WITHOUT_ID = {
     "UserService.RefreshToken": "goes on with the same session",
     "UserService.Logout": "ends the session, however often",
     "JobService.UpdateJobProgress": "carries attempt and report number",
+    "WorkerService.HeartbeatJob": "renews a lease, however often",
 }
 
 
@@ -124,6 +125,10 @@ def _altered(request: Any) -> Any:
         del other.requests[0]
     elif "name" in fields:
         other.name = "Other"
+    elif "max_jobs" in fields:
+        other.max_jobs = 7
+    elif "reason" in fields:
+        other.reason = "Other"
     else:
         resource = getattr(other, next(iter(fields)))
         for field, value in (("name", "Other"), ("language", "fr"), ("kind", "OTHER")):

@@ -11,7 +11,7 @@ from morag_meta.db import migrate
 from morag_meta.db.database import Database
 from morag_meta.db.requests import KEPT
 from morag_meta.db.schema import request_records
-from morag_meta.server.sweeper import SWEEPS, sweep
+from morag_meta.server.sweeper import Retention, sweep, sweeps
 
 OLD, NEW = 2300, 7
 
@@ -38,7 +38,7 @@ def test_a_sweep_removes_every_old_record_and_no_other(database_url: str) -> Non
         uow.commit()
 
     async def swept() -> int:
-        return await sweep(database, SWEEPS["request_records"], asyncio.Event())
+        return await sweep(database, sweeps(Retention())["request_records"], asyncio.Event())
 
     assert asyncio.run(swept()) == OLD
     with database.unit_of_work() as uow:

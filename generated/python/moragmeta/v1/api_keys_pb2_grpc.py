@@ -36,7 +36,9 @@ class ApiKeyServiceStub:
 
     A key never does more than its owner's role allows at the moment of use. A
     key that is made or changed by way of another key holds no scope that the
-    other lacks and does not outlive it.
+    other lacks and does not outlive it. A scope of everybody's rows, which ends
+    in `:all`, is an ADMIN's to give, to keys of any owner; who is not ADMIN
+    neither adds it to a key nor changes the end of a key that has it.
 
     A revoked, deleted, expired or changed key is refused or limited in the
     process that took the change at once, and in every other one within 5
@@ -91,7 +93,9 @@ class ApiKeyServiceServicer:
 
     A key never does more than its owner's role allows at the moment of use. A
     key that is made or changed by way of another key holds no scope that the
-    other lacks and does not outlive it.
+    other lacks and does not outlive it. A scope of everybody's rows, which ends
+    in `:all`, is an ADMIN's to give, to keys of any owner; who is not ADMIN
+    neither adds it to a key nor changes the end of a key that has it.
 
     A revoked, deleted, expired or changed key is refused or limited in the
     process that took the change at once, and in every other one within 5
@@ -215,7 +219,9 @@ class ApiKeyService:
 
     A key never does more than its owner's role allows at the moment of use. A
     key that is made or changed by way of another key holds no scope that the
-    other lacks and does not outlive it.
+    other lacks and does not outlive it. A scope of everybody's rows, which ends
+    in `:all`, is an ADMIN's to give, to keys of any owner; who is not ADMIN
+    neither adds it to a key nor changes the end of a key that has it.
 
     A revoked, deleted, expired or changed key is refused or limited in the
     process that took the change at once, and in every other one within 5

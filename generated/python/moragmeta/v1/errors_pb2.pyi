@@ -38,6 +38,10 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """The update mask names a field that does not exist or cannot be written
     (INVALID_ARGUMENT).
     """
+    ERROR_REASON_INVALID_RESUME_TOKEN: _ErrorReason.ValueType  # 6
+    """The resume token is damaged, foreign, or was made for another filter
+    (INVALID_ARGUMENT).
+    """
     ERROR_REASON_CREDENTIAL_MISSING: _ErrorReason.ValueType  # 10
     """No credential was sent (UNAUTHENTICATED)."""
     ERROR_REASON_CREDENTIAL_INVALID: _ErrorReason.ValueType  # 11
@@ -63,6 +67,10 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     ERROR_REASON_SCOPE_NOT_ALLOWED: _ErrorReason.ValueType  # 25
     """A key cannot hold a scope beyond its owner's role, or beyond the key that
     makes it (PERMISSION_DENIED) {scope}.
+    """
+    ERROR_REASON_FILTER_NOT_ALLOWED: _ErrorReason.ValueType  # 26
+    """A worker's key watches the jobs of its own workers alone: name them in
+    `filter.worker_ids` (PERMISSION_DENIED).
     """
     ERROR_REASON_RESOURCE_NOT_FOUND: _ErrorReason.ValueType  # 30
     """The resource does not exist, or is not the caller's (NOT_FOUND)
@@ -106,13 +114,18 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """The report number was used by another kind of report of this attempt
     (FAILED_PRECONDITION) {report_number}.
     """
+    ERROR_REASON_LEASE_LOST: _ErrorReason.ValueType  # 67
+    """The lease has expired, was given back, or is another's: stop the work
+    (FAILED_PRECONDITION) {attempt, current_attempt}.
+    """
     ERROR_REASON_POSITION_BEYOND_END: _ErrorReason.ValueType  # 70
     """The stream position is beyond the last event (OUT_OF_RANGE)
-    {last_sequence}.
+    {last_sequence, where the stream is of one job}.
     """
     ERROR_REASON_POSITION_TRIMMED: _ErrorReason.ValueType  # 71
     """The events after the stream position are no longer kept (OUT_OF_RANGE)
-    {oldest_after_sequence}.
+    {oldest_after_sequence, or oldest_resume_token where the stream is over many
+    jobs}.
     """
     ERROR_REASON_SERVER_BUSY: _ErrorReason.ValueType  # 80
     """Too much waits already (UNAVAILABLE, RetryInfo)."""
@@ -161,6 +174,10 @@ ERROR_REASON_INVALID_UPDATE_MASK: ErrorReason.ValueType  # 5
 """The update mask names a field that does not exist or cannot be written
 (INVALID_ARGUMENT).
 """
+ERROR_REASON_INVALID_RESUME_TOKEN: ErrorReason.ValueType  # 6
+"""The resume token is damaged, foreign, or was made for another filter
+(INVALID_ARGUMENT).
+"""
 ERROR_REASON_CREDENTIAL_MISSING: ErrorReason.ValueType  # 10
 """No credential was sent (UNAUTHENTICATED)."""
 ERROR_REASON_CREDENTIAL_INVALID: ErrorReason.ValueType  # 11
@@ -186,6 +203,10 @@ ERROR_REASON_REGISTRATION_DISABLED: ErrorReason.ValueType  # 24
 ERROR_REASON_SCOPE_NOT_ALLOWED: ErrorReason.ValueType  # 25
 """A key cannot hold a scope beyond its owner's role, or beyond the key that
 makes it (PERMISSION_DENIED) {scope}.
+"""
+ERROR_REASON_FILTER_NOT_ALLOWED: ErrorReason.ValueType  # 26
+"""A worker's key watches the jobs of its own workers alone: name them in
+`filter.worker_ids` (PERMISSION_DENIED).
 """
 ERROR_REASON_RESOURCE_NOT_FOUND: ErrorReason.ValueType  # 30
 """The resource does not exist, or is not the caller's (NOT_FOUND)
@@ -229,13 +250,18 @@ ERROR_REASON_REPORT_NUMBER_USED: ErrorReason.ValueType  # 66
 """The report number was used by another kind of report of this attempt
 (FAILED_PRECONDITION) {report_number}.
 """
+ERROR_REASON_LEASE_LOST: ErrorReason.ValueType  # 67
+"""The lease has expired, was given back, or is another's: stop the work
+(FAILED_PRECONDITION) {attempt, current_attempt}.
+"""
 ERROR_REASON_POSITION_BEYOND_END: ErrorReason.ValueType  # 70
 """The stream position is beyond the last event (OUT_OF_RANGE)
-{last_sequence}.
+{last_sequence, where the stream is of one job}.
 """
 ERROR_REASON_POSITION_TRIMMED: ErrorReason.ValueType  # 71
 """The events after the stream position are no longer kept (OUT_OF_RANGE)
-{oldest_after_sequence}.
+{oldest_after_sequence, or oldest_resume_token where the stream is over many
+jobs}.
 """
 ERROR_REASON_SERVER_BUSY: ErrorReason.ValueType  # 80
 """Too much waits already (UNAVAILABLE, RetryInfo)."""

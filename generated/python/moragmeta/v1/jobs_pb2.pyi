@@ -5,6 +5,7 @@ Jobs: work on documents, its reports, and the stream of its changes."""
 
 from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
+from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import message as _message
 from google.protobuf import struct_pb2 as _struct_pb2
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
@@ -60,6 +61,42 @@ JOB_STATE_FAILED: JobState.ValueType  # 5
 JOB_STATE_CANCELLED: JobState.ValueType  # 6
 """Was called off. Final."""
 Global___JobState: _TypeAlias = JobState  # noqa: Y015
+
+class _JobFailure:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _JobFailureEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_JobFailure.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    JOB_FAILURE_UNSPECIFIED: _JobFailure.ValueType  # 0
+    """It did not fail."""
+    JOB_FAILURE_REPORTED: _JobFailure.ValueType  # 1
+    """Its worker said so (FailJob)."""
+    JOB_FAILURE_LEASE_EXPIRED: _JobFailure.ValueType  # 2
+    """`max_attempts` of its leases expired."""
+    JOB_FAILURE_NOT_STARTED: _JobFailure.ValueType  # 3
+    """Nobody leased it in time (`schedule_to_start`)."""
+    JOB_FAILURE_ATTEMPT_TOO_LONG: _JobFailure.ValueType  # 4
+    """An attempt took too long (`start_to_close`)."""
+    JOB_FAILURE_TOO_LONG: _JobFailure.ValueType  # 5
+    """It took too long in all (`schedule_to_close`)."""
+
+class JobFailure(_JobFailure, metaclass=_JobFailureEnumTypeWrapper):
+    """Why a job failed."""
+
+JOB_FAILURE_UNSPECIFIED: JobFailure.ValueType  # 0
+"""It did not fail."""
+JOB_FAILURE_REPORTED: JobFailure.ValueType  # 1
+"""Its worker said so (FailJob)."""
+JOB_FAILURE_LEASE_EXPIRED: JobFailure.ValueType  # 2
+"""`max_attempts` of its leases expired."""
+JOB_FAILURE_NOT_STARTED: JobFailure.ValueType  # 3
+"""Nobody leased it in time (`schedule_to_start`)."""
+JOB_FAILURE_ATTEMPT_TOO_LONG: JobFailure.ValueType  # 4
+"""An attempt took too long (`start_to_close`)."""
+JOB_FAILURE_TOO_LONG: JobFailure.ValueType  # 5
+"""It took too long in all (`schedule_to_close`)."""
+Global___JobFailure: _TypeAlias = JobFailure  # noqa: Y015
 
 class _JobPriority:
     ValueType = _typing.NewType("ValueType", _builtins.int)
@@ -176,6 +213,15 @@ class Job(_message.Message):
     START_TIME_FIELD_NUMBER: _builtins.int
     END_TIME_FIELD_NUMBER: _builtins.int
     ETAG_FIELD_NUMBER: _builtins.int
+    NOT_BEFORE_FIELD_NUMBER: _builtins.int
+    MAX_ATTEMPTS_FIELD_NUMBER: _builtins.int
+    DEADLINES_FIELD_NUMBER: _builtins.int
+    FALLBACK_DELAY_FIELD_NUMBER: _builtins.int
+    FAILURE_FIELD_NUMBER: _builtins.int
+    LOST_LEASES_FIELD_NUMBER: _builtins.int
+    WORKER_ID_FIELD_NUMBER: _builtins.int
+    LEASE_EXPIRE_TIME_FIELD_NUMBER: _builtins.int
+    LEASE_TOKEN_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """Output only. The UUIDv7 of the job."""
     owner_id: _builtins.str
@@ -218,6 +264,18 @@ class Job(_message.Message):
     """
     etag: _builtins.str
     """Output only. Changes with every change of the job."""
+    max_attempts: _builtins.int
+    """After how many lost leases the job is FAILED, 1 to 100; 0 means 3."""
+    failure: Global___JobFailure.ValueType
+    """Output only. Why the job FAILED; unspecified otherwise."""
+    lost_leases: _builtins.int
+    """Output only. How many leases of the job expired."""
+    worker_id: _builtins.str
+    """Output only. The worker that holds the lease, or held the last one when the
+    job ended; empty where nobody does, or StartJob leased it.
+    """
+    lease_token: _builtins.str
+    """Output only. The token of the lease; only in the answer to StartJob."""
     @_builtins.property
     def parameters(self) -> _struct_pb2.Struct:
         """What the worker needs to know; at most 64 KiB as JSON, 16 levels deep."""
@@ -241,6 +299,30 @@ class Job(_message.Message):
     @_builtins.property
     def end_time(self) -> _timestamp_pb2.Timestamp:
         """Output only. When the job ended; absent before."""
+
+    @_builtins.property
+    def not_before(self) -> _timestamp_pb2.Timestamp:
+        """The job is not leased before this time; absent means at once. At most 365
+        days from now. Also set by the server for the pause after a lost lease.
+        """
+
+    @_builtins.property
+    def deadlines(self) -> Global___JobDeadlines:
+        """How long the job may take; what is absent has the default of the document's
+        type.
+        """
+
+    @_builtins.property
+    def fallback_delay(self) -> _duration_pb2.Duration:
+        """How long a REMOTE job waits for a remote worker before it becomes PENDING,
+        for local ones, 1 s to 7 days; absent means MORAG_REMOTE_FALLBACK (300 s).
+        """
+
+    @_builtins.property
+    def lease_expire_time(self) -> _timestamp_pb2.Timestamp:
+        """Output only. When the lease ends unless it is renewed; absent without one.
+        A renewal alone is no change of the job: it has no event and keeps the etag.
+        """
 
     def __init__(
         self,
@@ -270,14 +352,68 @@ class Job(_message.Message):
         start_time: _timestamp_pb2.Timestamp | None = ...,
         end_time: _timestamp_pb2.Timestamp | None = ...,
         etag: _builtins.str = ...,
+        not_before: _timestamp_pb2.Timestamp | None = ...,
+        max_attempts: _builtins.int = ...,
+        deadlines: Global___JobDeadlines | None = ...,
+        fallback_delay: _duration_pb2.Duration | None = ...,
+        failure: Global___JobFailure.ValueType = ...,
+        lost_leases: _builtins.int = ...,
+        worker_id: _builtins.str = ...,
+        lease_expire_time: _timestamp_pb2.Timestamp | None = ...,
+        lease_token: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "end_time", b"end_time", "parameters", b"parameters", "result", b"result", "start_time", b"start_time", "update_time", b"update_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "deadlines", b"deadlines", "end_time", b"end_time", "fallback_delay", b"fallback_delay", "lease_expire_time", b"lease_expire_time", "not_before", b"not_before", "parameters", b"parameters", "result", b"result", "start_time", b"start_time", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "create_time", b"create_time", "database_id", b"database_id", "document_id", b"document_id", "document_name", b"document_name", "document_type", b"document_type", "end_time", b"end_time", "error", b"error", "etag", b"etag", "execution", b"execution", "id", b"id", "kind", b"kind", "last_sequence", b"last_sequence", "owner_id", b"owner_id", "parameters", b"parameters", "percentage", b"percentage", "phase", b"phase", "predecessor_id", b"predecessor_id", "priority", b"priority", "report_number", b"report_number", "result", b"result", "start_time", b"start_time", "state", b"state", "summary", b"summary", "update_time", b"update_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "create_time", b"create_time", "database_id", b"database_id", "deadlines", b"deadlines", "document_id", b"document_id", "document_name", b"document_name", "document_type", b"document_type", "end_time", b"end_time", "error", b"error", "etag", b"etag", "execution", b"execution", "failure", b"failure", "fallback_delay", b"fallback_delay", "id", b"id", "kind", b"kind", "last_sequence", b"last_sequence", "lease_expire_time", b"lease_expire_time", "lease_token", b"lease_token", "lost_leases", b"lost_leases", "max_attempts", b"max_attempts", "not_before", b"not_before", "owner_id", b"owner_id", "parameters", b"parameters", "percentage", b"percentage", "phase", b"phase", "predecessor_id", b"predecessor_id", "priority", b"priority", "report_number", b"report_number", "result", b"result", "start_time", b"start_time", "state", b"state", "summary", b"summary", "update_time", b"update_time", "worker_id", b"worker_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Job: _TypeAlias = Job  # noqa: Y015
+
+@_typing.final
+class JobDeadlines(_message.Message):
+    """How long a job may take, by the database's clock. A job that passes one of
+    these is FAILED, and `failure` says which.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SCHEDULE_TO_START_FIELD_NUMBER: _builtins.int
+    START_TO_CLOSE_FIELD_NUMBER: _builtins.int
+    SCHEDULE_TO_CLOSE_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def schedule_to_start(self) -> _duration_pb2.Duration:
+        """From when the job could first be leased until it is, and again after each
+        lost lease; 1 s to 30 days. Absent means 1 day.
+        """
+
+    @_builtins.property
+    def start_to_close(self) -> _duration_pb2.Duration:
+        """From the start of an attempt to its end, 1 s to 7 days. Absent means by the
+        document's type: audio and video 60 min, documents 15, images 5, web pages
+        10, YouTube and all others 30.
+        """
+
+    @_builtins.property
+    def schedule_to_close(self) -> _duration_pb2.Duration:
+        """From when the job could first be leased to its end, all attempts included,
+        1 s to 30 days. Absent means 7 days.
+        """
+
+    def __init__(
+        self,
+        *,
+        schedule_to_start: _duration_pb2.Duration | None = ...,
+        start_to_close: _duration_pb2.Duration | None = ...,
+        schedule_to_close: _duration_pb2.Duration | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["schedule_to_close", b"schedule_to_close", "schedule_to_start", b"schedule_to_start", "start_to_close", b"start_to_close"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["schedule_to_close", b"schedule_to_close", "schedule_to_start", b"schedule_to_start", "start_to_close", b"start_to_close"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___JobDeadlines: _TypeAlias = JobDeadlines  # noqa: Y015
 
 @_typing.final
 class JobResult(_message.Message):
@@ -335,6 +471,9 @@ class JobEvent(_message.Message):
     DOCUMENT_TYPE_FIELD_NUMBER: _builtins.int
     DATABASE_ID_FIELD_NUMBER: _builtins.int
     CREATE_TIME_FIELD_NUMBER: _builtins.int
+    PREVIOUS_WORKER_ID_FIELD_NUMBER: _builtins.int
+    WORKER_ID_FIELD_NUMBER: _builtins.int
+    FAILURE_FIELD_NUMBER: _builtins.int
     job_id: _builtins.str
     """The job that changed."""
     sequence: _builtins.int
@@ -365,6 +504,14 @@ class JobEvent(_message.Message):
     """The document's type when the job was made."""
     database_id: _builtins.str
     """The document's database when the job was made."""
+    previous_worker_id: _builtins.str
+    """The worker that held the lease before; empty where none did."""
+    worker_id: _builtins.str
+    """The worker that holds the lease after the change, or held it when the job
+    ended; empty where none does.
+    """
+    failure: Global___JobFailure.ValueType
+    """Why the job FAILED; unspecified otherwise."""
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp:
         """When the change was made."""
@@ -388,10 +535,13 @@ class JobEvent(_message.Message):
         document_type: _builtins.str = ...,
         database_id: _builtins.str = ...,
         create_time: _timestamp_pb2.Timestamp | None = ...,
+        previous_worker_id: _builtins.str = ...,
+        worker_id: _builtins.str = ...,
+        failure: Global___JobFailure.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "create_time", b"create_time", "database_id", b"database_id", "document_id", b"document_id", "document_type", b"document_type", "error", b"error", "job_id", b"job_id", "kind", b"kind", "owner_id", b"owner_id", "percentage", b"percentage", "phase", b"phase", "previous_percentage", b"previous_percentage", "previous_state", b"previous_state", "sequence", b"sequence", "state", b"state", "summary", b"summary"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "create_time", b"create_time", "database_id", b"database_id", "document_id", b"document_id", "document_type", b"document_type", "error", b"error", "failure", b"failure", "job_id", b"job_id", "kind", b"kind", "owner_id", b"owner_id", "percentage", b"percentage", "phase", b"phase", "previous_percentage", b"previous_percentage", "previous_state", b"previous_state", "previous_worker_id", b"previous_worker_id", "sequence", b"sequence", "state", b"state", "summary", b"summary", "worker_id", b"worker_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -405,6 +555,18 @@ class JobFrame(_message.Message):
 
     EVENT_FIELD_NUMBER: _builtins.int
     HEARTBEAT_FIELD_NUMBER: _builtins.int
+    SNAPSHOT_FIELD_NUMBER: _builtins.int
+    SYNC_FIELD_NUMBER: _builtins.int
+    RESUME_TOKEN_FIELD_NUMBER: _builtins.int
+    LEAVES_FILTER_FIELD_NUMBER: _builtins.int
+    resume_token: _builtins.str
+    """Where to go on after this frame; WatchJobs only. Opaque, at most 1000
+    characters.
+    """
+    leaves_filter: _builtins.bool
+    """Whether the change of `event` took the job out of the filter; WatchJobs
+    only.
+    """
     @_builtins.property
     def event(self) -> Global___JobEvent:
         """A change of a job."""
@@ -413,17 +575,29 @@ class JobFrame(_message.Message):
     def heartbeat(self) -> Global___JobHeartbeat:
         """A sign of life while nothing changes."""
 
+    @_builtins.property
+    def snapshot(self) -> Global___Job:
+        """A job that matches the filter as the stream begins; WatchJobs only."""
+
+    @_builtins.property
+    def sync(self) -> Global___JobSync:
+        """The snapshot is complete: what follows is live; WatchJobs only."""
+
     def __init__(
         self,
         *,
         event: Global___JobEvent | None = ...,
         heartbeat: Global___JobHeartbeat | None = ...,
+        snapshot: Global___Job | None = ...,
+        sync: Global___JobSync | None = ...,
+        resume_token: _builtins.str = ...,
+        leaves_filter: _builtins.bool = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["event", b"event", "frame", b"frame", "heartbeat", b"heartbeat"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["event", b"event", "frame", b"frame", "heartbeat", b"heartbeat", "snapshot", b"snapshot", "sync", b"sync"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["event", b"event", "frame", b"frame", "heartbeat", b"heartbeat"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["event", b"event", "frame", b"frame", "heartbeat", b"heartbeat", "leaves_filter", b"leaves_filter", "resume_token", b"resume_token", "snapshot", b"snapshot", "sync", b"sync"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_frame: _TypeAlias = _typing.Literal["event", "heartbeat"]  # noqa: Y015
+    _WhichOneofReturnType_frame: _TypeAlias = _typing.Literal["event", "heartbeat", "snapshot", "sync"]  # noqa: Y015
     _WhichOneofArgType_frame: _TypeAlias = _typing.Literal["frame", b"frame"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_frame) -> _WhichOneofReturnType_frame | None: ...
 
@@ -439,9 +613,14 @@ class JobHeartbeat(_message.Message):
 
     SEQUENCE_FIELD_NUMBER: _builtins.int
     SERVER_TIME_FIELD_NUMBER: _builtins.int
+    LAG_FIELD_NUMBER: _builtins.int
     sequence: _builtins.int
-    """The number of the last event sent on, or skipped by, this stream: the
-    position to resume after.
+    """WatchJob: the number of the last event sent on, or skipped by, this stream:
+    the position to resume after. WatchJobs: 0, the token says it.
+    """
+    lag: _builtins.int
+    """How many events of any job are committed and not yet looked at for this
+    stream: 0 means that it has seen everything.
     """
     @_builtins.property
     def server_time(self) -> _timestamp_pb2.Timestamp:
@@ -452,14 +631,43 @@ class JobHeartbeat(_message.Message):
         *,
         sequence: _builtins.int = ...,
         server_time: _timestamp_pb2.Timestamp | None = ...,
+        lag: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["server_time", b"server_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["sequence", b"sequence", "server_time", b"server_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["lag", b"lag", "sequence", b"sequence", "server_time", b"server_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___JobHeartbeat: _TypeAlias = JobHeartbeat  # noqa: Y015
+
+@_typing.final
+class JobSync(_message.Message):
+    """The end of a snapshot."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SNAPSHOT_SIZE_FIELD_NUMBER: _builtins.int
+    SERVER_TIME_FIELD_NUMBER: _builtins.int
+    snapshot_size: _builtins.int
+    """How many jobs the snapshot held."""
+    @_builtins.property
+    def server_time(self) -> _timestamp_pb2.Timestamp:
+        """The server's time."""
+
+    def __init__(
+        self,
+        *,
+        snapshot_size: _builtins.int = ...,
+        server_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["server_time", b"server_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["server_time", b"server_time", "snapshot_size", b"snapshot_size"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___JobSync: _TypeAlias = JobSync  # noqa: Y015
 
 @_typing.final
 class CreateJobRequest(_message.Message):
@@ -502,22 +710,30 @@ class StartJobRequest(_message.Message):
     ID_FIELD_NUMBER: _builtins.int
     ETAG_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
+    LEASE_DURATION_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """The job. Required."""
     etag: _builtins.str
     """The etag that the job must have; empty for any."""
     request_id: _builtins.str
     """Makes a repeat harmless; see the conventions in options.proto."""
+    @_builtins.property
+    def lease_duration(self) -> _duration_pb2.Duration:
+        """How long the lease lives after each renewal, 1 s to 1 h; absent means
+        MORAG_LEASE_DURATION (90 s).
+        """
+
     def __init__(
         self,
         *,
         id: _builtins.str = ...,
         etag: _builtins.str = ...,
         request_id: _builtins.str = ...,
+        lease_duration: _duration_pb2.Duration | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["lease_duration", b"lease_duration"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["etag", b"etag", "id", b"id", "request_id", b"request_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["etag", b"etag", "id", b"id", "lease_duration", b"lease_duration", "request_id", b"request_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -535,6 +751,7 @@ class UpdateJobProgressRequest(_message.Message):
     PERCENTAGE_FIELD_NUMBER: _builtins.int
     PHASE_FIELD_NUMBER: _builtins.int
     SUMMARY_FIELD_NUMBER: _builtins.int
+    LEASE_TOKEN_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """The job. Required."""
     attempt: _builtins.int
@@ -547,6 +764,8 @@ class UpdateJobProgressRequest(_message.Message):
     """What is being done, in a word; at most 100 characters. Empty keeps it."""
     summary: _builtins.str
     """What to tell people; at most 2000 characters. Empty keeps it."""
+    lease_token: _builtins.str
+    """The token of the lease; may be left out where StartJob made the lease."""
     def __init__(
         self,
         *,
@@ -556,10 +775,11 @@ class UpdateJobProgressRequest(_message.Message):
         percentage: _builtins.int = ...,
         phase: _builtins.str = ...,
         summary: _builtins.str = ...,
+        lease_token: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "id", b"id", "percentage", b"percentage", "phase", b"phase", "report_number", b"report_number", "summary", b"summary"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "id", b"id", "lease_token", b"lease_token", "percentage", b"percentage", "phase", b"phase", "report_number", b"report_number", "summary", b"summary"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -605,6 +825,7 @@ class CompleteJobRequest(_message.Message):
     RESULT_FIELD_NUMBER: _builtins.int
     SUMMARY_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
+    LEASE_TOKEN_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """The job. Required."""
     attempt: _builtins.int
@@ -615,6 +836,8 @@ class CompleteJobRequest(_message.Message):
     """What to tell people; at most 2000 characters. Empty keeps it."""
     request_id: _builtins.str
     """Makes a repeat harmless; see the conventions in options.proto."""
+    lease_token: _builtins.str
+    """The token of the lease; may be left out where StartJob made the lease."""
     @_builtins.property
     def result(self) -> Global___JobResult:
         """What came of it."""
@@ -628,10 +851,11 @@ class CompleteJobRequest(_message.Message):
         result: Global___JobResult | None = ...,
         summary: _builtins.str = ...,
         request_id: _builtins.str = ...,
+        lease_token: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["result", b"result"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "id", b"id", "report_number", b"report_number", "request_id", b"request_id", "result", b"result", "summary", b"summary"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "id", b"id", "lease_token", b"lease_token", "report_number", b"report_number", "request_id", b"request_id", "result", b"result", "summary", b"summary"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -677,6 +901,7 @@ class FailJobRequest(_message.Message):
     ERROR_FIELD_NUMBER: _builtins.int
     SUMMARY_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
+    LEASE_TOKEN_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """The job. Required."""
     attempt: _builtins.int
@@ -691,6 +916,8 @@ class FailJobRequest(_message.Message):
     """
     request_id: _builtins.str
     """Makes a repeat harmless; see the conventions in options.proto."""
+    lease_token: _builtins.str
+    """The token of the lease; may be left out where StartJob made the lease."""
     def __init__(
         self,
         *,
@@ -700,10 +927,11 @@ class FailJobRequest(_message.Message):
         error: _builtins.str = ...,
         summary: _builtins.str = ...,
         request_id: _builtins.str = ...,
+        lease_token: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "error", b"error", "id", b"id", "report_number", b"report_number", "request_id", b"request_id", "summary", b"summary"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "error", b"error", "id", b"id", "lease_token", b"lease_token", "report_number", b"report_number", "request_id", b"request_id", "summary", b"summary"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -831,6 +1059,7 @@ class JobFilter(_message.Message):
     KINDS_FIELD_NUMBER: _builtins.int
     DOCUMENT_TYPES_FIELD_NUMBER: _builtins.int
     STATES_FIELD_NUMBER: _builtins.int
+    WORKER_IDS_FIELD_NUMBER: _builtins.int
     owner_id: _builtins.str
     """Whose jobs: empty for the caller's; ADMIN only: another user, or `-` for
     everybody.
@@ -853,6 +1082,10 @@ class JobFilter(_message.Message):
     def states(self) -> _containers.RepeatedScalarFieldContainer[Global___JobState.ValueType]:
         """Jobs in any of these states. Empty for all."""
 
+    @_builtins.property
+    def worker_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Jobs of any of these workers; at most 20. Empty for all, leased or not."""
+
     def __init__(
         self,
         *,
@@ -862,10 +1095,11 @@ class JobFilter(_message.Message):
         kinds: _abc.Iterable[_builtins.str] | None = ...,
         document_types: _abc.Iterable[_builtins.str] | None = ...,
         states: _abc.Iterable[Global___JobState.ValueType] | None = ...,
+        worker_ids: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["database_id", b"database_id", "document_id", b"document_id", "document_types", b"document_types", "kinds", b"kinds", "owner_id", b"owner_id", "states", b"states"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["database_id", b"database_id", "document_id", b"document_id", "document_types", b"document_types", "kinds", b"kinds", "owner_id", b"owner_id", "states", b"states", "worker_ids", b"worker_ids"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -936,6 +1170,248 @@ class ListJobsResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ListJobsResponse: _TypeAlias = ListJobsResponse  # noqa: Y015
+
+@_typing.final
+class PurgeJobsRequest(_message.Message):
+    """Asks for jobs to be removed."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FILTER_FIELD_NUMBER: _builtins.int
+    END_TIME_BEFORE_FIELD_NUMBER: _builtins.int
+    MAX_JOBS_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    max_jobs: _builtins.int
+    """How many jobs at most; 0 means 1000, more than 1000 means 1000."""
+    request_id: _builtins.str
+    """Makes a repeat harmless; see the conventions in options.proto. A repeat
+    answers what the first call removed.
+    """
+    @_builtins.property
+    def filter(self) -> Global___JobFilter:
+        """Which jobs; those that have not ended are left alone. Absent means all of
+        the caller's.
+        """
+
+    @_builtins.property
+    def end_time_before(self) -> _timestamp_pb2.Timestamp:
+        """Jobs that ended before this time. Required."""
+
+    def __init__(
+        self,
+        *,
+        filter: Global___JobFilter | None = ...,
+        end_time_before: _timestamp_pb2.Timestamp | None = ...,
+        max_jobs: _builtins.int = ...,
+        request_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["end_time_before", b"end_time_before", "filter", b"filter"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["end_time_before", b"end_time_before", "filter", b"filter", "max_jobs", b"max_jobs", "request_id", b"request_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PurgeJobsRequest: _TypeAlias = PurgeJobsRequest  # noqa: Y015
+
+@_typing.final
+class PurgeJobsResponse(_message.Message):
+    """Says how many jobs were removed."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PURGED_JOBS_FIELD_NUMBER: _builtins.int
+    MORE_FIELD_NUMBER: _builtins.int
+    purged_jobs: _builtins.int
+    """How many jobs were removed."""
+    more: _builtins.bool
+    """Whether there are more of them: call again, with another request id."""
+    def __init__(
+        self,
+        *,
+        purged_jobs: _builtins.int = ...,
+        more: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["more", b"more", "purged_jobs", b"purged_jobs"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PurgeJobsResponse: _TypeAlias = PurgeJobsResponse  # noqa: Y015
+
+@_typing.final
+class GetJobStatsRequest(_message.Message):
+    """Asks for figures about jobs."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FILTER_FIELD_NUMBER: _builtins.int
+    WINDOW_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def filter(self) -> Global___JobFilter:
+        """Which jobs. Absent means all of the caller's."""
+
+    @_builtins.property
+    def window(self) -> _duration_pb2.Duration:
+        """Only jobs made since so long ago, 1 s to 366 days; absent means 30 days.
+        `oldest_open_age` looks at all.
+        """
+
+    def __init__(
+        self,
+        *,
+        filter: Global___JobFilter | None = ...,
+        window: _duration_pb2.Duration | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["filter", b"filter", "window", b"window"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["filter", b"filter", "window", b"window"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetJobStatsRequest: _TypeAlias = GetJobStatsRequest  # noqa: Y015
+
+@_typing.final
+class JobStats(_message.Message):
+    """Figures about jobs."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BY_STATE_FIELD_NUMBER: _builtins.int
+    BY_KIND_FIELD_NUMBER: _builtins.int
+    BY_DOCUMENT_TYPE_FIELD_NUMBER: _builtins.int
+    BY_DAY_FIELD_NUMBER: _builtins.int
+    TOTAL_FIELD_NUMBER: _builtins.int
+    SUCCESS_RATE_FIELD_NUMBER: _builtins.int
+    DURATIONS_FIELD_NUMBER: _builtins.int
+    OLDEST_OPEN_AGE_FIELD_NUMBER: _builtins.int
+    total: _builtins.int
+    """How many jobs there are."""
+    success_rate: _builtins.float
+    """FINISHED among those that are FINISHED or FAILED, 0 to 1; absent where there
+    are none.
+    """
+    @_builtins.property
+    def by_state(self) -> _containers.RepeatedCompositeFieldContainer[Global___JobCount]:
+        """How many jobs there are in each state; states without jobs are left out."""
+
+    @_builtins.property
+    def by_kind(self) -> _containers.RepeatedCompositeFieldContainer[Global___JobCount]:
+        """How many of each kind, the most frequent first; at most 100."""
+
+    @_builtins.property
+    def by_document_type(self) -> _containers.RepeatedCompositeFieldContainer[Global___JobCount]:
+        """How many of each document type, the most frequent first; at most 100. Jobs
+        without a document count under the empty key.
+        """
+
+    @_builtins.property
+    def by_day(self) -> _containers.RepeatedCompositeFieldContainer[Global___JobCount]:
+        """How many were made on each day (UTC, YYYY-MM-DD), in the order of days; days
+        without jobs are left out.
+        """
+
+    @_builtins.property
+    def durations(self) -> Global___JobDurations:
+        """Times of FINISHED jobs from the start of the last attempt to the end; absent
+        where there are none.
+        """
+
+    @_builtins.property
+    def oldest_open_age(self) -> _duration_pb2.Duration:
+        """How long ago the oldest job that has not ended was made; absent where there
+        is none.
+        """
+
+    def __init__(
+        self,
+        *,
+        by_state: _abc.Iterable[Global___JobCount] | None = ...,
+        by_kind: _abc.Iterable[Global___JobCount] | None = ...,
+        by_document_type: _abc.Iterable[Global___JobCount] | None = ...,
+        by_day: _abc.Iterable[Global___JobCount] | None = ...,
+        total: _builtins.int = ...,
+        success_rate: _builtins.float | None = ...,
+        durations: Global___JobDurations | None = ...,
+        oldest_open_age: _duration_pb2.Duration | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_success_rate", b"_success_rate", "durations", b"durations", "oldest_open_age", b"oldest_open_age", "success_rate", b"success_rate"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_success_rate", b"_success_rate", "by_day", b"by_day", "by_document_type", b"by_document_type", "by_kind", b"by_kind", "by_state", b"by_state", "durations", b"durations", "oldest_open_age", b"oldest_open_age", "success_rate", b"success_rate", "total", b"total"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__success_rate: _TypeAlias = _typing.Literal["success_rate"]  # noqa: Y015
+    _WhichOneofArgType__success_rate: _TypeAlias = _typing.Literal["_success_rate", b"_success_rate"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__success_rate) -> _WhichOneofReturnType__success_rate | None: ...
+
+Global___JobStats: _TypeAlias = JobStats  # noqa: Y015
+
+@_typing.final
+class JobCount(_message.Message):
+    """How many jobs have something in common."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KEY_FIELD_NUMBER: _builtins.int
+    COUNT_FIELD_NUMBER: _builtins.int
+    key: _builtins.str
+    """What they have in common: the name of a state, a kind, a type or a day."""
+    count: _builtins.int
+    """How many."""
+    def __init__(
+        self,
+        *,
+        key: _builtins.str = ...,
+        count: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["count", b"count", "key", b"key"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___JobCount: _TypeAlias = JobCount  # noqa: Y015
+
+@_typing.final
+class JobDurations(_message.Message):
+    """How long jobs took."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MEAN_FIELD_NUMBER: _builtins.int
+    P50_FIELD_NUMBER: _builtins.int
+    P95_FIELD_NUMBER: _builtins.int
+    P99_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def mean(self) -> _duration_pb2.Duration:
+        """The mean."""
+
+    @_builtins.property
+    def p50(self) -> _duration_pb2.Duration:
+        """The time that half of them did not exceed (nearest rank)."""
+
+    @_builtins.property
+    def p95(self) -> _duration_pb2.Duration:
+        """The time that 95 % of them did not exceed."""
+
+    @_builtins.property
+    def p99(self) -> _duration_pb2.Duration:
+        """The time that 99 % of them did not exceed."""
+
+    def __init__(
+        self,
+        *,
+        mean: _duration_pb2.Duration | None = ...,
+        p50: _duration_pb2.Duration | None = ...,
+        p95: _duration_pb2.Duration | None = ...,
+        p99: _duration_pb2.Duration | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["mean", b"mean", "p50", b"p50", "p95", b"p95", "p99", b"p99"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["mean", b"mean", "p50", b"p50", "p95", b"p95", "p99", b"p99"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___JobDurations: _TypeAlias = JobDurations  # noqa: Y015
 
 @_typing.final
 class ListJobEventsRequest(_message.Message):
@@ -1020,3 +1496,45 @@ class WatchJobRequest(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___WatchJobRequest: _TypeAlias = WatchJobRequest  # noqa: Y015
+
+@_typing.final
+class WatchJobsRequest(_message.Message):
+    """Asks for a stream of the events of many jobs."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FILTER_FIELD_NUMBER: _builtins.int
+    RESUME_TOKEN_FIELD_NUMBER: _builtins.int
+    INCLUDE_SNAPSHOT_FIELD_NUMBER: _builtins.int
+    CONFLATE_FIELD_NUMBER: _builtins.int
+    resume_token: _builtins.str
+    """The `resume_token` of the last frame that the client has seen; empty to begin
+    now. It goes with the same filter.
+    """
+    include_snapshot: _builtins.bool
+    """Whether the jobs that match now come first. Without effect where a token is
+    given that lies behind its `sync` frame.
+    """
+    conflate: _builtins.bool
+    """Whether a reader that is behind is shown the last of several changes of a
+    job instead of each one. Final changes are always shown.
+    """
+    @_builtins.property
+    def filter(self) -> Global___JobFilter:
+        """Which jobs. Absent means all of the caller's."""
+
+    def __init__(
+        self,
+        *,
+        filter: Global___JobFilter | None = ...,
+        resume_token: _builtins.str = ...,
+        include_snapshot: _builtins.bool = ...,
+        conflate: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["filter", b"filter"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["conflate", b"conflate", "filter", b"filter", "include_snapshot", b"include_snapshot", "resume_token", b"resume_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WatchJobsRequest: _TypeAlias = WatchJobsRequest  # noqa: Y015

@@ -31,20 +31,29 @@ class JobServiceStub:
 
     A job's state changes by these verbs alone:
 
-    PENDING                    -> PROCESSING  StartJob
-    WAITING_FOR_REMOTE_WORKER  -> PROCESSING  StartJob
+    PENDING                    -> PROCESSING  StartJob, LeaseJobs
+    WAITING_FOR_REMOTE_WORKER  -> PROCESSING  StartJob, LeaseJobs
+    WAITING_FOR_REMOTE_WORKER  -> PENDING     no remote worker came in time
     PROCESSING                 -> FINISHED    CompleteJob
     PROCESSING                 -> FAILED      FailJob
+    PROCESSING                 -> PENDING or WAITING_FOR_REMOTE_WORKER
+    ReleaseJob, or the lease expired
+    any of the first three     -> FAILED      a deadline passed, or the last
+    lease expired
     any of the first three     -> CANCELLED   CancelJob
 
     FINISHED, FAILED and CANCELLED are final for ever; RetryJob makes a new job.
 
-    Reports (UpdateJobProgress, CompleteJob, FailJob) carry the `attempt` that
-    StartJob answered, and a `report_number` that the worker counts up from 1
-    within the attempt. A repeated report is success and changes nothing, an
-    older one is ignored, and the answer's `outcome` says which; so a worker may
-    send any report again, in any order, until it is answered. A report of
-    another attempt is FAILED_PRECONDITION (STALE_ATTEMPT).
+    Whoever works on a job holds its lease (see WorkerService): StartJob leases
+    one named job, LeaseJobs any that match. Reports (UpdateJobProgress,
+    CompleteJob, FailJob) renew it. They carry the `lease_token` (which may be
+    left out for a job that StartJob leased), the `attempt` of the lease, and a
+    `report_number` that the worker counts up from 1 within the attempt. A
+    repeated report is success and changes nothing, an older one is ignored, and
+    the answer's `outcome` says which; so a worker may send any report again, in
+    any order, until it is answered. A report of another attempt is
+    FAILED_PRECONDITION (STALE_ATTEMPT), one without the living lease
+    FAILED_PRECONDITION (LEASE_LOST).
 
     An INGESTION job carries its document along: the start makes it INGESTING,
     success INGESTED with the result's chunks, quality and metadata, failure or
@@ -87,6 +96,11 @@ class JobServiceStub:
                 request_serializer=moragmeta_dot_v1_dot_jobs__pb2.CancelJobRequest.SerializeToString,
                 response_deserializer=moragmeta_dot_v1_dot_jobs__pb2.Job.FromString,
                 _registered_method=True)
+        self.PurgeJobs = channel.unary_unary(
+                '/moragmeta.v1.JobService/PurgeJobs',
+                request_serializer=moragmeta_dot_v1_dot_jobs__pb2.PurgeJobsRequest.SerializeToString,
+                response_deserializer=moragmeta_dot_v1_dot_jobs__pb2.PurgeJobsResponse.FromString,
+                _registered_method=True)
         self.RetryJob = channel.unary_unary(
                 '/moragmeta.v1.JobService/RetryJob',
                 request_serializer=moragmeta_dot_v1_dot_jobs__pb2.RetryJobRequest.SerializeToString,
@@ -102,6 +116,11 @@ class JobServiceStub:
                 request_serializer=moragmeta_dot_v1_dot_jobs__pb2.ListJobsRequest.SerializeToString,
                 response_deserializer=moragmeta_dot_v1_dot_jobs__pb2.ListJobsResponse.FromString,
                 _registered_method=True)
+        self.GetJobStats = channel.unary_unary(
+                '/moragmeta.v1.JobService/GetJobStats',
+                request_serializer=moragmeta_dot_v1_dot_jobs__pb2.GetJobStatsRequest.SerializeToString,
+                response_deserializer=moragmeta_dot_v1_dot_jobs__pb2.JobStats.FromString,
+                _registered_method=True)
         self.ListJobEvents = channel.unary_unary(
                 '/moragmeta.v1.JobService/ListJobEvents',
                 request_serializer=moragmeta_dot_v1_dot_jobs__pb2.ListJobEventsRequest.SerializeToString,
@@ -112,6 +131,11 @@ class JobServiceStub:
                 request_serializer=moragmeta_dot_v1_dot_jobs__pb2.WatchJobRequest.SerializeToString,
                 response_deserializer=moragmeta_dot_v1_dot_jobs__pb2.JobFrame.FromString,
                 _registered_method=True)
+        self.WatchJobs = channel.unary_stream(
+                '/moragmeta.v1.JobService/WatchJobs',
+                request_serializer=moragmeta_dot_v1_dot_jobs__pb2.WatchJobsRequest.SerializeToString,
+                response_deserializer=moragmeta_dot_v1_dot_jobs__pb2.JobFrame.FromString,
+                _registered_method=True)
 
 
 class JobServiceServicer:
@@ -120,20 +144,29 @@ class JobServiceServicer:
 
     A job's state changes by these verbs alone:
 
-    PENDING                    -> PROCESSING  StartJob
-    WAITING_FOR_REMOTE_WORKER  -> PROCESSING  StartJob
+    PENDING                    -> PROCESSING  StartJob, LeaseJobs
+    WAITING_FOR_REMOTE_WORKER  -> PROCESSING  StartJob, LeaseJobs
+    WAITING_FOR_REMOTE_WORKER  -> PENDING     no remote worker came in time
     PROCESSING                 -> FINISHED    CompleteJob
     PROCESSING                 -> FAILED      FailJob
+    PROCESSING                 -> PENDING or WAITING_FOR_REMOTE_WORKER
+    ReleaseJob, or the lease expired
+    any of the first three     -> FAILED      a deadline passed, or the last
+    lease expired
     any of the first three     -> CANCELLED   CancelJob
 
     FINISHED, FAILED and CANCELLED are final for ever; RetryJob makes a new job.
 
-    Reports (UpdateJobProgress, CompleteJob, FailJob) carry the `attempt` that
-    StartJob answered, and a `report_number` that the worker counts up from 1
-    within the attempt. A repeated report is success and changes nothing, an
-    older one is ignored, and the answer's `outcome` says which; so a worker may
-    send any report again, in any order, until it is answered. A report of
-    another attempt is FAILED_PRECONDITION (STALE_ATTEMPT).
+    Whoever works on a job holds its lease (see WorkerService): StartJob leases
+    one named job, LeaseJobs any that match. Reports (UpdateJobProgress,
+    CompleteJob, FailJob) renew it. They carry the `lease_token` (which may be
+    left out for a job that StartJob leased), the `attempt` of the lease, and a
+    `report_number` that the worker counts up from 1 within the attempt. A
+    repeated report is success and changes nothing, an older one is ignored, and
+    the answer's `outcome` says which; so a worker may send any report again, in
+    any order, until it is answered. A report of another attempt is
+    FAILED_PRECONDITION (STALE_ATTEMPT), one without the living lease
+    FAILED_PRECONDITION (LEASE_LOST).
 
     An INGESTION job carries its document along: the start makes it INGESTING,
     success INGESTED with the result's chunks, quality and metadata, failure or
@@ -155,9 +188,11 @@ class JobServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def StartJob(self, request, context):
-        """Starts a job: PROCESSING, the next `attempt`, and a true `start_time`.
+        """Leases one named job to the caller: PROCESSING, the next `attempt`, and a
+        true `start_time`.
 
-        Of several calls at once one succeeds. Idempotent with `request_id`. Adds
+        The lease ends unless a report or HeartbeatJob renews it; see
+        `lease_duration`. Of several calls at once one succeeds. Idempotent with `request_id`. Adds
         NOT_FOUND, FAILED_PRECONDITION (INVALID_STATE: it runs already, JOB_ENDED)
         and ABORTED (ETAG_MISMATCH).
         """
@@ -171,7 +206,7 @@ class JobServiceServicer:
         The percentage never falls within an attempt: a lower one keeps what is
         there, and takes phase and summary. Idempotent by `attempt` and
         `report_number`. Adds NOT_FOUND and FAILED_PRECONDITION (STALE_ATTEMPT,
-        JOB_ENDED, INVALID_STATE: not started).
+        LEASE_LOST, JOB_ENDED, INVALID_STATE: not started).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -181,8 +216,8 @@ class JobServiceServicer:
         """Ends a job as FINISHED with its result; the percentage becomes 100.
 
         Idempotent by `attempt` and `report_number`, and with `request_id`. Adds
-        NOT_FOUND and FAILED_PRECONDITION (STALE_ATTEMPT, JOB_ENDED, INVALID_STATE:
-        not started, REPORT_NUMBER_USED).
+        NOT_FOUND and FAILED_PRECONDITION (STALE_ATTEMPT, LEASE_LOST, JOB_ENDED,
+        INVALID_STATE: not started, REPORT_NUMBER_USED).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -209,6 +244,19 @@ class JobServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def PurgeJobs(self, request, context):
+        """Removes jobs that have ended for good, with their events, the longest ended
+        first; at most `max_jobs` in one call.
+
+        Watchers are not told. A resume token from before what was removed is
+        OUT_OF_RANGE (POSITION_TRIMMED). Jobs are also removed by themselves
+        MORAG_JOB_RETENTION (90 days) after their end. Idempotent with `request_id`.
+        Adds PERMISSION_DENIED (OWNER_NOT_ALLOWED).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def RetryJob(self, request, context):
         """Makes a new job that does what a FAILED or CANCELLED one was to do, and
         names it as its `predecessor_id`.
@@ -230,6 +278,15 @@ class JobServiceServicer:
 
     def ListJobs(self, request, context):
         """Lists jobs, the newest first unless `order_by` says otherwise.
+
+        Adds PERMISSION_DENIED (OWNER_NOT_ALLOWED).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetJobStats(self, request, context):
+        """Counts jobs, and says how long they took.
 
         Adds PERMISSION_DENIED (OWNER_NOT_ALLOWED).
         """
@@ -268,6 +325,47 @@ class JobServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def WatchJobs(self, request, context):
+        """Streams the changes of every job that matches a filter: first, where
+        `include_snapshot` asks for it, the jobs that match now, then a `sync`
+        frame, then every change as it is committed, with a heartbeat while nothing
+        happens.
+
+        Promises, whatever fails: the events of a job come in their order, each
+        once, without a gap that the filter does not explain; every committed change
+        that matches is delivered, and so is the one by which a job leaves the
+        filter (`leaves_filter`, told once). A client that comes back with the
+        `resume_token` of the last frame that it saw, to whichever process, goes on
+        right behind it; before `sync` that means from the start of the snapshot. A
+        slow reader loses nothing. With `conflate` a reader that is behind is shown
+        the last of several changes of a job; final ones are always shown.
+
+        A stream that is resumed sends no `sync`, but the changes at once. Where more
+        than 25 jobs change while a snapshot is taken, some events may come before
+        `sync`.
+
+        A key with the scope `jobs:work` or `jobs:work:all` alone watches its own
+        workers' jobs: `filter.worker_ids` must name them.
+
+        Ends, and what to do then:
+
+        * OUT_OF_RANGE (POSITION_TRIMMED): events after the token are no longer
+        kept: watch again with `include_snapshot` and without a token, or go on
+        with the gap from `oldest_resume_token` in the metadata.
+        * OUT_OF_RANGE (POSITION_BEYOND_END): the log ends before the token, as an
+        older copy was restored: watch again with `include_snapshot` and without a
+        token.
+        * INVALID_ARGUMENT (INVALID_RESUME_TOKEN): the token is damaged, another
+        caller's, or of another filter: stop.
+        * UNAVAILABLE (SERVER_DRAINING, STREAM_AGED, READER_TOO_SLOW, SERVER_BUSY,
+        DATABASE_UNAVAILABLE): watch again with the last token.
+        * UNAUTHENTICATED or PERMISSION_DENIED: the key, session, scope or role no
+        longer allows it: get a new credential, then watch again.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_JobServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -301,6 +399,11 @@ def add_JobServiceServicer_to_server(servicer, server):
                     request_deserializer=moragmeta_dot_v1_dot_jobs__pb2.CancelJobRequest.FromString,
                     response_serializer=moragmeta_dot_v1_dot_jobs__pb2.Job.SerializeToString,
             ),
+            'PurgeJobs': grpc.unary_unary_rpc_method_handler(
+                    servicer.PurgeJobs,
+                    request_deserializer=moragmeta_dot_v1_dot_jobs__pb2.PurgeJobsRequest.FromString,
+                    response_serializer=moragmeta_dot_v1_dot_jobs__pb2.PurgeJobsResponse.SerializeToString,
+            ),
             'RetryJob': grpc.unary_unary_rpc_method_handler(
                     servicer.RetryJob,
                     request_deserializer=moragmeta_dot_v1_dot_jobs__pb2.RetryJobRequest.FromString,
@@ -316,6 +419,11 @@ def add_JobServiceServicer_to_server(servicer, server):
                     request_deserializer=moragmeta_dot_v1_dot_jobs__pb2.ListJobsRequest.FromString,
                     response_serializer=moragmeta_dot_v1_dot_jobs__pb2.ListJobsResponse.SerializeToString,
             ),
+            'GetJobStats': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetJobStats,
+                    request_deserializer=moragmeta_dot_v1_dot_jobs__pb2.GetJobStatsRequest.FromString,
+                    response_serializer=moragmeta_dot_v1_dot_jobs__pb2.JobStats.SerializeToString,
+            ),
             'ListJobEvents': grpc.unary_unary_rpc_method_handler(
                     servicer.ListJobEvents,
                     request_deserializer=moragmeta_dot_v1_dot_jobs__pb2.ListJobEventsRequest.FromString,
@@ -324,6 +432,11 @@ def add_JobServiceServicer_to_server(servicer, server):
             'WatchJob': grpc.unary_stream_rpc_method_handler(
                     servicer.WatchJob,
                     request_deserializer=moragmeta_dot_v1_dot_jobs__pb2.WatchJobRequest.FromString,
+                    response_serializer=moragmeta_dot_v1_dot_jobs__pb2.JobFrame.SerializeToString,
+            ),
+            'WatchJobs': grpc.unary_stream_rpc_method_handler(
+                    servicer.WatchJobs,
+                    request_deserializer=moragmeta_dot_v1_dot_jobs__pb2.WatchJobsRequest.FromString,
                     response_serializer=moragmeta_dot_v1_dot_jobs__pb2.JobFrame.SerializeToString,
             ),
     }
@@ -340,20 +453,29 @@ class JobService:
 
     A job's state changes by these verbs alone:
 
-    PENDING                    -> PROCESSING  StartJob
-    WAITING_FOR_REMOTE_WORKER  -> PROCESSING  StartJob
+    PENDING                    -> PROCESSING  StartJob, LeaseJobs
+    WAITING_FOR_REMOTE_WORKER  -> PROCESSING  StartJob, LeaseJobs
+    WAITING_FOR_REMOTE_WORKER  -> PENDING     no remote worker came in time
     PROCESSING                 -> FINISHED    CompleteJob
     PROCESSING                 -> FAILED      FailJob
+    PROCESSING                 -> PENDING or WAITING_FOR_REMOTE_WORKER
+    ReleaseJob, or the lease expired
+    any of the first three     -> FAILED      a deadline passed, or the last
+    lease expired
     any of the first three     -> CANCELLED   CancelJob
 
     FINISHED, FAILED and CANCELLED are final for ever; RetryJob makes a new job.
 
-    Reports (UpdateJobProgress, CompleteJob, FailJob) carry the `attempt` that
-    StartJob answered, and a `report_number` that the worker counts up from 1
-    within the attempt. A repeated report is success and changes nothing, an
-    older one is ignored, and the answer's `outcome` says which; so a worker may
-    send any report again, in any order, until it is answered. A report of
-    another attempt is FAILED_PRECONDITION (STALE_ATTEMPT).
+    Whoever works on a job holds its lease (see WorkerService): StartJob leases
+    one named job, LeaseJobs any that match. Reports (UpdateJobProgress,
+    CompleteJob, FailJob) renew it. They carry the `lease_token` (which may be
+    left out for a job that StartJob leased), the `attempt` of the lease, and a
+    `report_number` that the worker counts up from 1 within the attempt. A
+    repeated report is success and changes nothing, an older one is ignored, and
+    the answer's `outcome` says which; so a worker may send any report again, in
+    any order, until it is answered. A report of another attempt is
+    FAILED_PRECONDITION (STALE_ATTEMPT), one without the living lease
+    FAILED_PRECONDITION (LEASE_LOST).
 
     An INGESTION job carries its document along: the start makes it INGESTING,
     success INGESTED with the result's chunks, quality and metadata, failure or
@@ -523,6 +645,33 @@ class JobService:
             _registered_method=True)
 
     @staticmethod
+    def PurgeJobs(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/moragmeta.v1.JobService/PurgeJobs',
+            moragmeta_dot_v1_dot_jobs__pb2.PurgeJobsRequest.SerializeToString,
+            moragmeta_dot_v1_dot_jobs__pb2.PurgeJobsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
     def RetryJob(request,
             target,
             options=(),
@@ -604,6 +753,33 @@ class JobService:
             _registered_method=True)
 
     @staticmethod
+    def GetJobStats(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/moragmeta.v1.JobService/GetJobStats',
+            moragmeta_dot_v1_dot_jobs__pb2.GetJobStatsRequest.SerializeToString,
+            moragmeta_dot_v1_dot_jobs__pb2.JobStats.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
     def ListJobEvents(request,
             target,
             options=(),
@@ -646,6 +822,33 @@ class JobService:
             target,
             '/moragmeta.v1.JobService/WatchJob',
             moragmeta_dot_v1_dot_jobs__pb2.WatchJobRequest.SerializeToString,
+            moragmeta_dot_v1_dot_jobs__pb2.JobFrame.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def WatchJobs(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/moragmeta.v1.JobService/WatchJobs',
+            moragmeta_dot_v1_dot_jobs__pb2.WatchJobsRequest.SerializeToString,
             moragmeta_dot_v1_dot_jobs__pb2.JobFrame.FromString,
             options,
             channel_credentials,

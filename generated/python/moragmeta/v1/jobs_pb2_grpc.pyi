@@ -32,20 +32,29 @@ class JobServiceStub:
 
     A job's state changes by these verbs alone:
 
-        PENDING                    -> PROCESSING  StartJob
-        WAITING_FOR_REMOTE_WORKER  -> PROCESSING  StartJob
+        PENDING                    -> PROCESSING  StartJob, LeaseJobs
+        WAITING_FOR_REMOTE_WORKER  -> PROCESSING  StartJob, LeaseJobs
+        WAITING_FOR_REMOTE_WORKER  -> PENDING     no remote worker came in time
         PROCESSING                 -> FINISHED    CompleteJob
         PROCESSING                 -> FAILED      FailJob
+        PROCESSING                 -> PENDING or WAITING_FOR_REMOTE_WORKER
+                                                  ReleaseJob, or the lease expired
+        any of the first three     -> FAILED      a deadline passed, or the last
+                                                  lease expired
         any of the first three     -> CANCELLED   CancelJob
 
     FINISHED, FAILED and CANCELLED are final for ever; RetryJob makes a new job.
 
-    Reports (UpdateJobProgress, CompleteJob, FailJob) carry the `attempt` that
-    StartJob answered, and a `report_number` that the worker counts up from 1
-    within the attempt. A repeated report is success and changes nothing, an
-    older one is ignored, and the answer's `outcome` says which; so a worker may
-    send any report again, in any order, until it is answered. A report of
-    another attempt is FAILED_PRECONDITION (STALE_ATTEMPT).
+    Whoever works on a job holds its lease (see WorkerService): StartJob leases
+    one named job, LeaseJobs any that match. Reports (UpdateJobProgress,
+    CompleteJob, FailJob) renew it. They carry the `lease_token` (which may be
+    left out for a job that StartJob leased), the `attempt` of the lease, and a
+    `report_number` that the worker counts up from 1 within the attempt. A
+    repeated report is success and changes nothing, an older one is ignored, and
+    the answer's `outcome` says which; so a worker may send any report again, in
+    any order, until it is answered. A report of another attempt is
+    FAILED_PRECONDITION (STALE_ATTEMPT), one without the living lease
+    FAILED_PRECONDITION (LEASE_LOST).
 
     An INGESTION job carries its document along: the start makes it INGESTING,
     success INGESTED with the result's chunks, quality and metadata, failure or
@@ -67,9 +76,11 @@ class JobServiceStub:
     FAILED_PRECONDITION (INVALID_STATE: the document is deleted).
     """
     StartJob: _grpc.UnaryUnaryMultiCallable[_jobs_pb2.StartJobRequest, _jobs_pb2.Job]
-    """Starts a job: PROCESSING, the next `attempt`, and a true `start_time`.
+    """Leases one named job to the caller: PROCESSING, the next `attempt`, and a
+    true `start_time`.
 
-    Of several calls at once one succeeds. Idempotent with `request_id`. Adds
+    The lease ends unless a report or HeartbeatJob renews it; see
+    `lease_duration`. Of several calls at once one succeeds. Idempotent with `request_id`. Adds
     NOT_FOUND, FAILED_PRECONDITION (INVALID_STATE: it runs already, JOB_ENDED)
     and ABORTED (ETAG_MISMATCH).
     """
@@ -79,14 +90,14 @@ class JobServiceStub:
     The percentage never falls within an attempt: a lower one keeps what is
     there, and takes phase and summary. Idempotent by `attempt` and
     `report_number`. Adds NOT_FOUND and FAILED_PRECONDITION (STALE_ATTEMPT,
-    JOB_ENDED, INVALID_STATE: not started).
+    LEASE_LOST, JOB_ENDED, INVALID_STATE: not started).
     """
     CompleteJob: _grpc.UnaryUnaryMultiCallable[_jobs_pb2.CompleteJobRequest, _jobs_pb2.CompleteJobResponse]
     """Ends a job as FINISHED with its result; the percentage becomes 100.
 
     Idempotent by `attempt` and `report_number`, and with `request_id`. Adds
-    NOT_FOUND and FAILED_PRECONDITION (STALE_ATTEMPT, JOB_ENDED, INVALID_STATE:
-    not started, REPORT_NUMBER_USED).
+    NOT_FOUND and FAILED_PRECONDITION (STALE_ATTEMPT, LEASE_LOST, JOB_ENDED,
+    INVALID_STATE: not started, REPORT_NUMBER_USED).
     """
     FailJob: _grpc.UnaryUnaryMultiCallable[_jobs_pb2.FailJobRequest, _jobs_pb2.FailJobResponse]
     """Ends a job as FAILED with an error; the percentage stays.
@@ -101,6 +112,15 @@ class JobServiceStub:
     Idempotent with `request_id`. Adds NOT_FOUND, FAILED_PRECONDITION
     (JOB_ENDED) and ABORTED (ETAG_MISMATCH).
     """
+    PurgeJobs: _grpc.UnaryUnaryMultiCallable[_jobs_pb2.PurgeJobsRequest, _jobs_pb2.PurgeJobsResponse]
+    """Removes jobs that have ended for good, with their events, the longest ended
+    first; at most `max_jobs` in one call.
+
+    Watchers are not told. A resume token from before what was removed is
+    OUT_OF_RANGE (POSITION_TRIMMED). Jobs are also removed by themselves
+    MORAG_JOB_RETENTION (90 days) after their end. Idempotent with `request_id`.
+    Adds PERMISSION_DENIED (OWNER_NOT_ALLOWED).
+    """
     RetryJob: _grpc.UnaryUnaryMultiCallable[_jobs_pb2.RetryJobRequest, _jobs_pb2.Job]
     """Makes a new job that does what a FAILED or CANCELLED one was to do, and
     names it as its `predecessor_id`.
@@ -113,6 +133,11 @@ class JobServiceStub:
     """Gets a job. Adds NOT_FOUND."""
     ListJobs: _grpc.UnaryUnaryMultiCallable[_jobs_pb2.ListJobsRequest, _jobs_pb2.ListJobsResponse]
     """Lists jobs, the newest first unless `order_by` says otherwise.
+
+    Adds PERMISSION_DENIED (OWNER_NOT_ALLOWED).
+    """
+    GetJobStats: _grpc.UnaryUnaryMultiCallable[_jobs_pb2.GetJobStatsRequest, _jobs_pb2.JobStats]
+    """Counts jobs, and says how long they took.
 
     Adds PERMISSION_DENIED (OWNER_NOT_ALLOWED).
     """
@@ -139,6 +164,43 @@ class JobServiceStub:
     * UNAUTHENTICATED or PERMISSION_DENIED: the key, session or role no longer
       allows it: get a new credential, then watch again.
     """
+    WatchJobs: _grpc.UnaryStreamMultiCallable[_jobs_pb2.WatchJobsRequest, _jobs_pb2.JobFrame]
+    """Streams the changes of every job that matches a filter: first, where
+    `include_snapshot` asks for it, the jobs that match now, then a `sync`
+    frame, then every change as it is committed, with a heartbeat while nothing
+    happens.
+
+    Promises, whatever fails: the events of a job come in their order, each
+    once, without a gap that the filter does not explain; every committed change
+    that matches is delivered, and so is the one by which a job leaves the
+    filter (`leaves_filter`, told once). A client that comes back with the
+    `resume_token` of the last frame that it saw, to whichever process, goes on
+    right behind it; before `sync` that means from the start of the snapshot. A
+    slow reader loses nothing. With `conflate` a reader that is behind is shown
+    the last of several changes of a job; final ones are always shown.
+
+    A stream that is resumed sends no `sync`, but the changes at once. Where more
+    than 25 jobs change while a snapshot is taken, some events may come before
+    `sync`.
+
+    A key with the scope `jobs:work` or `jobs:work:all` alone watches its own
+    workers' jobs: `filter.worker_ids` must name them.
+
+    Ends, and what to do then:
+
+    * OUT_OF_RANGE (POSITION_TRIMMED): events after the token are no longer
+      kept: watch again with `include_snapshot` and without a token, or go on
+      with the gap from `oldest_resume_token` in the metadata.
+    * OUT_OF_RANGE (POSITION_BEYOND_END): the log ends before the token, as an
+      older copy was restored: watch again with `include_snapshot` and without a
+      token.
+    * INVALID_ARGUMENT (INVALID_RESUME_TOKEN): the token is damaged, another
+      caller's, or of another filter: stop.
+    * UNAVAILABLE (SERVER_DRAINING, STREAM_AGED, READER_TOO_SLOW, SERVER_BUSY,
+      DATABASE_UNAVAILABLE): watch again with the last token.
+    * UNAUTHENTICATED or PERMISSION_DENIED: the key, session, scope or role no
+      longer allows it: get a new credential, then watch again.
+    """
 
 @_typing.type_check_only
 class JobServiceAsyncStub(JobServiceStub):
@@ -147,20 +209,29 @@ class JobServiceAsyncStub(JobServiceStub):
 
     A job's state changes by these verbs alone:
 
-        PENDING                    -> PROCESSING  StartJob
-        WAITING_FOR_REMOTE_WORKER  -> PROCESSING  StartJob
+        PENDING                    -> PROCESSING  StartJob, LeaseJobs
+        WAITING_FOR_REMOTE_WORKER  -> PROCESSING  StartJob, LeaseJobs
+        WAITING_FOR_REMOTE_WORKER  -> PENDING     no remote worker came in time
         PROCESSING                 -> FINISHED    CompleteJob
         PROCESSING                 -> FAILED      FailJob
+        PROCESSING                 -> PENDING or WAITING_FOR_REMOTE_WORKER
+                                                  ReleaseJob, or the lease expired
+        any of the first three     -> FAILED      a deadline passed, or the last
+                                                  lease expired
         any of the first three     -> CANCELLED   CancelJob
 
     FINISHED, FAILED and CANCELLED are final for ever; RetryJob makes a new job.
 
-    Reports (UpdateJobProgress, CompleteJob, FailJob) carry the `attempt` that
-    StartJob answered, and a `report_number` that the worker counts up from 1
-    within the attempt. A repeated report is success and changes nothing, an
-    older one is ignored, and the answer's `outcome` says which; so a worker may
-    send any report again, in any order, until it is answered. A report of
-    another attempt is FAILED_PRECONDITION (STALE_ATTEMPT).
+    Whoever works on a job holds its lease (see WorkerService): StartJob leases
+    one named job, LeaseJobs any that match. Reports (UpdateJobProgress,
+    CompleteJob, FailJob) renew it. They carry the `lease_token` (which may be
+    left out for a job that StartJob leased), the `attempt` of the lease, and a
+    `report_number` that the worker counts up from 1 within the attempt. A
+    repeated report is success and changes nothing, an older one is ignored, and
+    the answer's `outcome` says which; so a worker may send any report again, in
+    any order, until it is answered. A report of another attempt is
+    FAILED_PRECONDITION (STALE_ATTEMPT), one without the living lease
+    FAILED_PRECONDITION (LEASE_LOST).
 
     An INGESTION job carries its document along: the start makes it INGESTING,
     success INGESTED with the result's chunks, quality and metadata, failure or
@@ -179,9 +250,11 @@ class JobServiceAsyncStub(JobServiceStub):
     FAILED_PRECONDITION (INVALID_STATE: the document is deleted).
     """
     StartJob: _aio.UnaryUnaryMultiCallable[_jobs_pb2.StartJobRequest, _jobs_pb2.Job]  # type: ignore[assignment]
-    """Starts a job: PROCESSING, the next `attempt`, and a true `start_time`.
+    """Leases one named job to the caller: PROCESSING, the next `attempt`, and a
+    true `start_time`.
 
-    Of several calls at once one succeeds. Idempotent with `request_id`. Adds
+    The lease ends unless a report or HeartbeatJob renews it; see
+    `lease_duration`. Of several calls at once one succeeds. Idempotent with `request_id`. Adds
     NOT_FOUND, FAILED_PRECONDITION (INVALID_STATE: it runs already, JOB_ENDED)
     and ABORTED (ETAG_MISMATCH).
     """
@@ -191,14 +264,14 @@ class JobServiceAsyncStub(JobServiceStub):
     The percentage never falls within an attempt: a lower one keeps what is
     there, and takes phase and summary. Idempotent by `attempt` and
     `report_number`. Adds NOT_FOUND and FAILED_PRECONDITION (STALE_ATTEMPT,
-    JOB_ENDED, INVALID_STATE: not started).
+    LEASE_LOST, JOB_ENDED, INVALID_STATE: not started).
     """
     CompleteJob: _aio.UnaryUnaryMultiCallable[_jobs_pb2.CompleteJobRequest, _jobs_pb2.CompleteJobResponse]  # type: ignore[assignment]
     """Ends a job as FINISHED with its result; the percentage becomes 100.
 
     Idempotent by `attempt` and `report_number`, and with `request_id`. Adds
-    NOT_FOUND and FAILED_PRECONDITION (STALE_ATTEMPT, JOB_ENDED, INVALID_STATE:
-    not started, REPORT_NUMBER_USED).
+    NOT_FOUND and FAILED_PRECONDITION (STALE_ATTEMPT, LEASE_LOST, JOB_ENDED,
+    INVALID_STATE: not started, REPORT_NUMBER_USED).
     """
     FailJob: _aio.UnaryUnaryMultiCallable[_jobs_pb2.FailJobRequest, _jobs_pb2.FailJobResponse]  # type: ignore[assignment]
     """Ends a job as FAILED with an error; the percentage stays.
@@ -213,6 +286,15 @@ class JobServiceAsyncStub(JobServiceStub):
     Idempotent with `request_id`. Adds NOT_FOUND, FAILED_PRECONDITION
     (JOB_ENDED) and ABORTED (ETAG_MISMATCH).
     """
+    PurgeJobs: _aio.UnaryUnaryMultiCallable[_jobs_pb2.PurgeJobsRequest, _jobs_pb2.PurgeJobsResponse]  # type: ignore[assignment]
+    """Removes jobs that have ended for good, with their events, the longest ended
+    first; at most `max_jobs` in one call.
+
+    Watchers are not told. A resume token from before what was removed is
+    OUT_OF_RANGE (POSITION_TRIMMED). Jobs are also removed by themselves
+    MORAG_JOB_RETENTION (90 days) after their end. Idempotent with `request_id`.
+    Adds PERMISSION_DENIED (OWNER_NOT_ALLOWED).
+    """
     RetryJob: _aio.UnaryUnaryMultiCallable[_jobs_pb2.RetryJobRequest, _jobs_pb2.Job]  # type: ignore[assignment]
     """Makes a new job that does what a FAILED or CANCELLED one was to do, and
     names it as its `predecessor_id`.
@@ -225,6 +307,11 @@ class JobServiceAsyncStub(JobServiceStub):
     """Gets a job. Adds NOT_FOUND."""
     ListJobs: _aio.UnaryUnaryMultiCallable[_jobs_pb2.ListJobsRequest, _jobs_pb2.ListJobsResponse]  # type: ignore[assignment]
     """Lists jobs, the newest first unless `order_by` says otherwise.
+
+    Adds PERMISSION_DENIED (OWNER_NOT_ALLOWED).
+    """
+    GetJobStats: _aio.UnaryUnaryMultiCallable[_jobs_pb2.GetJobStatsRequest, _jobs_pb2.JobStats]  # type: ignore[assignment]
+    """Counts jobs, and says how long they took.
 
     Adds PERMISSION_DENIED (OWNER_NOT_ALLOWED).
     """
@@ -251,6 +338,43 @@ class JobServiceAsyncStub(JobServiceStub):
     * UNAUTHENTICATED or PERMISSION_DENIED: the key, session or role no longer
       allows it: get a new credential, then watch again.
     """
+    WatchJobs: _aio.UnaryStreamMultiCallable[_jobs_pb2.WatchJobsRequest, _jobs_pb2.JobFrame]  # type: ignore[assignment]
+    """Streams the changes of every job that matches a filter: first, where
+    `include_snapshot` asks for it, the jobs that match now, then a `sync`
+    frame, then every change as it is committed, with a heartbeat while nothing
+    happens.
+
+    Promises, whatever fails: the events of a job come in their order, each
+    once, without a gap that the filter does not explain; every committed change
+    that matches is delivered, and so is the one by which a job leaves the
+    filter (`leaves_filter`, told once). A client that comes back with the
+    `resume_token` of the last frame that it saw, to whichever process, goes on
+    right behind it; before `sync` that means from the start of the snapshot. A
+    slow reader loses nothing. With `conflate` a reader that is behind is shown
+    the last of several changes of a job; final ones are always shown.
+
+    A stream that is resumed sends no `sync`, but the changes at once. Where more
+    than 25 jobs change while a snapshot is taken, some events may come before
+    `sync`.
+
+    A key with the scope `jobs:work` or `jobs:work:all` alone watches its own
+    workers' jobs: `filter.worker_ids` must name them.
+
+    Ends, and what to do then:
+
+    * OUT_OF_RANGE (POSITION_TRIMMED): events after the token are no longer
+      kept: watch again with `include_snapshot` and without a token, or go on
+      with the gap from `oldest_resume_token` in the metadata.
+    * OUT_OF_RANGE (POSITION_BEYOND_END): the log ends before the token, as an
+      older copy was restored: watch again with `include_snapshot` and without a
+      token.
+    * INVALID_ARGUMENT (INVALID_RESUME_TOKEN): the token is damaged, another
+      caller's, or of another filter: stop.
+    * UNAVAILABLE (SERVER_DRAINING, STREAM_AGED, READER_TOO_SLOW, SERVER_BUSY,
+      DATABASE_UNAVAILABLE): watch again with the last token.
+    * UNAUTHENTICATED or PERMISSION_DENIED: the key, session, scope or role no
+      longer allows it: get a new credential, then watch again.
+    """
 
 class JobServiceServicer(metaclass=_abc_1.ABCMeta):
     """Keeps jobs, takes the reports of those who work on them, and tells every
@@ -258,20 +382,29 @@ class JobServiceServicer(metaclass=_abc_1.ABCMeta):
 
     A job's state changes by these verbs alone:
 
-        PENDING                    -> PROCESSING  StartJob
-        WAITING_FOR_REMOTE_WORKER  -> PROCESSING  StartJob
+        PENDING                    -> PROCESSING  StartJob, LeaseJobs
+        WAITING_FOR_REMOTE_WORKER  -> PROCESSING  StartJob, LeaseJobs
+        WAITING_FOR_REMOTE_WORKER  -> PENDING     no remote worker came in time
         PROCESSING                 -> FINISHED    CompleteJob
         PROCESSING                 -> FAILED      FailJob
+        PROCESSING                 -> PENDING or WAITING_FOR_REMOTE_WORKER
+                                                  ReleaseJob, or the lease expired
+        any of the first three     -> FAILED      a deadline passed, or the last
+                                                  lease expired
         any of the first three     -> CANCELLED   CancelJob
 
     FINISHED, FAILED and CANCELLED are final for ever; RetryJob makes a new job.
 
-    Reports (UpdateJobProgress, CompleteJob, FailJob) carry the `attempt` that
-    StartJob answered, and a `report_number` that the worker counts up from 1
-    within the attempt. A repeated report is success and changes nothing, an
-    older one is ignored, and the answer's `outcome` says which; so a worker may
-    send any report again, in any order, until it is answered. A report of
-    another attempt is FAILED_PRECONDITION (STALE_ATTEMPT).
+    Whoever works on a job holds its lease (see WorkerService): StartJob leases
+    one named job, LeaseJobs any that match. Reports (UpdateJobProgress,
+    CompleteJob, FailJob) renew it. They carry the `lease_token` (which may be
+    left out for a job that StartJob leased), the `attempt` of the lease, and a
+    `report_number` that the worker counts up from 1 within the attempt. A
+    repeated report is success and changes nothing, an older one is ignored, and
+    the answer's `outcome` says which; so a worker may send any report again, in
+    any order, until it is answered. A report of another attempt is
+    FAILED_PRECONDITION (STALE_ATTEMPT), one without the living lease
+    FAILED_PRECONDITION (LEASE_LOST).
 
     An INGESTION job carries its document along: the start makes it INGESTING,
     success INGESTED with the result's chunks, quality and metadata, failure or
@@ -300,9 +433,11 @@ class JobServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _jobs_pb2.StartJobRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_jobs_pb2.Job, _abc.Awaitable[_jobs_pb2.Job]]:
-        """Starts a job: PROCESSING, the next `attempt`, and a true `start_time`.
+        """Leases one named job to the caller: PROCESSING, the next `attempt`, and a
+        true `start_time`.
 
-        Of several calls at once one succeeds. Idempotent with `request_id`. Adds
+        The lease ends unless a report or HeartbeatJob renews it; see
+        `lease_duration`. Of several calls at once one succeeds. Idempotent with `request_id`. Adds
         NOT_FOUND, FAILED_PRECONDITION (INVALID_STATE: it runs already, JOB_ENDED)
         and ABORTED (ETAG_MISMATCH).
         """
@@ -318,7 +453,7 @@ class JobServiceServicer(metaclass=_abc_1.ABCMeta):
         The percentage never falls within an attempt: a lower one keeps what is
         there, and takes phase and summary. Idempotent by `attempt` and
         `report_number`. Adds NOT_FOUND and FAILED_PRECONDITION (STALE_ATTEMPT,
-        JOB_ENDED, INVALID_STATE: not started).
+        LEASE_LOST, JOB_ENDED, INVALID_STATE: not started).
         """
 
     @_abc_1.abstractmethod
@@ -330,8 +465,8 @@ class JobServiceServicer(metaclass=_abc_1.ABCMeta):
         """Ends a job as FINISHED with its result; the percentage becomes 100.
 
         Idempotent by `attempt` and `report_number`, and with `request_id`. Adds
-        NOT_FOUND and FAILED_PRECONDITION (STALE_ATTEMPT, JOB_ENDED, INVALID_STATE:
-        not started, REPORT_NUMBER_USED).
+        NOT_FOUND and FAILED_PRECONDITION (STALE_ATTEMPT, LEASE_LOST, JOB_ENDED,
+        INVALID_STATE: not started, REPORT_NUMBER_USED).
         """
 
     @_abc_1.abstractmethod
@@ -357,6 +492,21 @@ class JobServiceServicer(metaclass=_abc_1.ABCMeta):
 
         Idempotent with `request_id`. Adds NOT_FOUND, FAILED_PRECONDITION
         (JOB_ENDED) and ABORTED (ETAG_MISMATCH).
+        """
+
+    @_abc_1.abstractmethod
+    def PurgeJobs(
+        self,
+        request: _jobs_pb2.PurgeJobsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_jobs_pb2.PurgeJobsResponse, _abc.Awaitable[_jobs_pb2.PurgeJobsResponse]]:
+        """Removes jobs that have ended for good, with their events, the longest ended
+        first; at most `max_jobs` in one call.
+
+        Watchers are not told. A resume token from before what was removed is
+        OUT_OF_RANGE (POSITION_TRIMMED). Jobs are also removed by themselves
+        MORAG_JOB_RETENTION (90 days) after their end. Idempotent with `request_id`.
+        Adds PERMISSION_DENIED (OWNER_NOT_ALLOWED).
         """
 
     @_abc_1.abstractmethod
@@ -388,6 +538,17 @@ class JobServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_jobs_pb2.ListJobsResponse, _abc.Awaitable[_jobs_pb2.ListJobsResponse]]:
         """Lists jobs, the newest first unless `order_by` says otherwise.
+
+        Adds PERMISSION_DENIED (OWNER_NOT_ALLOWED).
+        """
+
+    @_abc_1.abstractmethod
+    def GetJobStats(
+        self,
+        request: _jobs_pb2.GetJobStatsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_jobs_pb2.JobStats, _abc.Awaitable[_jobs_pb2.JobStats]]:
+        """Counts jobs, and says how long they took.
 
         Adds PERMISSION_DENIED (OWNER_NOT_ALLOWED).
         """
@@ -425,6 +586,49 @@ class JobServiceServicer(metaclass=_abc_1.ABCMeta):
           DATABASE_UNAVAILABLE): watch again after the last number seen.
         * UNAUTHENTICATED or PERMISSION_DENIED: the key, session or role no longer
           allows it: get a new credential, then watch again.
+        """
+
+    @_abc_1.abstractmethod
+    def WatchJobs(
+        self,
+        request: _jobs_pb2.WatchJobsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_jobs_pb2.JobFrame], _abc.AsyncIterator[_jobs_pb2.JobFrame]]:
+        """Streams the changes of every job that matches a filter: first, where
+        `include_snapshot` asks for it, the jobs that match now, then a `sync`
+        frame, then every change as it is committed, with a heartbeat while nothing
+        happens.
+
+        Promises, whatever fails: the events of a job come in their order, each
+        once, without a gap that the filter does not explain; every committed change
+        that matches is delivered, and so is the one by which a job leaves the
+        filter (`leaves_filter`, told once). A client that comes back with the
+        `resume_token` of the last frame that it saw, to whichever process, goes on
+        right behind it; before `sync` that means from the start of the snapshot. A
+        slow reader loses nothing. With `conflate` a reader that is behind is shown
+        the last of several changes of a job; final ones are always shown.
+
+        A stream that is resumed sends no `sync`, but the changes at once. Where more
+        than 25 jobs change while a snapshot is taken, some events may come before
+        `sync`.
+
+        A key with the scope `jobs:work` or `jobs:work:all` alone watches its own
+        workers' jobs: `filter.worker_ids` must name them.
+
+        Ends, and what to do then:
+
+        * OUT_OF_RANGE (POSITION_TRIMMED): events after the token are no longer
+          kept: watch again with `include_snapshot` and without a token, or go on
+          with the gap from `oldest_resume_token` in the metadata.
+        * OUT_OF_RANGE (POSITION_BEYOND_END): the log ends before the token, as an
+          older copy was restored: watch again with `include_snapshot` and without a
+          token.
+        * INVALID_ARGUMENT (INVALID_RESUME_TOKEN): the token is damaged, another
+          caller's, or of another filter: stop.
+        * UNAVAILABLE (SERVER_DRAINING, STREAM_AGED, READER_TOO_SLOW, SERVER_BUSY,
+          DATABASE_UNAVAILABLE): watch again with the last token.
+        * UNAUTHENTICATED or PERMISSION_DENIED: the key, session, scope or role no
+          longer allows it: get a new credential, then watch again.
         """
 
 def add_JobServiceServicer_to_server(servicer: JobServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

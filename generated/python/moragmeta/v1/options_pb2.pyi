@@ -42,9 +42,11 @@ Conventions that hold for every RPC:
   lists what it adds to these.
 """
 
+from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import descriptor_pb2 as _descriptor_pb2
 from google.protobuf import message as _message
+from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from google.protobuf.internal import extension_dict as _extension_dict
 import builtins as _builtins
@@ -134,25 +136,29 @@ class Access(_message.Message):
 
     PUBLIC_FIELD_NUMBER: _builtins.int
     MINIMUM_ROLE_FIELD_NUMBER: _builtins.int
-    SCOPE_FIELD_NUMBER: _builtins.int
+    SCOPES_FIELD_NUMBER: _builtins.int
     public: _builtins.bool
     """Whether the method needs no credential at all."""
     minimum_role: Global___Role.ValueType
     """The least powerful role that may call the method."""
-    scope: _builtins.str
-    """The scope that an API key needs for the method, such as `documents:read`.
-    Empty where no API key may call it: a session's access token is needed.
-    """
+    @_builtins.property
+    def scopes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The scopes of which an API key needs one for the method, such as
+        `documents:read`. Empty where no API key may call it: a session's access
+        token is needed. A scope that ends in `:all` reaches the rows of every
+        owner, and only an ADMIN can give it to a key.
+        """
+
     def __init__(
         self,
         *,
         public: _builtins.bool = ...,
         minimum_role: Global___Role.ValueType = ...,
-        scope: _builtins.str = ...,
+        scopes: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["minimum_role", b"minimum_role", "public", b"public", "scope", b"scope"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["minimum_role", b"minimum_role", "public", b"public", "scopes", b"scopes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -1,0 +1,54 @@
+"""Every table of the store: columns, constraints and indexes.
+
+They stand in one package, because they are one connected graph; import them from here. The statements over
+them live in each feature's ``store.py``, and the history of this schema in ``migrations/``.
+
+Rules that hold for all tables: ids are UUIDv7 text; times are aware UTC; ``owner_id`` names the user
+that a row belongs to; a child points at its parent by (owner_id, id), so that a child of another
+owner's parent cannot exist; foreign keys restrict, and the code detaches explicitly; MariaDB compares
+by ``utf8mb4_nopad_bin`` (case-sensitive, unpadded), as the other two do by themselves.
+"""
+
+from __future__ import annotations
+
+from morag_meta.db.schema.accounts import THEMES, USER_ROLES, api_keys, sessions, user_settings, users
+from morag_meta.db.schema.bookkeeping import auth_epoch, request_records
+from morag_meta.db.schema.content import DOCUMENT_STATES, SERVER_KINDS, databases, documents, servers
+from morag_meta.db.schema.parts import metadata
+from morag_meta.db.schema.work import (
+    JOB_EXECUTIONS,
+    JOB_FAILURES,
+    JOB_STATES,
+    job_checkpoints,
+    job_events,
+    job_floors,
+    job_log,
+    jobs,
+    workers,
+)
+
+__all__ = [
+    "DOCUMENT_STATES",
+    "JOB_EXECUTIONS",
+    "JOB_FAILURES",
+    "JOB_STATES",
+    "SERVER_KINDS",
+    "THEMES",
+    "USER_ROLES",
+    "api_keys",
+    "auth_epoch",
+    "databases",
+    "documents",
+    "job_checkpoints",
+    "job_events",
+    "job_floors",
+    "job_log",
+    "jobs",
+    "metadata",
+    "request_records",
+    "servers",
+    "sessions",
+    "user_settings",
+    "users",
+    "workers",
+]

@@ -1,0 +1,71 @@
+"""The tables of who calls: users, their settings and sessions, and API keys."""
+
+from __future__ import annotations
+
+import sqlalchemy as sa
+
+from morag_meta.db.schema.parts import child_of, one_of, owner, stamps, table
+from morag_meta.db.types import Json, UtcDateTime, identifier
+
+USER_ROLES = ("VIEWER", "USER", "ADMIN")
+THEMES = ("LIGHT", "DARK", "SYSTEM", "HIGH_CONTRAST")
+
+users = table(
+    "users",
+    sa.Column("id", identifier(), primary_key=True),
+    sa.Column("name", sa.String(255), nullable=False),
+    sa.Column("email", sa.String(255), nullable=False, unique=True),  # normalised: lower case, NFC
+    sa.Column("password_hash", sa.String(255)),  # null: cannot log in
+    sa.Column("avatar", sa.String(500)),
+    sa.Column("role", sa.String(16), nullable=False),
+    sa.Column("active", sa.Boolean(create_constraint=False), nullable=False),
+    *stamps(),
+    one_of("role", USER_ROLES),
+    sa.Index("ix_users__create_time_id", "create_time", "id"),
+)
+
+user_settings = table(
+    "user_settings",
+    sa.Column("owner_id", identifier(), sa.ForeignKey("users.id", ondelete="RESTRICT"), primary_key=True),
+    sa.Column("theme", sa.String(16), nullable=False),
+    sa.Column("language", sa.String(10), nullable=False),
+    sa.Column("notifications", sa.Boolean(create_constraint=False), nullable=False),
+    sa.Column("auto_save", sa.Boolean(create_constraint=False), nullable=False),
+    sa.Column("default_database_id", identifier()),
+    sa.Column("preferences", Json, nullable=False),
+    *stamps(),
+    one_of("theme", THEMES),
+    child_of("default_database_id", "databases"),
+)
+
+sessions = table(
+    "sessions",
+    sa.Column("id", identifier(), primary_key=True),
+    owner(),
+    sa.Column("refresh_hash", sa.String(64), nullable=False, unique=True),  # keyed hash, hex
+    sa.Column("create_time", UtcDateTime, nullable=False),
+    sa.Column("refresh_time", UtcDateTime, nullable=False),
+    sa.Column("expire_time", UtcDateTime, nullable=False),
+    sa.Column("end_time", UtcDateTime),  # logout, password or role change, deactivation
+    sa.Index("ix_sessions__owner_id", "owner_id"),
+    sa.Index("ix_sessions__expire_time", "expire_time"),
+)
+
+api_keys = table(
+    "api_keys",
+    sa.Column("id", identifier(), primary_key=True),
+    owner(),
+    sa.Column("name", sa.String(255), nullable=False),
+    sa.Column("description", sa.String(500), nullable=False),
+    sa.Column("key_hash", sa.String(64), nullable=False, unique=True),  # HMAC-SHA-256, hex
+    sa.Column("key_prefix", sa.String(16), nullable=False),  # shown, so that a person knows which key it is
+    sa.Column("scopes", Json, nullable=False),
+    sa.Column("expire_time", UtcDateTime),
+    sa.Column("revoke_time", UtcDateTime),
+    sa.Column("last_used_time", UtcDateTime),
+    sa.Column("use_count", sa.BigInteger, nullable=False),
+    *stamps(),
+    sa.UniqueConstraint("owner_id", "name"),
+    sa.Index("ix_api_keys__owner_id_create_time_id", "owner_id", "create_time", "id"),
+    sa.Index("ix_api_keys__create_time_id", "create_time", "id"),
+)

@@ -1,0 +1,178 @@
+"""What a process remembers of the log for its watchers: the newest events, by job and by filter.
+
+Plain data that the feed fills and watchers read, all on the event loop; nothing here asks the database.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+from morag_meta.jobs.convert import event_to_proto
+from morag_meta.jobs.listing import Filter
+from morag_meta.jobs.resume import Seal
+from morag_meta.jobs.rules import FINAL_STATES
+from morag_meta.rpc.streams import Stream
+from moragmeta.v1 import jobs_pb2 as pb
+
+PAGE: Final = 200
+"""The most events that one read gives to one watcher, and that a topic or channel remembers."""
+
+
+class Event:
+    """An event as it is sent: its place in its job and in the log, its bytes, whether nothing follows it."""
+
+    __slots__ = ("data", "final", "job_id", "number", "position", "row")
+
+    def __init__(self, row: Mapping[str, Any]) -> None:
+        """Make the frame of an event's row."""
+        self.row = row
+        self.job_id: str = row["job_id"]
+        self.number: int = row["number"]
+        self.position: int = row["position"] or 0
+        self.data = pb.JobFrame(event=event_to_proto(row)).SerializeToString()
+        self.final = row["state"] in FINAL_STATES
+
+
+class Topic:
+    """A watched job: its newest known event, the latest frames, and who watches."""
+
+    __slots__ = ("events", "gone", "newest", "watchers")
+
+    def __init__(self, newest: int) -> None:
+        """Begin at the newest number that a watcher saw when it came."""
+        self.newest = newest
+        self.events: list[Event] = []
+        self.watchers: set[Stream] = set()
+        self.gone = False
+
+    def add(self, event: Event) -> None:
+        """Remember an event that is newer than what is known, and have every watcher look."""
+        if event.number > self.newest:
+            self.events.append(event)
+            del self.events[:-PAGE]
+            self.newest = event.number
+            self.wake()
+
+    def after(self, number: int) -> list[Event] | None:
+        """Give the remembered events after a number, or None where some of them are not remembered."""
+        if number >= self.newest:
+            return []
+        if not self.events or self.events[0].number > number + 1:
+            return None
+        return [event for event in self.events if event.number > number]
+
+    def wake(self) -> None:
+        """Have every watcher look."""
+        for stream in self.watchers:
+            stream.wake()
+
+
+class Frame:
+    """An event as the watchers of one filter see it."""
+
+    __slots__ = ("data", "event", "leaves")
+
+    def __init__(self, event: Event, token: str, *, leaves: bool) -> None:
+        """Join the event's bytes with what is the filter's own."""
+        self.event = event
+        self.leaves = leaves
+        self.data = self.with_token(token)
+
+    def with_token(self, token: str) -> bytes:
+        """Give the frame with a token; messages are joined by joining their bytes."""
+        rest = pb.JobFrame(resume_token=token, leaves_filter=self.leaves)
+        return self.event.data + rest.SerializeToString()
+
+
+def judge_of(chosen: Filter) -> Callable[[Mapping[str, Any]], bool | None]:
+    """Give what judges an event's row: whether it leaves the filter, or None where it never was within."""
+    kinds, types = frozenset(chosen.kinds), frozenset(chosen.document_types)
+    states, workers = frozenset(chosen.states), frozenset(chosen.worker_ids)
+    database_id, document_id = chosen.database_id, chosen.document_id
+
+    def passes(state: str | None, worker_id: str | None) -> bool:
+        return (not states or state in states) and (not workers or worker_id in workers)
+
+    def judge(row: Mapping[str, Any]) -> bool | None:
+        if kinds and row["kind"] not in kinds:
+            return None
+        if types and row["document_type"] not in types:
+            return None
+        if (database_id and row["database_id"] != database_id) or (
+            document_id and row["document_id"] != document_id
+        ):
+            return None
+        if passes(row["state"], row["worker_id"]):
+            return False
+        was = row["previous_state"] is not None and passes(row["previous_state"], row["previous_worker_id"])
+        return True if was else None
+
+    return judge
+
+
+class Channel:
+    """A watched filter: the latest events that concern it, and who watches.
+
+    What it remembers is whole from ``since`` on, up to where the feed is.
+    """
+
+    __slots__ = ("_frames", "_judge", "_last", "chosen", "seal", "since", "watchers")
+
+    def __init__(self, chosen: Filter, seal: Seal, since: int) -> None:
+        """Begin where the feed is."""
+        self.chosen = chosen
+        self.seal = seal
+        self.since = since
+        self.watchers: set[Stream] = set()
+        self._judge = judge_of(chosen)
+        self._frames: list[Frame] = []
+        self._last: dict[str, int] = {}  # the position of the newest remembered event of each job
+
+    def frame(self, event: Event) -> Frame | None:
+        """Give an event as this filter's watchers see it, or None where it does not concern them."""
+        leaves = self._judge(event.row)
+        if leaves is None:
+            return None
+        return Frame(event, self.seal.make(event.position), leaves=leaves)
+
+    def add(self, event: Event) -> None:
+        """Remember an event of an owner within reach, and wake the watchers, where it concerns them."""
+        frame = self.frame(event)
+        if frame is None:
+            return
+        self._frames.append(frame)
+        self._last[event.job_id] = event.position
+        if len(self._frames) > PAGE:
+            self._forget(1)
+        for stream in self.watchers:
+            stream.wake()
+
+    def after(self, position: int) -> list[Frame] | None:
+        """Give the remembered events behind a position, or None where some are not remembered."""
+        if position < self.since:
+            return None
+        frames = self._frames
+        if not frames or frames[-1].event.position <= position:
+            return []
+        return [frame for frame in frames if frame.event.position > position]
+
+    def outdated(self, event: Event) -> bool:
+        """Whether a newer event of the same job is known."""
+        return self._last.get(event.job_id, 0) > event.position
+
+    def cut(self, floor: int) -> None:
+        """Forget what lies below a floor, and that it was whole there; have every watcher look."""
+        if floor > self.since:
+            self._forget(sum(frame.event.position <= floor for frame in self._frames))
+            self.since = floor
+            for stream in self.watchers:
+                stream.wake()
+
+    def _forget(self, count: int) -> None:
+        for frame in self._frames[:count]:
+            event = frame.event
+            self.since = event.position
+            if self._last[event.job_id] == event.position:
+                del self._last[event.job_id]
+        del self._frames[:count]

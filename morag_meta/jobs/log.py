@@ -1,0 +1,194 @@
+"""The statements over the log: the events of all jobs in one order, and up to where it was trimmed.
+
+Events are written without a position and get one after they were committed, a batch at a time, under the
+lock of the log's one row: so positions become visible in their order, whatever order their writers
+committed in. Who asks for that, and when, stands in ``sequencer.py``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from functools import lru_cache
+from typing import Any, Final
+
+import sqlalchemy as sa
+
+from morag_meta.db.schema import job_events as events
+from morag_meta.db.schema import job_floors as floors
+from morag_meta.db.schema import job_log as log
+from morag_meta.db.schema import workers
+from morag_meta.db.statements import EVERYONE, everyone, owned, system
+from morag_meta.db.unit import Row, Unit
+from morag_meta.jobs.listing import Filter, event_conditions, page_parameters
+
+BATCH: Final = 200
+"""The most events that get a position in one transaction."""
+_COUNTED: Final = 1000  # of those without a position
+_IDLE_MS: Final = 1000
+
+_LIMIT: sa.BindParameter[int] = sa.bindparam("limit", type_=sa.Integer)
+_AFTER = events.c.position > sa.bindparam("after_position", type_=sa.BigInteger)
+# By position although it is null, as that is how the index is ordered.
+_IN_ORDER: Final = (events.c.position, events.c.create_time, events.c.job_id, events.c.number)
+_WAITING = system(
+    sa.select(*_IN_ORDER).where(events.c.position.is_(None)).order_by(*_IN_ORDER).limit(_LIMIT),
+    "gives everybody's events their place",
+)
+_SOME_WAITING = sa.select(sa.literal(1)).where(events.c.position.is_(None)).limit(_COUNTED).subquery()
+_LOOK = system(
+    sa.select(log, sa.select(sa.func.count()).select_from(_SOME_WAITING).scalar_subquery().label("waiting")),
+    "only counts; the log is everybody's",
+)
+_CLAIM = sa.select(log.c.position).with_for_update(skip_locked=True)
+# What holds the log's row and then says nothing more loses it, and its transaction: others go on.
+_CLAIM_POSTGRESQL = sa.select(
+    log.c.position, sa.func.set_config("idle_in_transaction_session_timeout", str(_IDLE_MS), sa.true())
+).with_for_update(skip_locked=True)
+_IMPATIENT_MARIADB = sa.text(f"SET SESSION idle_transaction_timeout = {_IDLE_MS // 1000}")
+_PATIENT_MARIADB = sa.text("SET SESSION idle_transaction_timeout = DEFAULT")
+
+_chosen = _WAITING.subquery("chosen")
+_place = sa.func.row_number().over(order_by=[_chosen.c[column.name] for column in _IN_ORDER])
+_numbered = sa.select(_chosen.c.job_id, _chosen.c.number, _place.label("place")).subquery("numbered")
+_NUMBER = system(
+    sa.update(events)
+    .where(events.c.job_id == _numbered.c.job_id, events.c.number == _numbered.c.number)
+    .values(position=sa.bindparam("base", type_=sa.BigInteger) + _numbered.c.place),
+    "gives everybody's events their place",
+)
+# MariaDB would sort by a position that is null, and knows without it that the index has this order.
+_WAITING_MARIADB = _WAITING.order_by(None).order_by(*_IN_ORDER[1:])
+_ADVANCE = system(
+    sa.update(log).values(position=sa.select(sa.func.max(events.c.position)).scalar_subquery()),
+    "the log is everybody's",
+)
+_REMOVED = sa.select(log.c.removals).scalar_subquery().label("removals")
+_PAGE = system(
+    sa.select(events, _REMOVED).where(_AFTER).order_by(events.c.position).limit(_LIMIT),
+    "is told to watchers, each of whom sees what its filter lets through",
+)
+_FLOOR = sa.select(floors.c.position).where(owned(floors))
+_HIGHEST_FLOOR = sa.select(sa.func.max(floors.c.position).label("position")).where(everyone())
+_FLOORS_ABOVE = system(
+    sa.select(floors).where(floors.c.position > sa.bindparam("after_position", type_=sa.BigInteger)),
+    "ends the streams of whoever missed something",
+)
+_OWN_WORKERS = sa.select(workers.c.id).where(
+    owned(workers), workers.c.id.in_(sa.bindparam("worker_ids", expanding=True))
+)
+
+
+class JobLog:
+    """The log within one unit of work."""
+
+    def __init__(self, unit: Unit) -> None:
+        """Work within the unit."""
+        self._unit = unit
+
+    def look(self) -> Row:
+        """Give ``position``, ``removals`` and ``store_id`` of the log, and how many events are ``waiting``.
+
+        Those are the committed ones that have no position yet; no more than 1000 are counted.
+        """
+        row = self._unit.one(_LOOK)
+        if row is None:
+            raise RuntimeError("the log has lost its row")
+        return row
+
+    def number(self, limit: int = BATCH) -> int | None:
+        """Give the oldest events that have none a position; say how many, or None if somebody else is at it.
+
+        For a transaction of its own. A process that stops amidst it is thrown out by the database after a
+        second (SQLite: as it holds the file, nobody writes until it goes on, or ends).
+        """
+        claimed = self._claim()
+        if claimed is None:
+            return None
+        base = claimed["position"]
+        if self._unit.dialect == "mariadb":
+            count = self._number_one_by_one(base, limit)
+        else:
+            count = self._unit.run(_NUMBER, base=base, limit=limit)
+        if count:
+            self._unit.run_soon(_ADVANCE)
+        return count
+
+    def waiting(self, limit: int) -> list[Row]:
+        """Give job and number of at most ``limit`` committed events without a position, in their order."""
+        is_mariadb = self._unit.dialect == "mariadb"
+        return self._unit.all(_WAITING_MARIADB if is_mariadb else _WAITING, limit=limit)
+
+    def page(self, position: int, limit: int) -> list[Row]:
+        """Give at most ``limit`` events of anybody behind a position, in order, each with ``removals``."""
+        return self._unit.all(_PAGE, after_position=position, limit=limit)
+
+    def page_of(self, chosen: Filter, position: int, end: int, limit: int) -> list[Row]:
+        """Give at most ``limit`` events behind a position and up to ``end`` that a filter may let through."""
+        statement = _page_of(chosen.owner_id == EVERYONE, chosen.shape())
+        return self._unit.all(
+            statement, after_position=position, end=end, limit=limit, **page_parameters(chosen)
+        )
+
+    def floor(self, owner_id: str) -> int:
+        """Give the position up to which events of an owner, or of anybody (``-``), were removed."""
+        row = self._unit.one(_HIGHEST_FLOOR if owner_id == EVERYONE else _FLOOR, owner_id=owner_id)
+        return 0 if row is None else row["position"] or 0
+
+    def floors_above(self, position: int) -> dict[str, int]:
+        """Give the floors that lie above a position, by their owners."""
+        return {
+            row["owner_id"]: row["position"] for row in self._unit.all(_FLOORS_ABOVE, after_position=position)
+        }
+
+    def own_workers(self, owner_id: str, worker_ids: Collection[str]) -> set[str]:
+        """Give those of the workers that an owner has registered."""
+        rows = self._unit.all(_OWN_WORKERS, owner_id=owner_id, worker_ids=list(worker_ids))
+        return {row["id"] for row in rows}
+
+    def _claim(self) -> Row | None:
+        if self._unit.dialect == "postgresql":
+            return self._unit.one(_CLAIM_POSTGRESQL)
+        if self._unit.dialect == "mariadb":
+            self._unit.run(_IMPATIENT_MARIADB)
+            self._unit.after_commit(self._be_patient)
+        return self._unit.one(_CLAIM)
+
+    def _be_patient(self) -> None:
+        self._unit.run(_PATIENT_MARIADB)
+
+    def _number_one_by_one(self, base: int, limit: int) -> int:
+        """Read which are next, then name each: an update that looks for them waits for who still inserts."""
+        rows = self.waiting(limit)
+        if not rows:
+            return 0
+        return self._unit.run(_number_named(len(rows)), base=base, **_named(rows))
+
+
+def _named(rows: Sequence[Row]) -> dict[str, Any]:
+    values: dict[str, Any] = {}
+    for place, row in enumerate(rows, 1):
+        values[f"job_{place}"], values[f"number_{place}"] = row["job_id"], row["number"]
+    return values
+
+
+@lru_cache(maxsize=BATCH)
+def _number_named(size: int) -> sa.TextClause:
+    parts = [
+        f"SELECT :job_{n} AS job_id, :number_{n} AS number, :base + {n} AS position"
+        for n in range(1, size + 1)
+    ]
+    return system(
+        sa.text(
+            f"UPDATE ({' UNION ALL '.join(parts)}) AS named STRAIGHT_JOIN job_events AS e "  # noqa: S608 - numbers
+            "ON e.job_id = named.job_id AND e.number = named.number SET e.position = named.position"
+        ),
+        "gives everybody's events their place",
+    )
+
+
+@lru_cache(maxsize=256)
+def _page_of(of_everyone: bool, shape: tuple[str, ...]) -> sa.Select[Any]:  # noqa: FBT001 - the key of a cache
+    end = events.c.position <= sa.bindparam("end", type_=sa.BigInteger)
+    whose = everyone() if of_everyone else owned(events)
+    chosen = sa.select(events).where(whose, _AFTER, end, *event_conditions(shape))
+    return chosen.order_by(events.c.position).limit(_LIMIT)

@@ -1,0 +1,1 @@
+"""Workers: who takes jobs, and which jobs they are given."""

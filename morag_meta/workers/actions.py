@@ -1,0 +1,165 @@
+"""What is done for workers, in one unit of work: jobs are leased to them, and their leases renewed.
+
+Which jobs a worker takes is decided in ``rules.py``; what a lease does to a job in ``jobs/leases.py``.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import enum
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Final, Generic, Protocol, TypeVar
+
+from morag_meta.db.statements import EVERYONE
+from morag_meta.db.unit import Row
+from morag_meta.errors import NotFound, WrongState
+from morag_meta.jobs import leases
+from morag_meta.jobs.limits import Overdue, judge
+from morag_meta.jobs.queue import Wanted
+from morag_meta.jobs.rules import INGESTION, Holder, Verb
+from morag_meta.uow import UnitOfWork
+from morag_meta.workers.rules import Appetite
+
+_SPARE: Final = 40
+"""How many candidates are looked at beside those that are wanted: others take some at the same time."""
+_MOST_BYTES: Final = 3 * 1024 * 1024
+"""Above which no further job is leased, so that the answer stays below gRPC's limit of 4 MiB."""
+
+
+class Measured(Protocol):
+    """Something whose size in an answer is known; a message is."""
+
+    def ByteSize(self) -> int:  # noqa: N802 - as protobuf calls it
+        """Give the size in bytes."""
+
+
+M = TypeVar("M", bound=Measured)
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """A job that was leased, and what its worker needs to know of it."""
+
+    job: Row
+    checkpoint: bytes
+    document: Row | None
+    database: Row | None
+
+
+@dataclass(frozen=True, slots=True)
+class Haul(Generic[M]):
+    """What a worker got, as it is shown; ``missed``: nothing, but only as others were faster; try again."""
+
+    leases: list[M]
+    missed: bool = False
+
+
+class Verdict(enum.Enum):
+    """What a worker is to do with its job."""
+
+    GO_ON = "GO_ON"
+    CANCEL = "CANCEL"
+    LOST = "LOST"
+
+
+def lease_jobs(
+    uow: UnitOfWork,
+    worker: Row,
+    appetite: Appetite,
+    *,
+    most: int,
+    lease_ms: int,
+    show: Callable[[Taken], M],
+) -> Haul[M]:
+    """Lease at most so many jobs to a worker, the next first.
+
+    Nothing waits for a lock here: what somebody else has locked, most likely to lease it, is passed by.
+    """
+    wanted = Wanted(appetite.owner_id, appetite.states, appetite.kinds, appetite.document_types)
+    shown: list[M] = []
+    missed, size = False, 0
+    for candidate in uow.queue.candidates(wanted, most + _SPARE):
+        row = _lock_if_free(uow, candidate)
+        if row is None or not _waits(row, appetite):
+            missed = True  # somebody else was faster, and so there may be further candidates
+        elif not _is_over(row) and (leased := _lease(uow, row, worker["id"], lease_ms)) is not None:
+            shown.append(show(_with_circumstances(uow, leased)))
+            size += shown[-1].ByteSize()
+            if len(shown) == most or size >= _MOST_BYTES:
+                break
+    return Haul(shown, missed and not shown)
+
+
+def held_leases(
+    uow: UnitOfWork, worker: Row, noted: Iterable[tuple[str, int]], show: Callable[[Taken], M]
+) -> Haul[M]:
+    """Give those leases of a worker, each noted as a job's id and its attempt, that it still holds."""
+    now, held = uow.queue.now(), []
+    for job_id, attempt in noted:
+        try:
+            row = uow.jobs.get(EVERYONE, job_id)
+        except NotFound:
+            continue
+        same = row["attempt"] == attempt and row["worker_id"] == worker["id"]
+        if same and row["state"] == "PROCESSING" and now < row["lease_expire_time"]:
+            held.append(show(_with_circumstances(uow, row)))
+    return Haul(held)
+
+
+def renew_lease(
+    uow: UnitOfWork, row: Row, holder: Holder, checkpoint: bytes | None
+) -> tuple[Verdict, dt.datetime | None]:
+    """Renew the lease of a locked job if its holder asks; say what the holder is to do, and until when.
+
+    ``checkpoint`` is saved for the next attempt; empty removes what is there, and None keeps it.
+    """
+    if not leases.is_held(row, holder):
+        called_off = row["state"] == "CANCELLED" and holder.shows(row)
+        return (Verdict.CANCEL if called_off else Verdict.LOST), None
+    expire_time = leases.renewal(row)["lease_expire_time"]
+    uow.jobs.renew(row, expire_time)
+    if checkpoint is not None:
+        uow.queue.save_checkpoint(row, checkpoint)
+    return Verdict.GO_ON, expire_time
+
+
+def _lock_if_free(uow: UnitOfWork, candidate: Row) -> Row | None:
+    """Lock a job, and before it the document that an INGESTION job carries along, unless somebody has."""
+    if candidate["kind"] == INGESTION:
+        document = uow.documents.lock_if_free(candidate["owner_id"], candidate["document_id"])
+        if document is None:
+            return None
+    return uow.jobs.lock_if_free(candidate["owner_id"], candidate["id"])
+
+
+def _waits(row: Row, appetite: Appetite) -> bool:
+    """Whether a locked job still waits for such a worker, and its time has come."""
+    return appetite.takes(row) and (row["not_before"] is None or row["not_before"] <= row["clock"])
+
+
+def _is_over(row: Row) -> bool:
+    """Whether a locked job is only left to fail, which is the reaper's matter."""
+    overdue = judge(row)
+    return overdue is not None and overdue[0] is Overdue.FAIL
+
+
+def _lease(uow: UnitOfWork, row: Row, worker_id: str, lease_ms: int) -> Row | None:
+    """Lease a locked job; one whose document cannot be ingested is called off, as nobody ever can run it."""
+    try:
+        return leases.lease(uow, row, worker_id=worker_id, lease_ms=lease_ms)
+    except WrongState:
+        uow.jobs.end(row, Verb.CANCEL, summary="the document cannot be ingested")
+        return None
+
+
+def _with_circumstances(uow: UnitOfWork, job: Row) -> Taken:
+    document: Row | None = None
+    database: Row | None = None
+    owner = job["owner_id"]
+    if job["document_id"] is not None:
+        document = uow.documents.get(owner, job["document_id"])
+        if document["database_id"] is not None:
+            database = uow.databases.get(owner, document["database_id"])
+    checkpoint = uow.queue.checkpoint(owner, job["id"]) if job["attempt"] > 1 else b""
+    return Taken(job, checkpoint, document, database)

@@ -1,0 +1,229 @@
+"""Who waits for jobs in this process, and who of them is told of which one.
+
+A waiting call has no connection, transaction, timer or task of its own beyond its coroutine. One task
+asks for all of them: at once when a change was committed or told of, and each second for jobs whose time
+has come. A job wakes one worker, the one that has waited longest, and not the herd.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, Final
+
+import structlog
+
+from morag_meta.db.database import Database
+from morag_meta.db.unit import Row
+from morag_meta.errors import MetaError
+from morag_meta.jobs.queue import WAITING_STATES, Wanted
+from morag_meta.jobs.store import TOPIC
+from morag_meta.uow import UnitOfWork
+from morag_meta.workers.rules import Appetite
+
+_log = structlog.get_logger(__name__)
+_INTERVAL_SECONDS: Final = 1.0
+_LOOKED_AT_ONCE: Final = 500  # jobs in one statement
+
+Job = Mapping[str, Any]
+
+
+class Ticket:
+    """One waiting call: what it takes, and which jobs it was told of and has not tried for."""
+
+    __slots__ = ("_openings", "_waiter", "appetite", "leased", "repeats_of", "told", "trying")
+
+    def __init__(self, openings: Openings, appetite: Appetite | None, repeats_of: str | None) -> None:
+        """Wait for jobs of this appetite; None takes nothing, and is never told of any.
+
+        ``repeats_of`` is the worker of a call that may be one of several with one request id.
+        """
+        self._openings = openings
+        self._waiter: asyncio.Future[None] | None = None
+        self.appetite = appetite
+        self.repeats_of = repeats_of
+        self.leased = False  # whether its worker got a lease meanwhile: perhaps by the same request
+        self.told: dict[str, Job] = {}
+        self.trying: dict[str, Job] = {}
+
+    def set_out(self) -> None:
+        """Say that the jobs told of are being tried for."""
+        self.trying, self.told = self.told, {}
+        self.leased = False
+
+    def got(self, job_ids: Iterable[str]) -> None:
+        """Say which jobs were had, of which nobody else is to be told."""
+        for job_id in job_ids:
+            self.told.pop(job_id, None)
+            self.trying.pop(job_id, None)
+
+    async def wait(self, seconds: float) -> bool:
+        """Sleep until it is worth a try, or for so many seconds; whether it is the former.
+
+        Raises:
+            MetaError: the process ends.
+        """
+        self.trying = {}
+        if not self.told and not self.leased and seconds > 0:
+            self._openings.check()
+            self._waiter = asyncio.get_running_loop().create_future()
+            try:
+                async with asyncio.timeout(seconds):
+                    await self._waiter
+            except TimeoutError:
+                pass
+            finally:
+                self._waiter = None
+        self._openings.check()
+        return bool(self.told) or self.leased
+
+    def wake(self) -> None:
+        """End the sleep; for the event loop's thread only."""
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+
+class Openings:
+    """The calls of one process that wait for jobs, the longest waiting first."""
+
+    def __init__(self, database: Database, begun: Callable[[], None]) -> None:
+        """Ask this database; ``begun`` is called when somebody comes to wait where nobody did."""
+        self._database = database
+        self._begun = begun
+        self._tickets: dict[Ticket, None] = {}
+        self._hinted: set[str] = set()
+        self._wake = asyncio.Event()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._all_due = 0.0  # when everybody is to be looked after, in monotonic seconds
+        self._ending: Callable[[], MetaError] | None = None
+
+    def __len__(self) -> int:
+        """Count the calls that wait."""
+        return len(self._tickets)
+
+    @property
+    def waiting(self) -> bool:
+        """Whether anybody waits."""
+        return bool(self._tickets)
+
+    def start(self) -> None:
+        """Listen to this process's commits; call it on the event loop, then run ``run`` there."""
+        self._loop = asyncio.get_running_loop()
+        self._database.listen(self.hint)
+
+    def end(self, error: Callable[[], MetaError]) -> None:
+        """End every wait, and those to come, with an error of its own."""
+        self._ending = error
+        for ticket in self._tickets:
+            ticket.wake()
+
+    def check(self) -> None:
+        """Raise the error that waits end with, if they do."""
+        if self._ending is not None:
+            raise self._ending()
+
+    def hint(self, topics: Iterable[str]) -> None:
+        """Say from any thread which jobs changed, by the topics that announce it."""
+        if not self._tickets or self._loop is None or self._loop.is_closed():
+            return  # who comes just now looks for itself
+        ids = [topic.removeprefix(TOPIC) for topic in topics if topic.startswith(TOPIC)]
+        if ids:
+            self._loop.call_soon_threadsafe(self._hint, ids)
+
+    def note_event(self, event: Mapping[str, Any]) -> None:
+        """Hear of a job's event, of whichever process; for the event loop's thread only."""
+        if not self._tickets:
+            return
+        if event["state"] in WAITING_STATES:
+            self._hint([event["job_id"]])
+        elif event["previous_state"] in WAITING_STATES and event["worker_id"] is not None:
+            for ticket in self._tickets:
+                if ticket.repeats_of == event["worker_id"]:
+                    ticket.leased = True
+                    ticket.wake()
+
+    def _hint(self, ids: list[str]) -> None:
+        self._hinted.update(ids)
+        self._wake.set()
+
+    @contextmanager
+    def ticket(self, appetite: Appetite | None, repeats_of: str | None = None) -> Iterator[Ticket]:
+        """Stand in the queue of those who wait; what a leaver was told of is passed on."""
+        ticket = Ticket(self, appetite, repeats_of)
+        self._tickets[ticket] = None
+        if len(self._tickets) == 1:
+            self._wake.set()
+            self._begun()
+        try:
+            yield ticket
+        finally:
+            del self._tickets[ticket]
+            for job in (*ticket.trying.values(), *ticket.told.values()):
+                self._tell(job)
+
+    async def run(self) -> None:
+        """Look for jobs on behalf of those who wait, until cancelled."""
+        while True:
+            try:
+                await self._rest()
+                await self._look_at_hinted()
+                if time.monotonic() >= self._all_due:  # however busy the hints keep it
+                    await self._look_for_all()
+            except MetaError as error:  # looked at again in a second
+                _log.info("the queue of jobs cannot be read", reason=str(error.reason))
+                await asyncio.sleep(_INTERVAL_SECONDS)
+            except Exception:  # noqa: BLE001 - whatever it was, those who wait need the next look
+                _log.exception("looking for jobs failed")
+                await asyncio.sleep(_INTERVAL_SECONDS)
+
+    async def _rest(self) -> None:
+        """Wait for a hint, or until it is time to look for everybody; while nobody waits for a hint alone."""
+        self._wake.clear()
+        pause = self._all_due - time.monotonic()
+        if not self._hinted and (pause > 0 or not self._tickets):
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(pause if self._tickets else None):
+                    await self._wake.wait()
+
+    async def _look_at_hinted(self) -> None:
+        hinted, self._hinted = sorted(self._hinted), set()
+        for start in range(0, len(hinted), _LOOKED_AT_ONCE):
+            if not self._tickets:
+                return
+            ids = hinted[start : start + _LOOKED_AT_ONCE]
+            for job in await self._database.read(_ready(ids)):
+                self._tell(job)
+
+    async def _look_for_all(self) -> None:
+        """Ask once for each appetite; in the order of who waits longest."""
+        self._all_due = time.monotonic() + _INTERVAL_SECONDS
+        for appetite, waiting in Counter(ticket.appetite for ticket in self._tickets).items():
+            if appetite is not None:
+                for job in await self._database.read(_candidates(appetite, waiting)):
+                    self._tell(job)
+
+    def _tell(self, job: Job) -> None:
+        """Wake the one who has waited longest of those who take a job, unless somebody was told of it."""
+        chosen: Ticket | None = None
+        for ticket in self._tickets:
+            if job["id"] in ticket.told or job["id"] in ticket.trying:
+                return
+            free = not ticket.told and not ticket.trying
+            if chosen is None and free and ticket.appetite is not None and ticket.appetite.takes(job):
+                chosen = ticket
+        if chosen is not None:
+            chosen.told[job["id"]] = job
+            chosen.wake()
+
+
+def _ready(ids: list[str]) -> Callable[[UnitOfWork], list[Row]]:
+    return lambda uow: uow.queue.ready(ids)
+
+
+def _candidates(appetite: Appetite, limit: int) -> Callable[[UnitOfWork], list[Row]]:
+    wanted = Wanted(appetite.owner_id, appetite.states, appetite.kinds, appetite.document_types)
+    return lambda uow: uow.queue.candidates(wanted, limit)

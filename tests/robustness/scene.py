@@ -1,0 +1,65 @@
+"""What faults happen to, and by which chances."""
+
+from __future__ import annotations
+
+import random
+import signal
+import time
+from dataclasses import dataclass
+from typing import Protocol
+
+from tests.backends.proxy import Proxy
+from tests.processes import ServerProcess
+from tests.robustness.cluster import Cluster
+
+
+class Crew(Protocol):
+    """A process with workers in it."""
+
+    def signal(self, number: signal.Signals) -> None:
+        """Send the process a signal."""
+
+    def restart(self) -> None:
+        """Start another process with as many workers."""
+
+
+@dataclass(slots=True)
+class Scene:
+    """A running cluster, and the workers of it."""
+
+    cluster: Cluster
+    crews: list[Crew]
+    chance: random.Random
+    long: bool = False
+    """Whether there is time to wait for long."""
+
+    @property
+    def server(self) -> ServerProcess:
+        """Any server."""
+        return self.chance.choice(self.cluster.servers)
+
+    @property
+    def front(self) -> Proxy:
+        """Any proxy between clients and a server."""
+        return self.chance.choice(self.cluster.fronts)
+
+    @property
+    def back(self) -> Proxy:
+        """The proxy before the database.
+
+        Raises:
+            RuntimeError: the cluster has none.
+        """
+        if self.cluster.back is None:
+            raise RuntimeError("this fault needs a proxy before the database")
+        self.cluster.back.sent.clear()
+        return self.cluster.back
+
+    @property
+    def commit(self) -> bytes:
+        """COMMIT as the database's protocol frames it."""
+        return b"\x03COMMIT" if self.cluster.kind == "mariadb" else b"COMMIT\x00"
+
+    def rest(self, least: float, most: float) -> None:
+        """Wait between two times, in seconds."""
+        time.sleep(self.chance.uniform(least, most))
