@@ -15,7 +15,6 @@ from typing import Any, Final
 
 import sqlalchemy as sa
 
-from morag_meta.db.clock import clock
 from morag_meta.db.schema import job_checkpoints as checkpoints
 from morag_meta.db.schema import job_events as events
 from morag_meta.db.schema import job_floors as floors
@@ -24,6 +23,7 @@ from morag_meta.db.schema import jobs
 from morag_meta.db.statements import EVERYONE, owned, reach, system
 from morag_meta.db.unit import Row, Unit
 from morag_meta.jobs.listing import Filter, conditions_of, parameters_of
+from morag_meta.jobs.queue import JobQueue
 
 MOST_JOBS: Final = 1000
 _MOST_EVENTS: Final = 20_000  # of one transaction, so that it stays far from a statement's limit
@@ -77,7 +77,6 @@ OLD_EVENTS = system(
 _TRIM = sa.delete(events).where(
     _e.job_id == sa.bindparam("job_id"), owned(events), _e.number <= sa.bindparam("last_number"), _NUMBERED
 )
-_CLOCK = sa.select(clock)
 _LOCK_LOG = sa.select(log.c.position).with_for_update()
 # Who holds the log's row and then says nothing more loses it, so that the sequencer can go on.
 _LOCK_LOG_POSTGRESQL = sa.select(
@@ -123,7 +122,7 @@ class JobRemovals:
 
     def expire_jobs(self, age: dt.timedelta, limit: int = MOST_JOBS) -> int:
         """Remove the longest ended of the jobs that ended so long ago, and give their number."""
-        return self.purge(Filter(EVERYONE), self._now() - age, limit).jobs
+        return self.purge(Filter(EVERYONE), JobQueue(self._unit).now() - age, limit).jobs
 
     def expire_events(self, age: dt.timedelta, limit: int = 1000) -> int:
         """Remove the oldest of the events that were written so long ago, and give their number.
@@ -131,7 +130,8 @@ class JobRemovals:
         A job's newest event stays for as long as the job, and so does what has no position yet.
         """
         found = {
-            row["job_id"]: row for row in self._unit.all(OLD_EVENTS, before=self._now() - age, limit=limit)
+            row["job_id"]: row
+            for row in self._unit.all(OLD_EVENTS, before=JobQueue(self._unit).now() - age, limit=limit)
         }
         free = set(self._lock(EVERYONE, list(found)))
         trimmed = {job_id: self._trim(found[job_id]) for job_id in sorted(free)}
@@ -218,13 +218,6 @@ class JobRemovals:
             raise RuntimeError("the log has lost its row")
         position: int = row["position"]
         return position
-
-    def _now(self) -> dt.datetime:
-        row = self._unit.one(_CLOCK)
-        if row is None:
-            raise RuntimeError("the database has no time")
-        time: dt.datetime = row["clock"]
-        return time
 
 
 @lru_cache(maxsize=512)
