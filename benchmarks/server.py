@@ -20,6 +20,7 @@ from benchmarks.raw import RawDriver
 from benchmarks.rivals import BareMethods, DispatchedServicer
 from morag_meta import config, logs
 from morag_meta.jobs.sequencer import Sequencer
+from morag_meta.server import garbage
 from morag_meta.server.app import App, database_options
 
 
@@ -56,7 +57,9 @@ async def _serve() -> None:
     app = MeasuredApp(settings, shared_port="--shared" in sys.argv)
     if "--asleep" in sys.argv:
         app.put_to_sleep()
-    print(await app.start(), flush=True)
+    port = await app.start()
+    garbage.settle()
+    print(port, flush=True)
     await ended.wait()
     await app.stop(0.2)
 

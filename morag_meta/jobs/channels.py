@@ -5,7 +5,9 @@ Plain data that the feed fills and watchers read, all on the event loop; nothing
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Callable, Mapping
+from operator import attrgetter
 from typing import Any, Final
 
 from morag_meta.jobs.convert import event_to_proto
@@ -17,6 +19,8 @@ from moragmeta.v1 import jobs_pb2 as pb
 
 PAGE: Final = 200
 """The most events that one read gives to one watcher, and that a topic or channel remembers."""
+_NUMBER: Final = attrgetter("number")
+_POSITION: Final = attrgetter("event.position")
 
 
 class Event:
@@ -60,7 +64,7 @@ class Topic:
             return []
         if not self.events or self.events[0].number > number + 1:
             return None
-        return [event for event in self.events if event.number > number]
+        return self.events[bisect_right(self.events, number, key=_NUMBER) :]
 
     def wake(self) -> None:
         """Have every watcher look."""
@@ -155,7 +159,7 @@ class Channel:
         frames = self._frames
         if not frames or frames[-1].event.position <= position:
             return []
-        return [frame for frame in frames if frame.event.position > position]
+        return frames[bisect_right(frames, position, key=_POSITION) :]
 
     def outdated(self, event: Event) -> bool:
         """Whether a newer event of the same job is known."""

@@ -20,6 +20,7 @@ import structlog
 from morag_meta.auth.principal import Principal
 from morag_meta.errors import Forbidden, MetaError, Reason, Unauthenticated, Unavailable
 from morag_meta.rpc.access import Access, check_access
+from morag_meta.rpc.turns import Turns
 
 _log = structlog.get_logger(__name__)
 _TICK_SECONDS: Final = 0.25
@@ -43,11 +44,14 @@ class Stream:
 
     __slots__ = (
         "_context",
+        "_cut",
         "_loop",
         "_options",
+        "_task",
+        "_turn",
+        "_turns",
         "_waiter",
         "_woken",
-        "_writing",
         "_writing_since",
         "access",
         "checked_epoch",
@@ -58,15 +62,20 @@ class Stream:
         "sent_at",
     )
 
-    def __init__(self, context: Any, options: StreamOptions, principal: Principal, access: Access) -> None:
-        """Open the stream of one call."""
+    def __init__(
+        self, context: Any, options: StreamOptions, turns: Turns, principal: Principal, access: Access
+    ) -> None:
+        """Open the stream of one call, in the task that will send."""
         self._context = context
         self._options = options
         self._loop = asyncio.get_running_loop()
+        self._task = asyncio.current_task()
+        self._turns = turns
+        self._turn = -1  # it was not woken yet
         self._waiter: asyncio.Future[None] | None = None
         self._woken = False
-        self._writing: asyncio.Timeout | None = None
-        self._writing_since = 0.0
+        self._writing_since = 0.0  # 0 while nothing is being sent
+        self._cut = False
         self.principal = principal
         self.expire_time = principal.expire_time
         self.access = access
@@ -91,19 +100,18 @@ class Stream:
         self.check()
         self._writing_since = time.monotonic()
         try:
-            # Without a timer of its own, which would cost a fifth of sending: whoever looks after the
+            # Without a timeout of its own, which would cost a fifth of sending: whoever looks after the
             # streams sets the end.
-            async with asyncio.timeout(None) as self._writing:
-                await self._context.write(data)
-        except TimeoutError:
-            raise self.ending or Unavailable(
-                "the reader took nothing for too long; resume", reason=Reason.READER_TOO_SLOW
-            ) from None
+            await self._context.write(data)
+        except asyncio.CancelledError:
+            if self._cut and self._task is not None and not self._task.uncancel():
+                raise self.ending or _too_slow() from None
+            raise
         except grpc.aio.InternalError:
             # The client has left, which gRPC tells whoever writes before it cancels the call.
             raise asyncio.CancelledError from None
         finally:
-            self._writing = None
+            self._writing_since = 0.0
         self.sent_at = time.monotonic()
 
     def check(self) -> None:
@@ -114,35 +122,46 @@ class Stream:
     async def wait(self) -> None:
         """Sleep until somebody wakes the stream; at once if that happened since the last sleep."""
         if not self._woken:
+            self.end_turn()
             self._waiter = self._loop.create_future()
             try:
                 await self._waiter
             finally:
                 self._waiter = None
+            self._turn = self._turns.round
         self._woken = False
 
     def wake(self) -> None:
-        """Let the stream look again; for the event loop's thread only."""
-        self._woken = True
-        if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_result(None)
+        """Let the stream look again when its turn comes; for the event loop's thread only."""
+        if not self._woken:
+            self._woken = True
+            if self._waiter is not None:
+                self._turns.ask(self._waiter)
+
+    def end_turn(self) -> None:
+        """Leave the turn, if the stream has one, to others."""
+        self._turns.end(self._turn)
+        self._turn = -1
 
     def end(self, error: MetaError) -> None:
         """Have the stream end with ``error``, also when it is stuck in a write."""
         if self.ending is None:
             self.ending = error
             # What is being sent may be through in an instant; cut short, nobody would know whether it was.
-            self._cut(_PARTING_SECONDS)
+            if self._writing_since:
+                self._loop.call_later(_PARTING_SECONDS, self._cut_short, self._writing_since)
         self.wake()
 
     def cut_if_stuck(self, now: float) -> None:
         """End a write that has outlived the write timeout; ``now`` is monotonic seconds."""
-        if self._writing is not None and now - self._writing_since >= self._options.write_timeout:
-            self._cut()
+        if self._writing_since and now - self._writing_since >= self._options.write_timeout:
+            self._cut_short(self._writing_since)
 
-    def _cut(self, grace: float = 0.0) -> None:
-        if self._writing is not None and not self._writing.expired():
-            self._writing.reschedule(self._loop.time() + grace)
+    def _cut_short(self, began: float) -> None:
+        """End the write that began then, if it still goes on."""
+        if self._writing_since == began and not self._cut and self._task is not None:
+            self._cut = True
+            self._task.cancel()
 
 
 class Streams:
@@ -157,6 +176,7 @@ class Streams:
         self._options = options
         self._recheck = recheck
         self._epoch = epoch
+        self._turns = Turns()
         self._open: set[Stream] = set()
         self._draining = False
 
@@ -172,12 +192,13 @@ class Streams:
         """
         if self._draining:
             raise draining()
-        stream = Stream(context, self._options, principal, access)
+        stream = Stream(context, self._options, self._turns, principal, access)
         self._open.add(stream)
         return stream
 
     def close(self, stream: Stream) -> None:
         """Forget a stream that ended."""
+        stream.end_turn()
         self._open.discard(stream)
 
     def drain(self) -> None:
@@ -262,6 +283,10 @@ def _keep_or_end(stream: Stream, present: Principal) -> None:
         needed = {"required_scope": stream.access.scopes[0]}
         changed = "the key's scopes have changed; watch again"
         stream.end(Forbidden(changed, reason=Reason.SCOPE_MISSING, metadata=needed))
+
+
+def _too_slow() -> Unavailable:
+    return Unavailable("the reader took nothing for too long; resume", reason=Reason.READER_TOO_SLOW)
 
 
 def draining() -> Unavailable:

@@ -21,6 +21,7 @@ import structlog
 
 from morag_meta.config import Settings
 from morag_meta.exits import ExitCode
+from morag_meta.server import garbage
 from morag_meta.server.address import AddressError
 from morag_meta.server.app import App
 
@@ -69,6 +70,7 @@ async def _serve(settings: Settings, *, shared_port: bool, lifeline: int | None)
         _watch(loop, lifeline, lambda: ask("parent ended"))
     app = App(settings, shared_port=shared_port)
     if await _started(app, settings.grpc_address, asked):
+        garbage.settle()
         await asked.wait()
         await _stop(app, settings.shutdown_grace)
     _log.info("stopped")

@@ -17,6 +17,7 @@ from morag_meta.jobs.feed import Feed
 from morag_meta.jobs.watch import _Watcher
 from morag_meta.rpc.access import Access
 from morag_meta.rpc.streams import Stream, StreamOptions
+from morag_meta.rpc.turns import Turns
 from morag_meta.users.actions import create_user
 
 
@@ -43,7 +44,11 @@ def test_a_job_deleted_between_two_looks_ends_its_stream_at_once(database_url: s
         feed = Feed(database, 60.0, lambda _: None)
         feed.start()
         stream = Stream(
-            _Wire(), StreamOptions(), ANONYMOUS, Access(public=False, minimum_role=Role.VIEWER, scopes=())
+            _Wire(),
+            StreamOptions(),
+            Turns(),
+            ANONYMOUS,
+            Access(public=False, minimum_role=Role.VIEWER, scopes=()),
         )
         watcher: Any = _Watcher(feed, stream, owner, job, 0)
         found, _ = await watcher.open()
