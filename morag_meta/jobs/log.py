@@ -177,7 +177,10 @@ class JobLog:
             self._unit.broken = False
 
     def _number_one_by_one(self, base: int, limit: int) -> int:
-        """Read which are next, then name each: an update that looks for them waits for who still inserts."""
+        """Read which are next, then name each: an update that looks for them waits for who still inserts.
+
+        By the key, or MariaDB would read a short table from its beginning, and wait for who removes from it.
+        """
         rows = self.waiting(limit)
         if not rows:
             return 0
@@ -200,7 +203,8 @@ def _number_named(size: int) -> sa.TextClause:
     return system(
         sa.text(
             f"UPDATE ({' UNION ALL '.join(parts)}) AS named STRAIGHT_JOIN job_events AS e "  # noqa: S608 - numbers
-            "ON e.job_id = named.job_id AND e.number = named.number SET e.position = named.position"
+            "FORCE INDEX (PRIMARY) ON e.job_id = named.job_id AND e.number = named.number "
+            "SET e.position = named.position"
         ),
         "gives everybody's events their place",
     )

@@ -79,6 +79,18 @@ def test_whoever_holds_the_row_in_silence_loses_it(shelf: Shelf, owner: str, hol
     assert shelf.log() == (16, 0)
 
 
+@_BESIDE
+def test_removing_holds_nobody_up_before_it_has_the_row(shelf: Shelf, owner: str) -> None:
+    """Whoever stops when it has removed events, and has not come to the log, keeps nobody from numbering."""
+    numbered = (job_events.c.owner_id == owner, job_events.c.position.is_not(None))
+    with shelf.database.unit_of_work() as removing:
+        assert removing.connection.execute(sa.delete(job_events).where(*numbered)).rowcount == 12
+        started = time.monotonic()
+        assert shelf.do(lambda uow: uow.log.number()) == 4
+        assert time.monotonic() - started < 1.0
+    assert shelf.log() == (16, 0)
+
+
 @_EACH
 def test_the_sessions_that_held_the_row_are_as_patient_as_before(
     shelf: Shelf, owner: str, holding: Holding
