@@ -155,8 +155,8 @@ _DEED = st.sampled_from(["ready"] * 4 + ["delayed", "unserved", "come", "lease",
 _FEW_OWNERS = st.integers(0, 2)  # so that each has many
 
 
-@settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(st.lists(st.tuples(_DEED, _FEW_OWNERS), min_size=15, max_size=60))
+@settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(st.tuples(_DEED, _FEW_OWNERS), min_size=15, max_size=40))
 def test_the_nth_job_of_an_owner_waits_for_n_turns_of_each_other(
     queue: Queue, deeds: list[tuple[str, int]]
 ) -> None:
