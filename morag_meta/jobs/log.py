@@ -7,6 +7,7 @@ committed in. Who asks for that, and when, stands in ``sequencer.py``.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Collection, Sequence
 from functools import lru_cache
 from typing import Any, Final
@@ -19,6 +20,7 @@ from morag_meta.db.schema import job_log as log
 from morag_meta.db.schema import workers
 from morag_meta.db.statements import EVERYONE, everyone, owned, system
 from morag_meta.db.unit import Row, Unit
+from morag_meta.errors import Unavailable
 from morag_meta.jobs.listing import Filter, event_conditions, page_parameters
 
 BATCH: Final = 200
@@ -39,11 +41,13 @@ _LOOK = system(
     sa.select(log, sa.select(sa.func.count()).select_from(_SOME_WAITING).scalar_subquery().label("waiting")),
     "only counts; the log is everybody's",
 )
-_CLAIM = sa.select(log.c.position).with_for_update(skip_locked=True)
-# What holds the log's row and then says nothing more loses it, and its transaction: others go on.
-_CLAIM_POSTGRESQL = sa.select(
-    log.c.position, sa.func.set_config("idle_in_transaction_session_timeout", str(_IDLE_MS), sa.true())
-).with_for_update(skip_locked=True)
+# Where the setting cannot travel with the lock, it is a statement of its own.
+_LOCK = sa.select(log.c.position).with_for_update()
+_LOCK_POSTGRESQL = _LOCK.add_columns(
+    sa.func.set_config("idle_in_transaction_session_timeout", str(_IDLE_MS), sa.true())
+)
+_LOCK_IF_FREE = _LOCK.with_for_update(skip_locked=True)
+_LOCK_IF_FREE_POSTGRESQL = _LOCK_POSTGRESQL.with_for_update(skip_locked=True)
 _IMPATIENT_MARIADB = sa.text(f"SET SESSION idle_transaction_timeout = {_IDLE_MS // 1000}")
 _PATIENT_MARIADB = sa.text("SET SESSION idle_transaction_timeout = DEFAULT")
 
@@ -84,6 +88,7 @@ class JobLog:
     def __init__(self, unit: Unit) -> None:
         """Work within the unit."""
         self._unit = unit
+        self._is_impatient = False
 
     def look(self) -> Row:
         """Give ``position``, ``removals`` and ``store_id`` of the log, and how many events are ``waiting``.
@@ -98,13 +103,11 @@ class JobLog:
     def number(self, limit: int = BATCH) -> int | None:
         """Give the oldest events that have none a position; say how many, or None if somebody else is at it.
 
-        For a transaction of its own. A process that stops amidst it is thrown out by the database after a
-        second (SQLite: as it holds the file, nobody writes until it goes on, or ends).
+        For a transaction of its own, in which the log's row is held as ``lock`` holds it.
         """
-        claimed = self._claim()
-        if claimed is None:
+        base = self._hold(if_free=True)
+        if base is None:
             return None
-        base = claimed["position"]
         if self._unit.dialect == "mariadb":
             count = self._number_one_by_one(base, limit)
         else:
@@ -112,6 +115,17 @@ class JobLog:
         if count:
             self._unit.run_soon(_ADVANCE)
         return count
+
+    def lock(self) -> int:
+        """Take the log's row until this transaction ends, waiting for it; give the newest position.
+
+        A process that stops while it holds the row is thrown out by the database after a second, and loses
+        its transaction: others go on (SQLite: as it holds the file, nobody writes until it goes on, or ends).
+        """
+        position = self._hold()
+        if position is None:
+            raise RuntimeError("the log has lost its row")
+        return position
 
     def waiting(self, limit: int) -> list[Row]:
         """Give job and number of at most ``limit`` committed events without a position, in their order."""
@@ -145,19 +159,28 @@ class JobLog:
         rows = self._unit.all(_OWN_WORKERS, owner_id=owner_id, worker_ids=list(worker_ids))
         return {row["id"] for row in rows}
 
-    def _claim(self) -> Row | None:
-        if self._unit.dialect == "postgresql":
-            return self._unit.one(_CLAIM_POSTGRESQL)
-        if self._unit.dialect == "mariadb":
+    def _hold(self, *, if_free: bool = False) -> int | None:
+        """Take the row, and have the database end this transaction once it is silent for a second."""
+        if self._unit.dialect == "mariadb" and not self._is_impatient:
+            self._is_impatient = self._unit.broken = True  # for good, unless it is committed
             self._unit.run(_IMPATIENT_MARIADB)
             self._unit.after_commit(self._be_patient)
-        return self._unit.one(_CLAIM)
+        if self._unit.dialect == "postgresql":
+            row = self._unit.one(_LOCK_IF_FREE_POSTGRESQL if if_free else _LOCK_POSTGRESQL)
+        else:
+            row = self._unit.one(_LOCK_IF_FREE if if_free else _LOCK)
+        return None if row is None else row["position"]
 
     def _be_patient(self) -> None:
-        self._unit.run(_PATIENT_MARIADB)
+        with contextlib.suppress(Unavailable):  # what was committed is kept, and the connection is not
+            self._unit.run(_PATIENT_MARIADB)
+            self._unit.broken = False
 
     def _number_one_by_one(self, base: int, limit: int) -> int:
-        """Read which are next, then name each: an update that looks for them waits for who still inserts."""
+        """Read which are next, then name each: an update that looks for them waits for who still inserts.
+
+        By the key, or MariaDB would read a short table from its beginning, and wait for who removes from it.
+        """
         rows = self.waiting(limit)
         if not rows:
             return 0
@@ -180,7 +203,8 @@ def _number_named(size: int) -> sa.TextClause:
     return system(
         sa.text(
             f"UPDATE ({' UNION ALL '.join(parts)}) AS named STRAIGHT_JOIN job_events AS e "  # noqa: S608 - numbers
-            "ON e.job_id = named.job_id AND e.number = named.number SET e.position = named.position"
+            "FORCE INDEX (PRIMARY) ON e.job_id = named.job_id AND e.number = named.number "
+            "SET e.position = named.position"
         ),
         "gives everybody's events their place",
     )

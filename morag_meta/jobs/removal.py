@@ -23,12 +23,12 @@ from morag_meta.db.schema import jobs
 from morag_meta.db.statements import EVERYONE, owned, reach, system
 from morag_meta.db.unit import Row, Unit
 from morag_meta.jobs.listing import Filter, conditions_of, parameters_of
+from morag_meta.jobs.log import JobLog
 from morag_meta.jobs.queue import JobQueue
 
 MOST_JOBS: Final = 1000
 _MOST_EVENTS: Final = 20_000  # of one transaction, so that it stays far from a statement's limit
 _CHUNK: Final = 500  # MariaDB turns lists of a thousand into something slower
-_IDLE_MS: Final = 1000
 
 _e, _c = events.c, jobs.c
 _LIMIT: sa.BindParameter[int] = sa.bindparam("limit", type_=sa.Integer)
@@ -77,11 +77,6 @@ OLD_EVENTS = system(
 _TRIM = sa.delete(events).where(
     _e.job_id == sa.bindparam("job_id"), owned(events), _e.number <= sa.bindparam("last_number"), _NUMBERED
 )
-_LOCK_LOG = sa.select(log.c.position).with_for_update()
-# Who holds the log's row and then says nothing more loses it, so that the sequencer can go on.
-_LOCK_LOG_POSTGRESQL = sa.select(
-    log.c.position, sa.func.set_config("idle_in_transaction_session_timeout", str(_IDLE_MS), sa.true())
-).with_for_update()
 _TELL = sa.update(log).values(position=sa.bindparam("new_position"), removals=log.c.removals + 1)
 _FLOORS = system(
     sa.select(floors).where(floors.c.owner_id.in_(sa.bindparam("owner_ids", expanding=True))),
@@ -105,6 +100,7 @@ class JobRemovals:
     def __init__(self, unit: Unit) -> None:
         """Work within the unit."""
         self._unit = unit
+        self._log = JobLog(unit)
 
     def purge(self, chosen: Filter, before: dt.datetime, limit: int = MOST_JOBS) -> Purged:
         """Remove jobs of a filter that ended before a time, the longest ended first.
@@ -146,7 +142,7 @@ class JobRemovals:
         self._unit.run(_DELETE_ALL_NUMBERED, owner_id=owner_id)
         self._unit.run(_DELETE_ALL_CHECKPOINTS, owner_id=owner_id)
         self._unit.run(_UNLINK_ALL, owner_id=owner_id)
-        self._lock_log()
+        self._log.lock()
         unseen = self._unit.run(_DELETE_ALL_EVENTS, owner_id=owner_id)
         removed = self._unit.run(_DELETE_ALL_JOBS, owner_id=owner_id)
         if removed:
@@ -186,7 +182,7 @@ class JobRemovals:
                 self._unit.run(statement, **given)
         unseen = {row["owner_id"] for row in tops if row["waiting"]}
         if unseen:  # the sequencer may be at them, so they wait for the log
-            self._lock_log()
+            self._log.lock()
         for ids in _chunks(job_ids):
             given = {"owner_id": owner_id, "job_ids": ids}
             if unseen:
@@ -199,7 +195,7 @@ class JobRemovals:
 
         Where what was removed was ``unseen``, as it had no position yet, it takes the next one.
         """
-        position = self._lock_log()
+        position = self._log.lock()
         if unseen:
             position += 1
         new = {**tops, **dict.fromkeys(unseen, position)}
@@ -210,14 +206,6 @@ class JobRemovals:
             elif floor > old[owner_id]:
                 self._unit.run(_RAISE_FLOOR, owner_id=owner_id, new_position=floor)
         self._unit.run(_TELL, new_position=position)
-
-    def _lock_log(self) -> int:
-        is_postgresql = self._unit.dialect == "postgresql"
-        row = self._unit.one(_LOCK_LOG_POSTGRESQL if is_postgresql else _LOCK_LOG)
-        if row is None:
-            raise RuntimeError("the log has lost its row")
-        position: int = row["position"]
-        return position
 
 
 @lru_cache(maxsize=512)

@@ -97,11 +97,7 @@ class Sequencer:
 
 
 def _number(uow: UnitOfWork) -> int | None:
-    try:
-        count = uow.log.number()
-    except BaseException:
-        uow.broken = True  # the session may have been left impatient
-        raise
+    count = uow.log.number()
     if count:
         uow.announce(LOG_TOPIC)
     return count

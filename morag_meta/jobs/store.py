@@ -19,11 +19,11 @@ from morag_meta.db.schema import job_log, jobs
 from morag_meta.db.statements import owned, reach, system
 from morag_meta.db.unit import Row, Unit
 from morag_meta.errors import Collision, not_found
-from morag_meta.ids import new_id
-from morag_meta.jobs.limits import MAX_ATTEMPTS, SCHEDULE_TO_CLOSE_MS, SCHEDULE_TO_START_MS, due_time
+from morag_meta.jobs.limits import due_time
 from morag_meta.jobs.listing import Filter, Order, page_parameters, page_statement, snapshot_statement
 from morag_meta.jobs.removal import JobRemovals
-from morag_meta.jobs.rules import INGESTION, Verb, after
+from morag_meta.jobs.rows import event_of, new_job
+from morag_meta.jobs.rules import Verb, after
 
 TOPIC: Final = "jobs/"
 """What a committed change of a job announces, with the job's id behind it."""
@@ -75,7 +75,6 @@ _RENEW = (
     .values(lease_expire_time=sa.bindparam("new_lease_expire_time"), due_time=sa.bindparam("new_due_time"))
 )
 _CORRECT = sa.update(jobs).where(_ONE, owned(jobs)).values(due_time=sa.bindparam("new_due_time"))
-_NO_LEASE: Final = ("worker_id", "lease_token", "lease_ms", "lease_expire_time")
 
 
 class JobStore:
@@ -134,49 +133,13 @@ class JobStore:
     def add(self, owner_id: str, state: str, fields: Mapping[str, Any]) -> Row:
         """Write a new job and its first event; columns that are not given have their defaults.
 
-        ``clock``, ``queue_place`` and ``start_to_close_ms`` must be given.
+        ``clock``, ``kind``, ``queue_place`` and ``start_to_close_ms`` must be given.
 
         Raises:
             AlreadyExists: its document has an open INGESTION job (JOB_ALREADY_OPEN).
             NotFound: there is no such owner.
         """
-        row = {
-            "id": new_id(),
-            "owner_id": owner_id,
-            "state": state,
-            "document_id": None,
-            "open_document_id": fields.get("document_id") if fields["kind"] == INGESTION else None,
-            "document_name": None,
-            "document_type": None,
-            "database_id": None,
-            "attempt": 0,
-            "report_number": 0,
-            "percentage": 0,
-            "phase": "",
-            "summary": "",
-            "error": None,
-            "result": None,
-            "predecessor_id": None,
-            "event_number": 1,
-            "not_before": None,
-            "max_attempts": MAX_ATTEMPTS,
-            "lost_leases": 0,
-            "schedule_to_start_ms": SCHEDULE_TO_START_MS,
-            "schedule_to_close_ms": SCHEDULE_TO_CLOSE_MS,
-            "fallback_delay_ms": None,
-            **dict.fromkeys(_NO_LEASE),
-            "failure": None,
-            "start_time": None,
-            "end_time": None,
-            "run_ms": None,
-            "revision": 1,
-            **fields,
-        }
-        now = row.pop("clock")
-        begin = max(now, row["not_before"] or now)
-        close = begin + dt.timedelta(milliseconds=row["schedule_to_close_ms"])
-        row |= {"create_time": now, "update_time": now, "queue_time": begin, "close_time": close}
-        row["due_time"] = due_time(row)
+        row = new_job(owner_id, state, fields)
         self._unit.run(_INSERT, **row)
         self._append_event(None, row)
         return row
@@ -283,27 +246,10 @@ class JobStore:
         return JobRemovals(self._unit).remove_all(owner_id)
 
     def _append_event(self, before: Row | None, row: Row) -> None:
-        self._unit.run_soon(
-            _INSERT_EVENT,
-            job_id=row["id"],
-            number=row["event_number"],
-            previous_state=None if before is None else before["state"],
-            previous_percentage=None if before is None else before["percentage"],
-            previous_worker_id=None if before is None else before["worker_id"],
-            position=None,
-            create_time=row["update_time"],
-            **{column: row[column] for column in _TOLD},
-        )
+        self._unit.run_soon(_INSERT_EVENT, **event_of(before, row))
         self._unit.announce(TOPIC + row["id"])
 
 
 def _in_order(row: Row) -> Row:
     """Let the clock of a locked row not be before its last change, which it may have waited for."""
     return row if row["clock"] >= row["update_time"] else {**row, "clock": row["update_time"]}
-
-
-_TOLD: Final = (
-    *("owner_id", "state", "attempt", "percentage", "phase", "summary", "error"),
-    *("kind", "document_id", "document_type", "database_id", "worker_id", "failure"),
-)
-"""What an event tells of the job after the change."""

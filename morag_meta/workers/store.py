@@ -15,6 +15,7 @@ from morag_meta.db.statements import EVERYONE, after_row, everyone, owned, reach
 from morag_meta.db.unit import Row, Unit
 from morag_meta.errors import not_found
 from morag_meta.ids import new_id
+from morag_meta.jobs.queue import JobQueue
 
 SEEN_EVERY: Final = dt.timedelta(seconds=10)
 """How exact ``last_seen_time`` is: it is not written more often."""
@@ -25,7 +26,6 @@ _c = workers.c
 _ONE = _c.id == sa.bindparam("worker_id")
 _BEFORE: sa.BindParameter[dt.datetime] = sa.bindparam("before", type_=_c.last_seen_time.type)
 
-_CLOCK = sa.select(clock)
 _GET = sa.select(workers, clock).where(_ONE, reach(workers))
 _ADD = sa.insert(workers)
 _SEEN = (
@@ -94,7 +94,7 @@ class WorkerStore:
         Raises:
             NotFound: there is no such owner.
         """
-        now = self._now()
+        now = JobQueue(self._unit).now()
         row = {
             "id": new_id(),
             "owner_id": owner_id,
@@ -144,7 +144,7 @@ class WorkerStore:
 
         Once that is less than ``limit``, none is left.
         """
-        before = self._now() - FORGOTTEN_AFTER
+        before = JobQueue(self._unit).now() - FORGOTTEN_AFTER
         ids = [row["id"] for row in self._unit.all(_UNSEEN, before=before, limit=limit)]
         if ids:
             self._unit.run(_SWEEP, worker_ids=ids, before=before)
@@ -153,10 +153,3 @@ class WorkerStore:
     def delete_all(self, owner_id: str) -> int:
         """Remove every worker of an owner, and give their number; jobs that they held lose their leases."""
         return self._unit.run(_DELETE_ALL, owner_id=owner_id)
-
-    def _now(self) -> dt.datetime:
-        row = self._unit.one(_CLOCK)
-        if row is None:
-            raise RuntimeError("the database has no time")
-        time: dt.datetime = row["clock"]
-        return time

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import grpc
 import pytest
 
@@ -82,5 +84,20 @@ def test_every_call_has_a_deadline(line: Line, user: User) -> None:
         line.stall()
         with pytest.raises(grpc.RpcError) as caught:
             stub.GetUser(_ME)
+        line.flow()
+    assert refusal_of(caught.value).code is grpc.StatusCode.DEADLINE_EXCEEDED
+
+
+def test_service_config_may_leave_a_call_its_time(line: Line, user: User) -> None:
+    """Where one's own service config names no deadline, a call waits as long as its caller says."""
+    config = json.loads(SERVICE_CONFIG)
+    for entry in config["methodConfig"]:
+        entry.pop("timeout")
+    with connect(line.target, user.key, service_config=json.dumps(config)) as channel:
+        stub = UserServiceStub(channel)
+        assert stub.GetUser(_ME, wait_for_ready=True).id == user.id
+        line.stall()
+        with pytest.raises(grpc.RpcError) as caught:
+            stub.GetUser(_ME, timeout=0.5)
         line.flow()
     assert refusal_of(caught.value).code is grpc.StatusCode.DEADLINE_EXCEEDED

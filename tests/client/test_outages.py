@@ -73,6 +73,34 @@ def test_lost_answers_lose_no_lease_and_no_report(line: Line, owner: Owner, remo
     assert len(owner.events(job)) == 4
 
 
+def test_end_of_the_work_is_reported_until_it_is_heard(line: Line, owner: Owner, remote: Owner) -> None:
+    """A handler that ends while the service cannot be reached has done its job all the same, once."""
+    job = owner.job()
+
+    def handle(task: Task) -> jobs_pb2.JobResult:
+        line.refuse()
+        line.cut()
+        # Longer than the channel itself goes on trying.
+        threading.Timer(5.0, line.refuse, kwargs={"refusing": False}).start()
+        return jobs_pb2.JobResult(chunks=3)
+
+    with working(remote, handle):
+        until(lambda: owner.ended(job))
+    done = owner.now(job)
+    assert (done.state, done.attempt, done.report_number, done.result.chunks) == (FINISHED, 1, 1, 3)
+
+
+def test_worker_registers_when_the_service_comes(line: Line, owner: Owner, remote: Owner) -> None:
+    """A worker that is started before its service waits for it, and then does its jobs."""
+    job = owner.job()
+    line.refuse()
+    with working(remote, lambda _: None) as worker:
+        threading.Timer(2.0, line.refuse, kwargs={"refusing": False}).start()
+        assert worker.id == ""
+        until(lambda: owner.ended(job))
+    assert owner.now(job).state == FINISHED
+
+
 def test_worker_that_is_cut_off_stops_its_work_in_time(line: Line, owner: Owner, remote: Owner) -> None:
     """When the lease cannot be renewed the handler is told, before the service says anything."""
     job, busy = owner.job(), Busy()

@@ -123,6 +123,15 @@ def test_result_that_is_refused_fails_the_job(owner: Owner, quality: float, size
     assert said in owner.now(job).error
 
 
+def test_what_is_no_result_fails_the_job(owner: Owner) -> None:
+    """A handler that returns something else is wrong, and the job says so at once, not after three leases."""
+    job = owner.job()
+    with working(owner, lambda _: "done"):  # type: ignore[arg-type,return-value]
+        until(lambda: owner.ended(job), 15)
+    assert (owner.now(job).state, owner.now(job).attempt) == (FAILED, 1)
+    assert owner.now(job).error.startswith("the handler returned no result: TypeError")
+
+
 def test_worker_takes_what_it_was_made_for(owner: Owner) -> None:
     """Jobs of other kinds are left alone."""
     other, mine = owner.job("OTHER"), owner.job("MINE")

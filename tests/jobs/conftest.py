@@ -11,6 +11,8 @@ import pytest
 from morag_meta.db import migrate
 from morag_meta.db.database import Database
 from moragmeta.v1 import documents_pb2, jobs_pb2
+from tests.backends.databases import Backend
+from tests.jobs.queued import Queue
 from tests.jobs.written import Shelf
 from tests.service import Service, User
 
@@ -108,3 +110,21 @@ def shelf(database_url: str) -> Iterator[Shelf]:
     database = Database.open(database_url)
     yield Shelf(database)
     database.close()
+
+
+@pytest.fixture(scope="module")
+def queue_of_module(backend: Backend) -> Iterator[Queue]:
+    """Give a database with a few users."""
+    url = backend.new_url()
+    migrate.upgrade(url)
+    database = Database.open(url)
+    yield Queue(database)
+    database.close()
+    backend.drop(url)
+
+
+@pytest.fixture
+def queue(queue_of_module: Queue) -> Queue:
+    """Give an empty queue."""
+    queue_of_module.clear()
+    return queue_of_module

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections import defaultdict
 from collections.abc import Callable
 from typing import Any
@@ -18,6 +19,8 @@ class Many:
     def __init__(self, jobs: Any, **request: Any) -> None:
         """Open the stream with a stub of the service."""
         self.frames: list[pb.JobFrame] = []
+        self.arrived: dict[tuple[str, int], float] = {}
+        """When each event came, by job and number, in monotonic seconds."""
         self.error: Any = None
         self._changed = threading.Condition()
         self._call = jobs.WatchJobs(pb.WatchJobsRequest(**request))
@@ -29,6 +32,8 @@ class Many:
             for frame in self._call:
                 with self._changed:
                     self.frames.append(frame)
+                    if frame.HasField("event"):
+                        self.arrived[frame.event.job_id, frame.event.sequence] = time.monotonic()
                     self._changed.notify_all()
         except grpc.RpcError as error:
             with self._changed:

@@ -119,38 +119,6 @@ def test_one_numbers_and_the_others_pass(log: Log) -> None:
     assert len(log.read()) == 1
 
 
-def test_whoever_holds_the_row_in_silence_loses_it(log: Log) -> None:
-    """A transaction that numbers and then is silent is ended by the database within two seconds."""
-    with log.database.unit_of_work() as uow:
-        log.add_job(uow)
-        uow.commit()
-    if log.database.dialect == "sqlite":
-        return
-    with log.database.unit_of_work() as silent:
-        assert silent.log.number() == 1
-        started = time.monotonic()
-        while log.number() is None:
-            assert time.monotonic() - started < 2.0
-            time.sleep(0.05)
-    assert [number for _, _, number in log.read()] == [1]
-
-
-def test_the_sessions_that_numbered_are_as_patient_as_before(log: Log) -> None:
-    """The limit of a silent sequencer ends with its transaction: the connection is as patient as before."""
-    asked = {
-        "mariadb": "SELECT @@session.idle_transaction_timeout",
-        "postgresql": "SHOW idle_in_transaction_session_timeout",
-        "sqlite": "SELECT 1",
-    }[log.database.dialect]
-    with log.database.unit_of_work() as uow:
-        before = uow.connection.exec_driver_sql(asked).scalar()
-    for _ in range(2):
-        with log.database.unit_of_work() as uow:
-            uow.log.number()
-            uow.commit()
-            assert uow.connection.exec_driver_sql(asked).scalar() == before
-
-
 def test_a_transaction_that_is_held_open_is_not_missed(log: Log) -> None:
     """What began earlier and commits later comes later: a reader who went on meanwhile still gets it."""
     if log.database.dialect == "sqlite":  # which has one writer at a time

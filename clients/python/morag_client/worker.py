@@ -210,6 +210,8 @@ class Worker:
             reports.complete(result)
         except grpc.RpcError as error:
             reports.fail(f"the result was refused: {refusal_of(error)}")
+        except TypeError as error:  # it was no JobResult
+            reports.fail(f"the handler returned no result: {_describe(error)}")
 
     def _leave(self, hold: Hold, reports: Reports, said: str) -> None:
         """Stop the work on a job that is not done: give it back where it is still this worker's."""
