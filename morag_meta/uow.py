@@ -13,7 +13,8 @@ from __future__ import annotations
 from functools import cached_property
 
 from morag_meta.api_keys.store import ApiKeyStore
-from morag_meta.auth.store import EpochStore, SessionStore
+from morag_meta.auth.sessions import SessionStore
+from morag_meta.auth.store import EpochStore
 from morag_meta.databases.store import DatabaseStore
 from morag_meta.db.requests import RequestStore
 from morag_meta.db.unit import Unit

@@ -76,6 +76,15 @@ def set_password(uow: UnitOfWork, row: Row, password_hash: str) -> Row:
     return _without_sessions(uow, uow.users.change(row, password_hash=password_hash))
 
 
+def end_session(uow: UnitOfWork, owner_id: str, session_id: str) -> bool:
+    """End one session, with its tokens and streams; False when it was over, and nothing changes."""
+    uow.epoch.lock()
+    ended = uow.sessions.end(owner_id, session_id)
+    if ended:
+        uow.epoch.bump()
+    return ended
+
+
 def delete_user(uow: UnitOfWork, row: Row) -> None:
     """Delete a locked user and every row that is the user's, children before parents.
 

@@ -1,4 +1,4 @@
-"""Users and settings between rows and messages."""
+"""Users, sessions and settings between rows and messages."""
 
 from __future__ import annotations
 
@@ -52,6 +52,20 @@ def user_from_proto(user: pb.User, names: Iterable[str]) -> dict[str, Any]:
 def role_name(role: options_pb2.Role.ValueType) -> str:
     """Give a role's name, as rows hold it; empty for no role."""
     return Role(role).name if role else ""
+
+
+def session_to_proto(row: Row, current_id: str) -> pb.Session:
+    """Give a session's message, for a caller in the session ``current_id`` or, when empty, in none."""
+    return pb.Session(
+        id=row["id"],
+        owner_id=row["owner_id"],
+        create_time=to_timestamp(row["create_time"]),
+        last_used_time=to_timestamp(row["refresh_time"]),
+        expire_time=to_timestamp(row["expire_time"]),
+        address=row["address"],
+        user_agent=row["user_agent"],
+        current=row["id"] == current_id,
+    )
 
 
 def settings_to_proto(row: Row) -> pb.UserSettings:

@@ -12,6 +12,7 @@ from google.protobuf.empty_pb2 import Empty
 
 from morag_meta.auth.passwords import Passwords, check_password
 from morag_meta.auth.principal import Role
+from morag_meta.auth.sessions import Device
 from morag_meta.auth.tokens import Tokens
 from morag_meta.db.database import Database
 from morag_meta.db.statements import EVERYONE
@@ -27,6 +28,7 @@ from morag_meta.uow import UnitOfWork
 from morag_meta.users import actions
 from morag_meta.users.convert import (
     role_name,
+    session_to_proto,
     settings_from_proto,
     settings_to_proto,
     user_from_proto,
@@ -39,6 +41,10 @@ from moragmeta.v1 import users_pb2 as pb
 def _user_id(call: Call, sent: str) -> str:
     """Read an id in which ``me`` is the caller."""
     return call.own if sent == "me" else sent
+
+
+def _device(call: Call) -> Device:
+    return Device(call.address or None, call.agent or None)
 
 
 class UserServicer:
@@ -76,6 +82,9 @@ class UserServicer:
     def _replay_deletion(self, uow: UnitOfWork, call: Call, receipt: dict[str, Any]) -> Empty:
         return Empty()
 
+    def _replay_end(self, uow: UnitOfWork, call: Call, receipt: dict[str, Any]) -> pb.EndSessionResponse:
+        return pb.EndSessionResponse()
+
     def _replay_settings(self, uow: UnitOfWork, call: Call, receipt: dict[str, Any]) -> pb.UserSettings:
         return settings_to_proto(uow.settings.get(call.reach, receipt["owner_id"]))
 
@@ -104,7 +113,8 @@ class UserServicer:
 
     @composes
     async def Login(self, request: pb.LoginRequest, call: Call) -> pb.LoginResponse:
-        session = await self._sessions.open(request.email, request.password, call.deadline)
+        device = _device(call)
+        session = await self._sessions.open(request.email, request.password, device, call.deadline)
         return pb.LoginResponse(
             access_token=session.access_token,
             access_token_expire_time=to_timestamp(session.access_end),
@@ -115,7 +125,7 @@ class UserServicer:
 
     @composes
     async def RefreshToken(self, request: pb.RefreshTokenRequest, call: Call) -> pb.RefreshTokenResponse:
-        session = await self._sessions.continue_(request.refresh_token, call.deadline)
+        session = await self._sessions.continue_(request.refresh_token, _device(call), call.deadline)
         return pb.RefreshTokenResponse(
             access_token=session.access_token,
             access_token_expire_time=to_timestamp(session.access_end),
@@ -125,10 +135,28 @@ class UserServicer:
 
     @writes()
     def Logout(self, uow: UnitOfWork, request: pb.LogoutRequest, call: Call) -> pb.LogoutResponse:
-        uow.epoch.lock()
-        uow.sessions.end(call.own, call.principal.session_id)
-        uow.epoch.bump()
+        actions.end_session(uow, call.own, call.principal.session_id)
         return pb.LogoutResponse()
+
+    @reads()
+    def ListSessions(
+        self, uow: UnitOfWork, request: pb.ListSessionsRequest, call: Call
+    ) -> pb.ListSessionsResponse:
+        owner = call.reach_of(request.owner_id)
+        page = self._pages.page(
+            call,
+            request,
+            keys=("create_time", "id"),
+            fetch=lambda after, limit: uow.sessions.page(owner, after, limit),
+            convert=lambda row: session_to_proto(row, call.principal.session_id),
+        )
+        return pb.ListSessionsResponse(sessions=page.items, next_page_token=page.next_token)
+
+    @writes(replay=_replay_end, receipt=lambda _: {})
+    def EndSession(self, uow: UnitOfWork, request: pb.EndSessionRequest, call: Call) -> pb.EndSessionResponse:
+        owner_id = uow.sessions.owner(call.reach, request.id)
+        actions.end_session(uow, owner_id, request.id)
+        return pb.EndSessionResponse()
 
     @reads(point=True)
     def GetUser(self, uow: UnitOfWork, request: pb.GetUserRequest, call: Call) -> pb.User:

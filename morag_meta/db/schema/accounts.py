@@ -43,11 +43,16 @@ sessions = table(
     sa.Column("id", identifier(), primary_key=True),
     owner(),
     sa.Column("refresh_hash", sa.String(64), nullable=False, unique=True),  # keyed hash, hex
+    sa.Column("previous_hash", sa.String(64)),  # of the refresh token before; null until the first refresh
+    sa.Column("rotate_time", UtcDateTime),  # when the one replaced the other
     sa.Column("create_time", UtcDateTime, nullable=False),
     sa.Column("refresh_time", UtcDateTime, nullable=False),
     sa.Column("expire_time", UtcDateTime, nullable=False),
-    sa.Column("end_time", UtcDateTime),  # logout, password or role change, deactivation
-    sa.Index("ix_sessions__owner_id", "owner_id"),
+    sa.Column("end_time", UtcDateTime),  # logout, copied token, password or role change, deactivation
+    sa.Column("address", sa.String(45)),  # of the peer that logged in or refreshed last
+    sa.Column("user_agent", sa.String(256)),
+    sa.Index("ix_sessions__owner_id_create_time_id", "owner_id", "create_time", "id"),
+    sa.Index("ix_sessions__create_time_id", "create_time", "id"),
     sa.Index("ix_sessions__expire_time", "expire_time"),
 )
 

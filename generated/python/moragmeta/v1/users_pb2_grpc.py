@@ -64,6 +64,16 @@ class UserServiceStub:
                 request_serializer=moragmeta_dot_v1_dot_users__pb2.LogoutRequest.SerializeToString,
                 response_deserializer=moragmeta_dot_v1_dot_users__pb2.LogoutResponse.FromString,
                 _registered_method=True)
+        self.ListSessions = channel.unary_unary(
+                '/moragmeta.v1.UserService/ListSessions',
+                request_serializer=moragmeta_dot_v1_dot_users__pb2.ListSessionsRequest.SerializeToString,
+                response_deserializer=moragmeta_dot_v1_dot_users__pb2.ListSessionsResponse.FromString,
+                _registered_method=True)
+        self.EndSession = channel.unary_unary(
+                '/moragmeta.v1.UserService/EndSession',
+                request_serializer=moragmeta_dot_v1_dot_users__pb2.EndSessionRequest.SerializeToString,
+                response_deserializer=moragmeta_dot_v1_dot_users__pb2.EndSessionResponse.FromString,
+                _registered_method=True)
         self.GetUser = channel.unary_unary(
                 '/moragmeta.v1.UserService/GetUser',
                 request_serializer=moragmeta_dot_v1_dot_users__pb2.GetUserRequest.SerializeToString,
@@ -154,11 +164,18 @@ class UserServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def RefreshToken(self, request, context):
-        """Gives a new access token for the refresh token of a session that goes on.
-        Needs no other credential.
+        """Gives a new access token and a new refresh token for the refresh token of a
+        session that goes on. Needs no other credential.
 
-        May be repeated: access tokens given before stay valid until they expire.
-        Adds UNAUTHENTICATED (REFRESH_TOKEN_INVALID).
+        The refresh token that was sent is replaced. For 30 seconds, by the
+        database's clock, it may be sent again by a client that lost the answer:
+        that gives another access token and the same new refresh token, so that two
+        holders who refresh at once go on with one and the same. A token sent later
+        than that, or one that was replaced longer ago, was copied: it ends the
+        whole session, with its access tokens and open streams, in this process at
+        once and in every other one within 5 seconds, and the service logs it.
+        Access tokens given before stay valid until they expire or the session
+        ends. Adds UNAUTHENTICATED (REFRESH_TOKEN_INVALID), which does not say why.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -171,6 +188,29 @@ class UserServiceServicer:
 
         A repeat answers UNAUTHENTICATED, because the session is over. An API key
         cannot call it: PERMISSION_DENIED (SESSION_REQUIRED).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListSessions(self, request, context):
+        """Lists the sessions that go on, newest first: one's own, or for an ADMIN
+        another user's or everybody's. What has ended or expired is not listed.
+
+        Adds no status.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def EndSession(self, request, context):
+        """Ends a session: one's own, the calling one included, or for an ADMIN any.
+        Its refresh token, its access tokens and the streams opened with them end
+        in this process at once and in every other one within 5 seconds. Open to a
+        VIEWER too, for the own sessions.
+
+        Idempotent: a session that is over stays so. Adds NOT_FOUND, also some time
+        after the session expired.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -311,6 +351,16 @@ def add_UserServiceServicer_to_server(servicer, server):
                     servicer.Logout,
                     request_deserializer=moragmeta_dot_v1_dot_users__pb2.LogoutRequest.FromString,
                     response_serializer=moragmeta_dot_v1_dot_users__pb2.LogoutResponse.SerializeToString,
+            ),
+            'ListSessions': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListSessions,
+                    request_deserializer=moragmeta_dot_v1_dot_users__pb2.ListSessionsRequest.FromString,
+                    response_serializer=moragmeta_dot_v1_dot_users__pb2.ListSessionsResponse.SerializeToString,
+            ),
+            'EndSession': grpc.unary_unary_rpc_method_handler(
+                    servicer.EndSession,
+                    request_deserializer=moragmeta_dot_v1_dot_users__pb2.EndSessionRequest.FromString,
+                    response_serializer=moragmeta_dot_v1_dot_users__pb2.EndSessionResponse.SerializeToString,
             ),
             'GetUser': grpc.unary_unary_rpc_method_handler(
                     servicer.GetUser,
@@ -480,6 +530,60 @@ class UserService:
             '/moragmeta.v1.UserService/Logout',
             moragmeta_dot_v1_dot_users__pb2.LogoutRequest.SerializeToString,
             moragmeta_dot_v1_dot_users__pb2.LogoutResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListSessions(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/moragmeta.v1.UserService/ListSessions',
+            moragmeta_dot_v1_dot_users__pb2.ListSessionsRequest.SerializeToString,
+            moragmeta_dot_v1_dot_users__pb2.ListSessionsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def EndSession(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/moragmeta.v1.UserService/EndSession',
+            moragmeta_dot_v1_dot_users__pb2.EndSessionRequest.SerializeToString,
+            moragmeta_dot_v1_dot_users__pb2.EndSessionResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -61,11 +61,18 @@ class UserServiceStub:
     and UNAVAILABLE (SERVER_BUSY) when too many passwords wait to be hashed.
     """
     RefreshToken: _grpc.UnaryUnaryMultiCallable[_users_pb2.RefreshTokenRequest, _users_pb2.RefreshTokenResponse]
-    """Gives a new access token for the refresh token of a session that goes on.
-    Needs no other credential.
+    """Gives a new access token and a new refresh token for the refresh token of a
+    session that goes on. Needs no other credential.
 
-    May be repeated: access tokens given before stay valid until they expire.
-    Adds UNAUTHENTICATED (REFRESH_TOKEN_INVALID).
+    The refresh token that was sent is replaced. For 30 seconds, by the
+    database's clock, it may be sent again by a client that lost the answer:
+    that gives another access token and the same new refresh token, so that two
+    holders who refresh at once go on with one and the same. A token sent later
+    than that, or one that was replaced longer ago, was copied: it ends the
+    whole session, with its access tokens and open streams, in this process at
+    once and in every other one within 5 seconds, and the service logs it.
+    Access tokens given before stay valid until they expire or the session
+    ends. Adds UNAUTHENTICATED (REFRESH_TOKEN_INVALID), which does not say why.
     """
     Logout: _grpc.UnaryUnaryMultiCallable[_users_pb2.LogoutRequest, _users_pb2.LogoutResponse]
     """Ends the session of the access token that the call carries: the token and
@@ -74,6 +81,21 @@ class UserServiceStub:
 
     A repeat answers UNAUTHENTICATED, because the session is over. An API key
     cannot call it: PERMISSION_DENIED (SESSION_REQUIRED).
+    """
+    ListSessions: _grpc.UnaryUnaryMultiCallable[_users_pb2.ListSessionsRequest, _users_pb2.ListSessionsResponse]
+    """Lists the sessions that go on, newest first: one's own, or for an ADMIN
+    another user's or everybody's. What has ended or expired is not listed.
+
+    Adds no status.
+    """
+    EndSession: _grpc.UnaryUnaryMultiCallable[_users_pb2.EndSessionRequest, _users_pb2.EndSessionResponse]
+    """Ends a session: one's own, the calling one included, or for an ADMIN any.
+    Its refresh token, its access tokens and the streams opened with them end
+    in this process at once and in every other one within 5 seconds. Open to a
+    VIEWER too, for the own sessions.
+
+    Idempotent: a session that is over stays so. Adds NOT_FOUND, also some time
+    after the session expired.
     """
     GetUser: _grpc.UnaryUnaryMultiCallable[_users_pb2.GetUserRequest, _users_pb2.User]
     """Gets a user: oneself, or for an ADMIN any.
@@ -181,11 +203,18 @@ class UserServiceAsyncStub(UserServiceStub):
     and UNAVAILABLE (SERVER_BUSY) when too many passwords wait to be hashed.
     """
     RefreshToken: _aio.UnaryUnaryMultiCallable[_users_pb2.RefreshTokenRequest, _users_pb2.RefreshTokenResponse]  # type: ignore[assignment]
-    """Gives a new access token for the refresh token of a session that goes on.
-    Needs no other credential.
+    """Gives a new access token and a new refresh token for the refresh token of a
+    session that goes on. Needs no other credential.
 
-    May be repeated: access tokens given before stay valid until they expire.
-    Adds UNAUTHENTICATED (REFRESH_TOKEN_INVALID).
+    The refresh token that was sent is replaced. For 30 seconds, by the
+    database's clock, it may be sent again by a client that lost the answer:
+    that gives another access token and the same new refresh token, so that two
+    holders who refresh at once go on with one and the same. A token sent later
+    than that, or one that was replaced longer ago, was copied: it ends the
+    whole session, with its access tokens and open streams, in this process at
+    once and in every other one within 5 seconds, and the service logs it.
+    Access tokens given before stay valid until they expire or the session
+    ends. Adds UNAUTHENTICATED (REFRESH_TOKEN_INVALID), which does not say why.
     """
     Logout: _aio.UnaryUnaryMultiCallable[_users_pb2.LogoutRequest, _users_pb2.LogoutResponse]  # type: ignore[assignment]
     """Ends the session of the access token that the call carries: the token and
@@ -194,6 +223,21 @@ class UserServiceAsyncStub(UserServiceStub):
 
     A repeat answers UNAUTHENTICATED, because the session is over. An API key
     cannot call it: PERMISSION_DENIED (SESSION_REQUIRED).
+    """
+    ListSessions: _aio.UnaryUnaryMultiCallable[_users_pb2.ListSessionsRequest, _users_pb2.ListSessionsResponse]  # type: ignore[assignment]
+    """Lists the sessions that go on, newest first: one's own, or for an ADMIN
+    another user's or everybody's. What has ended or expired is not listed.
+
+    Adds no status.
+    """
+    EndSession: _aio.UnaryUnaryMultiCallable[_users_pb2.EndSessionRequest, _users_pb2.EndSessionResponse]  # type: ignore[assignment]
+    """Ends a session: one's own, the calling one included, or for an ADMIN any.
+    Its refresh token, its access tokens and the streams opened with them end
+    in this process at once and in every other one within 5 seconds. Open to a
+    VIEWER too, for the own sessions.
+
+    Idempotent: a session that is over stays so. Adds NOT_FOUND, also some time
+    after the session expired.
     """
     GetUser: _aio.UnaryUnaryMultiCallable[_users_pb2.GetUserRequest, _users_pb2.User]  # type: ignore[assignment]
     """Gets a user: oneself, or for an ADMIN any.
@@ -316,11 +360,18 @@ class UserServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _users_pb2.RefreshTokenRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_users_pb2.RefreshTokenResponse, _abc.Awaitable[_users_pb2.RefreshTokenResponse]]:
-        """Gives a new access token for the refresh token of a session that goes on.
-        Needs no other credential.
+        """Gives a new access token and a new refresh token for the refresh token of a
+        session that goes on. Needs no other credential.
 
-        May be repeated: access tokens given before stay valid until they expire.
-        Adds UNAUTHENTICATED (REFRESH_TOKEN_INVALID).
+        The refresh token that was sent is replaced. For 30 seconds, by the
+        database's clock, it may be sent again by a client that lost the answer:
+        that gives another access token and the same new refresh token, so that two
+        holders who refresh at once go on with one and the same. A token sent later
+        than that, or one that was replaced longer ago, was copied: it ends the
+        whole session, with its access tokens and open streams, in this process at
+        once and in every other one within 5 seconds, and the service logs it.
+        Access tokens given before stay valid until they expire or the session
+        ends. Adds UNAUTHENTICATED (REFRESH_TOKEN_INVALID), which does not say why.
         """
 
     @_abc_1.abstractmethod
@@ -335,6 +386,33 @@ class UserServiceServicer(metaclass=_abc_1.ABCMeta):
 
         A repeat answers UNAUTHENTICATED, because the session is over. An API key
         cannot call it: PERMISSION_DENIED (SESSION_REQUIRED).
+        """
+
+    @_abc_1.abstractmethod
+    def ListSessions(
+        self,
+        request: _users_pb2.ListSessionsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_users_pb2.ListSessionsResponse, _abc.Awaitable[_users_pb2.ListSessionsResponse]]:
+        """Lists the sessions that go on, newest first: one's own, or for an ADMIN
+        another user's or everybody's. What has ended or expired is not listed.
+
+        Adds no status.
+        """
+
+    @_abc_1.abstractmethod
+    def EndSession(
+        self,
+        request: _users_pb2.EndSessionRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_users_pb2.EndSessionResponse, _abc.Awaitable[_users_pb2.EndSessionResponse]]:
+        """Ends a session: one's own, the calling one included, or for an ADMIN any.
+        Its refresh token, its access tokens and the streams opened with them end
+        in this process at once and in every other one within 5 seconds. Open to a
+        VIEWER too, for the own sessions.
+
+        Idempotent: a session that is over stays so. Adds NOT_FOUND, also some time
+        after the session expired.
         """
 
     @_abc_1.abstractmethod
