@@ -51,6 +51,7 @@ class Reason(enum.StrEnum):
     USER_ACTIVE = enum.auto()
     REPORT_NUMBER_USED = enum.auto()
     LEASE_LOST = enum.auto()
+    TOO_MANY_TRIES = enum.auto()
     POSITION_BEYOND_END = enum.auto()
     POSITION_TRIMMED = enum.auto()
     SERVER_BUSY = enum.auto()
@@ -126,6 +127,10 @@ class Forbidden(MetaError):
 
 class OutOfRange(MetaError):
     """The position in a stream is beyond what is kept."""
+
+
+class Exhausted(MetaError):
+    """Too much was asked for in too short a time; ``retry_after`` says when there is room again."""
 
 
 class Unavailable(MetaError):

@@ -4,8 +4,8 @@ It is the in-process API as well as the servicers': ``Database.unit_of_work()`` 
 block rolls back, and only an explicit ``commit()`` keeps. Nothing below it commits. How a statement
 runs stands in ``db/unit.py``, and each feature's statements in its ``store.py``.
 
-Lock order, for all who lock more than one row: epoch of authorization, user, server, database, document,
-job, worker.
+Lock order, for all who lock more than one row: epoch of authorization, user, session, tries, server,
+database, document, job, worker.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from functools import cached_property
 from morag_meta.api_keys.store import ApiKeyStore
 from morag_meta.auth.sessions import SessionStore
 from morag_meta.auth.store import EpochStore
+from morag_meta.auth.tries import TryStore
 from morag_meta.databases.store import DatabaseStore
 from morag_meta.db.requests import RequestStore
 from morag_meta.db.unit import Unit
@@ -46,6 +47,11 @@ class UnitOfWork(Unit):
     def sessions(self) -> SessionStore:
         """Log-ins and their refresh tokens."""
         return SessionStore(self)
+
+    @cached_property
+    def tries(self) -> TryStore:
+        """Tries at something secret."""
+        return TryStore(self)
 
     @cached_property
     def api_keys(self) -> ApiKeyStore:

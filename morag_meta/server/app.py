@@ -22,6 +22,7 @@ from morag_meta.auth.keys import KeyHasher
 from morag_meta.auth.passwords import Passwords
 from morag_meta.auth.principal import Role
 from morag_meta.auth.secret import RootSecret
+from morag_meta.auth.throttle import Limit, Limits, Throttle
 from morag_meta.auth.tokens import Tokens
 from morag_meta.auth.usage import KeyUsage
 from morag_meta.config import Settings
@@ -80,6 +81,17 @@ def _make_tokens(settings: Settings, secret: RootSecret) -> Tokens:
     )
 
 
+def make_throttle(settings: Settings, secret: RootSecret) -> Throttle:
+    """Give what bounds tries at passwords and tokens."""
+    period = dt.timedelta(seconds=settings.login_window)
+    limits = Limits(
+        of_account_at_address=Limit(settings.login_failures, period),
+        of_account=Limit(settings.login_account_failures, period),
+        of_address=Limit(settings.login_address_failures, period),
+    )
+    return Throttle(secret.subkey("tries"), limits)
+
+
 class App:
     """One server: make it, start it on a running event loop, stop it."""
 
@@ -97,6 +109,7 @@ class App:
         self._passwords = Passwords(settings.bcrypt_cost)
         self._hasher = KeyHasher(secret.subkey("api-key"))
         self._tokens = _make_tokens(settings, secret)
+        self._throttle = make_throttle(settings, secret)
         self._epochs = EpochWatch(self.database)
         self._usage = KeyUsage(self.database, interval=settings.api_key_usage_interval)
         self.authenticator = Authenticator(
@@ -187,6 +200,7 @@ class App:
                 self._pages,
                 self._passwords,
                 self._tokens,
+                self._throttle,
                 registration=settings.enable_user_registration,
                 default_role=Role[settings.default_user_role],
             ),

@@ -45,6 +45,7 @@ def sweeps(retention: Retention) -> Sweeps:
     jobs, events = dt.timedelta(seconds=retention.jobs), dt.timedelta(seconds=retention.events)
     return {
         "request_records": lambda uow: uow.requests.sweep(_BATCH),
+        "tries": lambda uow: uow.tries.sweep(_BATCH),
         "sessions": lambda uow: uow.sessions.sweep(_BATCH),
         "jobs": lambda uow: uow.job_removals.expire_jobs(jobs, _BATCH),
         "workers": lambda uow: uow.workers.sweep(_BATCH),

@@ -13,11 +13,11 @@ from google.protobuf.empty_pb2 import Empty
 from morag_meta.auth.passwords import Passwords, check_password
 from morag_meta.auth.principal import Role
 from morag_meta.auth.sessions import Device
+from morag_meta.auth.throttle import Throttle
 from morag_meta.auth.tokens import Tokens
 from morag_meta.db.database import Database
 from morag_meta.db.statements import EVERYONE
-from morag_meta.db.unit import Row
-from morag_meta.errors import Forbidden, Reason, Stale, Unauthenticated, invalid
+from morag_meta.errors import Forbidden, Reason, invalid
 from morag_meta.rpc.call import Call
 from morag_meta.rpc.etags import check_etag
 from morag_meta.rpc.masks import masked
@@ -34,6 +34,7 @@ from morag_meta.users.convert import (
     user_from_proto,
     user_to_proto,
 )
+from morag_meta.users.password_changes import PasswordChanges
 from morag_meta.users.sessions import Sessions
 from moragmeta.v1 import users_pb2 as pb
 
@@ -58,6 +59,7 @@ class UserServicer:
         pages: Pages,
         passwords: Passwords,
         tokens: Tokens,
+        throttle: Throttle,
         *,
         registration: bool = True,
         default_role: Role = Role.USER,
@@ -72,7 +74,9 @@ class UserServicer:
         self._database = database
         self._pages = pages
         self._passwords = passwords
-        self._sessions = Sessions(database, passwords, tokens)
+        self._throttle = throttle
+        self._sessions = Sessions(database, passwords, tokens, throttle)
+        self._password_changes = PasswordChanges(database, passwords, throttle)
         self._registration = registration
         self._default_role = default_role
 
@@ -191,28 +195,8 @@ class UserServicer:
     async def ChangePassword(
         self, request: pb.ChangePasswordRequest, call: Call
     ) -> pb.ChangePasswordResponse:
-        check_password(request.current_password, "current_password")
-        check_password(request.new_password, "new_password", new=True)
-        known: Row = await self._database.read(
-            lambda uow: uow.users.get(call.own, call.own), point=True, deadline=call.deadline
-        )
-        right = await self._passwords.matches(request.current_password, known["password_hash"])
-        new_hash = await self._passwords.hash(request.new_password) if right else ""
-
-        def change(uow: UnitOfWork) -> pb.ChangePasswordResponse:
-            # First of all, because after the change that is repeated the current password is another one.
-            if uow.requests.claim(call, request) is not None:
-                return pb.ChangePasswordResponse()
-            if not right:
-                raise Unauthenticated("the current password is wrong", reason=Reason.PASSWORD_WRONG)
-            row = actions.lock_standing(uow, call.own, call.own)
-            if row["password_hash"] != known["password_hash"]:
-                raise Stale("the password was changed meanwhile", reason=Reason.CONFLICT)
-            actions.set_password(uow, row, new_hash)
-            uow.requests.settle(call, request, {})
-            return pb.ChangePasswordResponse()
-
-        return await self._database.write(change, deadline=call.deadline)
+        await self._password_changes.change(request, call)
+        return pb.ChangePasswordResponse()
 
     @writes(replay=_replay)
     def SetUserRole(self, uow: UnitOfWork, request: pb.SetUserRoleRequest, call: Call) -> pb.User:
@@ -237,6 +221,7 @@ class UserServicer:
         row = actions.lock_standing(uow, call.reach, _user_id(call, request.id))
         check_etag(request.etag, row)
         actions.delete_user(uow, row)
+        self._throttle.forget(uow, user_id=row["id"], email=row["email"])
         return Empty()
 
     @reads(point=True)

@@ -11,14 +11,16 @@ from dataclasses import dataclass
 
 import structlog
 
+from morag_meta.auth import throttle
 from morag_meta.auth.passwords import Passwords, check_password
 from morag_meta.auth.principal import Role
 from morag_meta.auth.sessions import Device
+from morag_meta.auth.throttle import Counts, Throttle
 from morag_meta.auth.tokens import Tokens
 from morag_meta.db.database import Database
 from morag_meta.db.statements import EVERYONE
 from morag_meta.db.unit import Row
-from morag_meta.errors import NotFound
+from morag_meta.errors import NotFound, Unavailable
 from morag_meta.ids import new_id
 from morag_meta.uow import UnitOfWork
 from morag_meta.users.actions import end_session
@@ -41,8 +43,9 @@ class Session:
 class Sessions:
     """Opens and continues sessions."""
 
-    def __init__(self, database: Database, passwords: Passwords, tokens: Tokens) -> None:
+    def __init__(self, database: Database, passwords: Passwords, tokens: Tokens, throttle: Throttle) -> None:
         """Work with these parts."""
+        self._throttle = throttle
         self._database = database
         self._passwords = passwords
         self._tokens = tokens
@@ -53,21 +56,31 @@ class Sessions:
         Raises:
             Invalid: the password is longer than any can be.
             Unauthenticated: LOGIN_FAILED, after the same work whatever the cause.
+            Exhausted: there were too many failed ones, whether the email is known or not.
             Unavailable: too many passwords wait to be checked.
         """
         check_password(password)
         normal = normalize_email(email)
-        row = await self._database.read(
-            lambda uow: uow.users.find_by_email(normal), point=True, deadline=deadline
-        )
+        counts = self._throttle.login(normal, device.address or "")
+        # Read first, so that who is refused anyhow keeps no writer busy.
+        row = await self._database.read(lambda uow: _asked(uow, counts, normal), deadline=deadline)
         known = row["password_hash"] if row is not None and row["active"] else None
-        matches = await self._passwords.matches(password, known)
+        counts = await self._database.write(lambda uow: throttle.take(uow, counts), deadline=deadline)
+        try:
+            matches = await self._passwords.matches(password, known)
+        except Unavailable:
+            await self._database.write(lambda uow: throttle.give_back(uow, counts))
+            raise
         if row is None or not matches:
             raise login_failed()
         user_id = row["id"]
-        return await self._database.write(
-            lambda uow: self._add(uow, user_id, known, device), deadline=deadline
-        )
+
+        def add(uow: UnitOfWork) -> Session:
+            session = self._add(uow, user_id, known, device)
+            throttle.passed(uow, counts)
+            return session
+
+        return await self._database.write(add, deadline=deadline)
 
     async def continue_(self, refresh_token: str, device: Device, deadline: float | None) -> Session:
         """Give a session that goes on a new access token and, in place of this one, a new refresh token.
@@ -142,3 +155,8 @@ class Sessions:
             user["id"], session_id, Role[user["role"]], now=uow.now, session_end=end
         )
         return Session(token, access_end, refresh_token, end, user)
+
+
+def _asked(uow: UnitOfWork, counts: Counts, email: str) -> Row | None:
+    throttle.look(uow, counts)
+    return uow.users.find_by_email(email)

@@ -17,7 +17,7 @@ from moragmeta.v1 import options_pb2
 from moragmeta.v1 import users_pb2 as pb
 from tests.refusals import refused
 from tests.service import Service, User
-from tests.users.conftest import NewPerson, new_email
+from tests.users.conftest import THROTTLE, NewPerson, new_email
 
 ADMIN_ONLY = [
     ("ListUsers", pb.ListUsersRequest()),
@@ -111,7 +111,7 @@ def test_nobody_can_be_configured_to_register_as_admin(service: Service) -> None
     """A server whose default role is ADMIN is not even made, whoever composes it."""
     passwords, tokens = Passwords(4), Tokens(bytes(64), bytes(32))
     with pytest.raises(ValueError, match="ADMIN"):
-        UserServicer(service.database, Pages(bytes(32)), passwords, tokens, default_role=Role.ADMIN)
+        UserServicer(service.database, Pages(bytes(32)), passwords, tokens, THROTTLE, default_role=Role.ADMIN)
     passwords.close()
 
 

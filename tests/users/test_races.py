@@ -24,7 +24,7 @@ from moragmeta.v1 import users_pb2 as pb
 from tests.backends.databases import Backend
 from tests.refusals import refused
 from tests.service import Service, User, serving
-from tests.users.conftest import PASSWORD, NewPerson
+from tests.users.conftest import PASSWORD, THROTTLE, NewPerson
 
 _COST = 11  # a comparison then takes long enough to be overtaken
 
@@ -33,7 +33,7 @@ _COST = 11  # a comparison then takes long enough to be overtaken
 async def sessions(service: Service) -> AsyncIterator[Sessions]:
     """What opens sessions, in this process."""
     passwords = Passwords(_COST, threads=1)
-    yield Sessions(service.database, passwords, Tokens(bytes(64), bytes(32)))
+    yield Sessions(service.database, passwords, Tokens(bytes(64), bytes(32)), THROTTLE)
     passwords.close()
 
 

@@ -118,6 +118,10 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """The lease has expired, was given back, or is another's: stop the work
     (FAILED_PRECONDITION) {attempt, current_attempt}.
     """
+    ERROR_REASON_TOO_MANY_TRIES: _ErrorReason.ValueType  # 68
+    """Passwords or tokens were tried too often; the `RetryInfo` delay says when the
+    next try is let through (RESOURCE_EXHAUSTED, RetryInfo).
+    """
     ERROR_REASON_POSITION_BEYOND_END: _ErrorReason.ValueType  # 70
     """The stream position is beyond the last event (OUT_OF_RANGE)
     {last_sequence, where the stream is of one job}.
@@ -253,6 +257,10 @@ ERROR_REASON_REPORT_NUMBER_USED: ErrorReason.ValueType  # 66
 ERROR_REASON_LEASE_LOST: ErrorReason.ValueType  # 67
 """The lease has expired, was given back, or is another's: stop the work
 (FAILED_PRECONDITION) {attempt, current_attempt}.
+"""
+ERROR_REASON_TOO_MANY_TRIES: ErrorReason.ValueType  # 68
+"""Passwords or tokens were tried too often; the `RetryInfo` delay says when the
+next try is let through (RESOURCE_EXHAUSTED, RetryInfo).
 """
 ERROR_REASON_POSITION_BEYOND_END: ErrorReason.ValueType  # 70
 """The stream position is beyond the last event (OUT_OF_RANGE)

@@ -158,6 +158,15 @@ class UserServiceServicer:
         (LOGIN_FAILED), which is the same answer after the same work for an unknown
         email, a wrong password, a user without a password and a deactivated user,
         and UNAVAILABLE (SERVER_BUSY) when too many passwords wait to be hashed.
+
+        Failed log-ins are bounded, on all processes together: RESOURCE_EXHAUSTED
+        (TOO_MANY_TRIES) with a `RetryInfo` delay, before the password is looked
+        at. Unless configured otherwise 10 may fail for one account from one
+        address, of IPv6 from one network of 64 bits, 300 from one address, and 100
+        for one account from all those addresses at which its user has not logged
+        in for 30 days; of each number one is forgotten in each part of an hour (10:
+        every 6 minutes). A log-in that succeeds takes back what was held against
+        the account at its address. An unknown email is counted like a known one.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -253,8 +262,10 @@ class UserServiceServicer:
         (SESSION_REQUIRED).
 
         Idempotent by `request_id`, from a new session. Adds UNAUTHENTICATED
-        (PASSWORD_WRONG) when the current password is not right, and UNAVAILABLE
-        (SERVER_BUSY) when too many passwords wait to be hashed.
+        (PASSWORD_WRONG) when the current password is not right,
+        RESOURCE_EXHAUSTED (TOO_MANY_TRIES, RetryInfo) when it was wrong 10 times
+        within an hour unless configured otherwise, and UNAVAILABLE (SERVER_BUSY)
+        when too many passwords wait to be hashed.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

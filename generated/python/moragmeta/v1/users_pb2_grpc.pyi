@@ -59,6 +59,15 @@ class UserServiceStub:
     (LOGIN_FAILED), which is the same answer after the same work for an unknown
     email, a wrong password, a user without a password and a deactivated user,
     and UNAVAILABLE (SERVER_BUSY) when too many passwords wait to be hashed.
+
+    Failed log-ins are bounded, on all processes together: RESOURCE_EXHAUSTED
+    (TOO_MANY_TRIES) with a `RetryInfo` delay, before the password is looked
+    at. Unless configured otherwise 10 may fail for one account from one
+    address, of IPv6 from one network of 64 bits, 300 from one address, and 100
+    for one account from all those addresses at which its user has not logged
+    in for 30 days; of each number one is forgotten in each part of an hour (10:
+    every 6 minutes). A log-in that succeeds takes back what was held against
+    the account at its address. An unknown email is counted like a known one.
     """
     RefreshToken: _grpc.UnaryUnaryMultiCallable[_users_pb2.RefreshTokenRequest, _users_pb2.RefreshTokenResponse]
     """Gives a new access token and a new refresh token for the refresh token of a
@@ -122,8 +131,10 @@ class UserServiceStub:
     (SESSION_REQUIRED).
 
     Idempotent by `request_id`, from a new session. Adds UNAUTHENTICATED
-    (PASSWORD_WRONG) when the current password is not right, and UNAVAILABLE
-    (SERVER_BUSY) when too many passwords wait to be hashed.
+    (PASSWORD_WRONG) when the current password is not right,
+    RESOURCE_EXHAUSTED (TOO_MANY_TRIES, RetryInfo) when it was wrong 10 times
+    within an hour unless configured otherwise, and UNAVAILABLE (SERVER_BUSY)
+    when too many passwords wait to be hashed.
     """
     SetUserRole: _grpc.UnaryUnaryMultiCallable[_users_pb2.SetUserRoleRequest, _users_pb2.User]
     """Gives a user another role and ends the user's sessions. API keys stay and
@@ -201,6 +212,15 @@ class UserServiceAsyncStub(UserServiceStub):
     (LOGIN_FAILED), which is the same answer after the same work for an unknown
     email, a wrong password, a user without a password and a deactivated user,
     and UNAVAILABLE (SERVER_BUSY) when too many passwords wait to be hashed.
+
+    Failed log-ins are bounded, on all processes together: RESOURCE_EXHAUSTED
+    (TOO_MANY_TRIES) with a `RetryInfo` delay, before the password is looked
+    at. Unless configured otherwise 10 may fail for one account from one
+    address, of IPv6 from one network of 64 bits, 300 from one address, and 100
+    for one account from all those addresses at which its user has not logged
+    in for 30 days; of each number one is forgotten in each part of an hour (10:
+    every 6 minutes). A log-in that succeeds takes back what was held against
+    the account at its address. An unknown email is counted like a known one.
     """
     RefreshToken: _aio.UnaryUnaryMultiCallable[_users_pb2.RefreshTokenRequest, _users_pb2.RefreshTokenResponse]  # type: ignore[assignment]
     """Gives a new access token and a new refresh token for the refresh token of a
@@ -264,8 +284,10 @@ class UserServiceAsyncStub(UserServiceStub):
     (SESSION_REQUIRED).
 
     Idempotent by `request_id`, from a new session. Adds UNAUTHENTICATED
-    (PASSWORD_WRONG) when the current password is not right, and UNAVAILABLE
-    (SERVER_BUSY) when too many passwords wait to be hashed.
+    (PASSWORD_WRONG) when the current password is not right,
+    RESOURCE_EXHAUSTED (TOO_MANY_TRIES, RetryInfo) when it was wrong 10 times
+    within an hour unless configured otherwise, and UNAVAILABLE (SERVER_BUSY)
+    when too many passwords wait to be hashed.
     """
     SetUserRole: _aio.UnaryUnaryMultiCallable[_users_pb2.SetUserRoleRequest, _users_pb2.User]  # type: ignore[assignment]
     """Gives a user another role and ends the user's sessions. API keys stay and
@@ -352,6 +374,15 @@ class UserServiceServicer(metaclass=_abc_1.ABCMeta):
         (LOGIN_FAILED), which is the same answer after the same work for an unknown
         email, a wrong password, a user without a password and a deactivated user,
         and UNAVAILABLE (SERVER_BUSY) when too many passwords wait to be hashed.
+
+        Failed log-ins are bounded, on all processes together: RESOURCE_EXHAUSTED
+        (TOO_MANY_TRIES) with a `RetryInfo` delay, before the password is looked
+        at. Unless configured otherwise 10 may fail for one account from one
+        address, of IPv6 from one network of 64 bits, 300 from one address, and 100
+        for one account from all those addresses at which its user has not logged
+        in for 30 days; of each number one is forgotten in each part of an hour (10:
+        every 6 minutes). A log-in that succeeds takes back what was held against
+        the account at its address. An unknown email is counted like a known one.
         """
 
     @_abc_1.abstractmethod
@@ -463,8 +494,10 @@ class UserServiceServicer(metaclass=_abc_1.ABCMeta):
         (SESSION_REQUIRED).
 
         Idempotent by `request_id`, from a new session. Adds UNAUTHENTICATED
-        (PASSWORD_WRONG) when the current password is not right, and UNAVAILABLE
-        (SERVER_BUSY) when too many passwords wait to be hashed.
+        (PASSWORD_WRONG) when the current password is not right,
+        RESOURCE_EXHAUSTED (TOO_MANY_TRIES, RetryInfo) when it was wrong 10 times
+        within an hour unless configured otherwise, and UNAVAILABLE (SERVER_BUSY)
+        when too many passwords wait to be hashed.
         """
 
     @_abc_1.abstractmethod
