@@ -121,7 +121,7 @@ def test_a_refresh_finds_its_session_by_id(crowd: Crowd) -> None:
 @pytest.mark.parametrize("following", [False, True])
 @pytest.mark.parametrize("everyone", [False, True])
 def test_sessions_are_listed_in_the_order_of_an_index(crowd: Crowd, everyone: bool, following: bool) -> None:
-    """A page of sessions, of one owner or of all, comes from the index of their times; all are never sorted."""
+    """A page of sessions, of one owner or of all, comes from the index of their times."""
     owner = "-" if everyone else crowd.ids[3]
     plan = Plan(crowd.database, lambda uow: uow.sessions.page(owner, _after(following), 51))
     expected = "ix_sessions__create_time_id" if everyone else "ix_sessions__owner_id_create_time_id"
