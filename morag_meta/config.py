@@ -191,6 +191,12 @@ class Settings(BaseSettings):
     login_address_failures: int = _count(
         300, "Failed log-ins from one address, or IPv6 network of 64 bits; 0 for no bound.", 0, 1_000_000
     )
+    password_reset_life: float = _seconds(
+        3600,
+        "How long a token that resets a password works, and a request for one waits to be taken.",
+        60,
+        604_800,
+    )
     bcrypt_cost: int = _count(12, "Cost of a password hash, as a power of two.", 10, 16)
     api_key_usage_interval: float = _seconds(5, "Pause between two writes of key usage.", 0.05, 3600)
 

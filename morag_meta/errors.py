@@ -30,6 +30,7 @@ class Reason(enum.StrEnum):
     LOGIN_FAILED = enum.auto()
     REFRESH_TOKEN_INVALID = enum.auto()
     PASSWORD_WRONG = enum.auto()
+    RESET_TOKEN_INVALID = enum.auto()
     ROLE_TOO_LOW = enum.auto()
     SCOPE_MISSING = enum.auto()
     SESSION_REQUIRED = enum.auto()

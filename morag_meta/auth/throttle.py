@@ -26,6 +26,8 @@ KNOWN: Final = dt.timedelta(days=30)
 
 LOGIN: Final = "LOGIN"
 PASSWORD: Final = "PASSWORD"  # noqa: S105 - what is tried, not one
+RESET: Final = "RESET"
+RESET_REQUEST: Final = "RESET_REQUEST"
 _NOWHERE: Final = "-"  # stands for the address of a peer that has none
 _IPV6_NETWORK: Final = 64
 
@@ -102,9 +104,19 @@ class Throttle:
         key = TryKey(PASSWORD, self._hasher.digest(user_id), _NOWHERE)
         return _held(Count(key, self._limits.of_account_at_address))
 
+    def reset_request(self, email: str, address: str) -> tuple[Counts, Counts]:
+        """Give where it counts that an address asks for a reset, and that one is asked for an email."""
+        by_address = Count(TryKey(RESET_REQUEST, "", _place(address)), self._limits.of_address)
+        account = TryKey(RESET_REQUEST, self._hasher.digest(email), "")
+        return _held(by_address), _held(Count(account, self._limits.of_account_at_address))
+
+    def reset(self, address: str) -> Counts:
+        """Give where a token that resets a password counts."""
+        return _held(Count(TryKey(RESET, "", _place(address)), self._limits.of_address))
+
     def forget(self, uow: UnitOfWork, *, user_id: str, email: str) -> None:
         """Forget what is held against a user's account."""
-        uow.tries.forget((LOGIN,), self._hasher.digest(email))
+        uow.tries.forget((LOGIN, RESET_REQUEST), self._hasher.digest(email))
         uow.tries.forget((PASSWORD,), self._hasher.digest(user_id))
 
 

@@ -47,6 +47,8 @@ from morag_meta.server import sweeper
 from morag_meta.server.reaper import Reaper
 from morag_meta.server.secrets import credential_ring, root_secret
 from morag_meta.servers.servicer import ServerServicer
+from morag_meta.users.password_resets import PasswordResets, ResetTokens
+from morag_meta.users.rules import Registration
 from morag_meta.users.servicer import UserServicer
 from morag_meta.workers.openings import Openings
 from morag_meta.workers.servicer import WorkerServicer
@@ -92,6 +94,12 @@ def make_throttle(settings: Settings, secret: RootSecret) -> Throttle:
     return Throttle(secret.subkey("tries"), limits)
 
 
+def make_reset_tokens(settings: Settings, secret: RootSecret) -> ResetTokens:
+    """Give what makes tokens that reset passwords."""
+    life = dt.timedelta(seconds=settings.password_reset_life)
+    return ResetTokens(secret.subkey("password-reset"), life)
+
+
 class App:
     """One server: make it, start it on a running event loop, stop it."""
 
@@ -110,6 +118,9 @@ class App:
         self._hasher = KeyHasher(secret.subkey("api-key"))
         self._tokens = _make_tokens(settings, secret)
         self._throttle = make_throttle(settings, secret)
+        self._resets = PasswordResets(
+            self.database, self._passwords, self._throttle, make_reset_tokens(settings, secret)
+        )
         self._epochs = EpochWatch(self.database)
         self._usage = KeyUsage(self.database, interval=settings.api_key_usage_interval)
         self.authenticator = Authenticator(
@@ -155,7 +166,9 @@ class App:
         await self._probe.start()
         self._begin(self._epochs.run(self._stop))
         self._begin(self._usage.run(self._stop))
-        retention = sweeper.Retention(self._settings.job_retention, self._settings.event_retention)
+        retention = sweeper.Retention(
+            self._settings.job_retention, self._settings.event_retention, self._settings.password_reset_life
+        )
         self._begin(sweeper.run(self.database, self._stop, retention))
         self._begin(self._reaper.run(self._stop))
         self._looking_after = [
@@ -201,8 +214,10 @@ class App:
                 self._passwords,
                 self._tokens,
                 self._throttle,
-                registration=settings.enable_user_registration,
-                default_role=Role[settings.default_user_role],
+                self._resets,
+                Registration(
+                    enabled=settings.enable_user_registration, role=Role[settings.default_user_role]
+                ),
             ),
             ServerServicer(self._pages, credential_ring(settings)),
             DatabaseServicer(self._pages),

@@ -104,6 +104,7 @@ def delete_user(uow: UnitOfWork, row: Row) -> None:
     uow.servers.delete_all(owner)
     uow.api_keys.delete_all(owner)
     uow.sessions.delete_all(owner)
+    uow.resets.void(owner)
     uow.requests.delete_all(owner)
     uow.users.delete(owner)
     uow.epoch.bump()
@@ -126,5 +127,6 @@ def _check_not_last_admin(uow: UnitOfWork, row: Row) -> None:
 
 def _without_sessions(uow: UnitOfWork, row: Row) -> Row:
     uow.sessions.end_all(row["id"])
+    uow.resets.void(row["id"])
     uow.epoch.bump()
     return row

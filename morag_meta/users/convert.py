@@ -10,6 +10,7 @@ from morag_meta.db.unit import Row
 from morag_meta.rpc.etags import etag_of
 from morag_meta.rpc.structs import json_to_struct, struct_to_json
 from morag_meta.rpc.times import to_timestamp
+from morag_meta.users.password_resets import Reset
 from morag_meta.users.rules import check_email
 from morag_meta.users.store import DEFAULT_SETTINGS
 from moragmeta.v1 import options_pb2
@@ -65,6 +66,17 @@ def session_to_proto(row: Row, current_id: str) -> pb.Session:
         address=row["address"],
         user_agent=row["user_agent"],
         current=row["id"] == current_id,
+    )
+
+
+def reset_to_proto(reset: Reset) -> pb.PasswordReset:
+    """Give the message of a token that was just given out."""
+    return pb.PasswordReset(
+        user_id=reset.user["id"],
+        email=reset.user["email"],
+        name=reset.user["name"],
+        token=reset.token,
+        expire_time=to_timestamp(reset.expire_time),
     )
 
 

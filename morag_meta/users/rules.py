@@ -7,9 +7,11 @@ import enum
 import hmac
 import unicodedata
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, Final
 
 from morag_meta import forms
+from morag_meta.auth.principal import Role
 from morag_meta.errors import Reason, Unauthenticated, WrongState, invalid
 
 REPEAT: Final = dt.timedelta(seconds=30)
@@ -68,6 +70,23 @@ def check_admin_remains(other_active_admins: int) -> None:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class Registration:
+    """Whether anybody may register, and what who registers becomes."""
+
+    enabled: bool = True
+    role: Role = Role.USER
+
+    def __post_init__(self) -> None:
+        """Refuse what would make anybody an ADMIN.
+
+        Raises:
+            ValueError: who registers would become one.
+        """
+        if self.role is Role.ADMIN:
+            raise ValueError("who registers never becomes an ADMIN")
+
+
 class Refresh(enum.Enum):
     """What a genuine refresh token does to its session."""
 
@@ -101,6 +120,13 @@ def refresh_failed() -> Unauthenticated:
     """Say that a refresh token opens nothing, in the same words whatever the cause."""
     return Unauthenticated(
         "the refresh token is unknown or used, or its session is over", reason=Reason.REFRESH_TOKEN_INVALID
+    )
+
+
+def reset_failed() -> Unauthenticated:
+    """Say that a token resets nothing, in the same words whatever the cause."""
+    return Unauthenticated(
+        "the token is unknown, used or replaced, or its time is over", reason=Reason.RESET_TOKEN_INVALID
     )
 
 

@@ -6,7 +6,7 @@ standing away means (``users/actions.py``).
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 from google.protobuf.empty_pb2 import Empty
 
@@ -27,6 +27,7 @@ from morag_meta.rpc.times import to_timestamp
 from morag_meta.uow import UnitOfWork
 from morag_meta.users import actions
 from morag_meta.users.convert import (
+    reset_to_proto,
     role_name,
     session_to_proto,
     settings_from_proto,
@@ -35,8 +36,13 @@ from morag_meta.users.convert import (
     user_to_proto,
 )
 from morag_meta.users.password_changes import PasswordChanges
+from morag_meta.users.password_resets import PasswordResets
+from morag_meta.users.rules import Registration
 from morag_meta.users.sessions import Sessions
 from moragmeta.v1 import users_pb2 as pb
+
+_RESETS: Final = 50
+_MOST_RESETS: Final = 100  # each is a few statements of one transaction
 
 
 def _user_id(call: Call, sent: str) -> str:
@@ -60,25 +66,18 @@ class UserServicer:
         passwords: Passwords,
         tokens: Tokens,
         throttle: Throttle,
-        *,
-        registration: bool = True,
-        default_role: Role = Role.USER,
+        resets: PasswordResets,
+        registration: Registration,
     ) -> None:
-        """Take the parts; ``default_role`` is what who registers becomes, if ``registration`` is on.
-
-        Raises:
-            ValueError: who registers would become an ADMIN.
-        """
-        if default_role is Role.ADMIN:
-            raise ValueError("who registers never becomes an ADMIN")
+        """Take the parts."""
         self._database = database
         self._pages = pages
         self._passwords = passwords
         self._throttle = throttle
         self._sessions = Sessions(database, passwords, tokens, throttle)
         self._password_changes = PasswordChanges(database, passwords, throttle)
+        self._resets = resets
         self._registration = registration
-        self._default_role = default_role
 
     def _replay(self, uow: UnitOfWork, call: Call, receipt: dict[str, Any]) -> pb.User:
         return user_to_proto(uow.users.get(call.reach, receipt["id"]))
@@ -94,7 +93,7 @@ class UserServicer:
 
     @composes
     async def RegisterUser(self, request: pb.RegisterUserRequest, call: Call) -> pb.User:
-        if not self._registration:
+        if not self._registration.enabled:
             raise Forbidden("registration is switched off", reason=Reason.REGISTRATION_DISABLED)
         check_password(request.password, new=True)
         password_hash = await self._passwords.hash(request.password)
@@ -107,7 +106,7 @@ class UserServicer:
                 uow,
                 name=request.name,
                 email=request.email,
-                role=self._default_role,
+                role=self._registration.role,
                 password_hash=password_hash,
             )
             uow.requests.settle(call, request, {"id": row["id"]})
@@ -187,6 +186,8 @@ class UserServicer:
             raise invalid("user.id", "is required")
         row = uow.users.lock(call.reach, _user_id(call, request.user.id))
         check_etag(request.user.etag, row)
+        if "email" in values:
+            uow.resets.void(row["id"])  # it was sent to the email of before
         if values:
             row = uow.users.change(row, **values)
         return user_to_proto(row)
@@ -197,6 +198,32 @@ class UserServicer:
     ) -> pb.ChangePasswordResponse:
         await self._password_changes.change(request, call)
         return pb.ChangePasswordResponse()
+
+    @composes
+    async def RequestPasswordReset(
+        self, request: pb.RequestPasswordResetRequest, call: Call
+    ) -> pb.RequestPasswordResetResponse:
+        await self._resets.ask(request.email, call)
+        return pb.RequestPasswordResetResponse()
+
+    @composes
+    async def TakePasswordResets(
+        self, request: pb.TakePasswordResetsRequest, call: Call
+    ) -> pb.TakePasswordResetsResponse:
+        limit = min(request.limit or _RESETS, _MOST_RESETS)
+        resets = await self._resets.take(limit, call)
+        return pb.TakePasswordResetsResponse(resets=map(reset_to_proto, resets))
+
+    @composes
+    async def CreatePasswordReset(
+        self, request: pb.CreatePasswordResetRequest, call: Call
+    ) -> pb.PasswordReset:
+        return reset_to_proto(await self._resets.create(request.email, call))
+
+    @composes
+    async def ResetPassword(self, request: pb.ResetPasswordRequest, call: Call) -> pb.ResetPasswordResponse:
+        await self._resets.use(request, call)
+        return pb.ResetPasswordResponse()
 
     @writes(replay=_replay)
     def SetUserRole(self, uow: UnitOfWork, request: pb.SetUserRoleRequest, call: Call) -> pb.User:

@@ -30,7 +30,7 @@ auth_epoch = table(
 # How often something secret was tried: of one account at one address, and of either alone ('' for the other).
 tries = table(
     "tries",
-    sa.Column("kind", sa.String(16), primary_key=True),  # what was tried: LOGIN, PASSWORD
+    sa.Column("kind", sa.String(16), primary_key=True),  # what was tried: LOGIN, PASSWORD, RESET …
     sa.Column("account", sa.String(64), primary_key=True),  # keyed hash, hex; most are of no user
     sa.Column("address", sa.String(45), primary_key=True),
     sa.Column("clear_time", UtcDateTime, nullable=False),  # when nothing is held against it any more

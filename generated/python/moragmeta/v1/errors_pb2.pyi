@@ -52,6 +52,10 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """The refresh token is unknown, used, expired or revoked (UNAUTHENTICATED)."""
     ERROR_REASON_PASSWORD_WRONG: _ErrorReason.ValueType  # 14
     """The current password is wrong (UNAUTHENTICATED)."""
+    ERROR_REASON_RESET_TOKEN_INVALID: _ErrorReason.ValueType  # 15
+    """The token that resets a password is unknown, used, replaced or expired
+    (UNAUTHENTICATED).
+    """
     ERROR_REASON_ROLE_TOO_LOW: _ErrorReason.ValueType  # 20
     """The caller's role is too low (PERMISSION_DENIED) {required_role}."""
     ERROR_REASON_SCOPE_MISSING: _ErrorReason.ValueType  # 21
@@ -192,6 +196,10 @@ ERROR_REASON_REFRESH_TOKEN_INVALID: ErrorReason.ValueType  # 13
 """The refresh token is unknown, used, expired or revoked (UNAUTHENTICATED)."""
 ERROR_REASON_PASSWORD_WRONG: ErrorReason.ValueType  # 14
 """The current password is wrong (UNAUTHENTICATED)."""
+ERROR_REASON_RESET_TOKEN_INVALID: ErrorReason.ValueType  # 15
+"""The token that resets a password is unknown, used, replaced or expired
+(UNAUTHENTICATED).
+"""
 ERROR_REASON_ROLE_TOO_LOW: ErrorReason.ValueType  # 20
 """The caller's role is too low (PERMISSION_DENIED) {required_role}."""
 ERROR_REASON_SCOPE_MISSING: ErrorReason.ValueType  # 21

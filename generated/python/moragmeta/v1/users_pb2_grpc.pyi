@@ -34,9 +34,10 @@ class UserServiceStub:
     Unicode NFC, lower case. Of two spellings that differ in these alone only one
     can be registered, and either of them logs in.
 
-    Login, RefreshToken and Logout have no `request_id`: the first two answer
-    with secrets, which a replay must never show, and the third ends the session
-    with which it would be repeated.
+    Login, RefreshToken, TakePasswordResets and CreatePasswordReset have no
+    `request_id`, as they answer with secrets, which a replay must never show; nor
+    has Logout, which ends the session with which it would be repeated, nor
+    RequestPasswordReset, of which a repeat changes nothing.
     """
 
     @_typing.overload
@@ -136,6 +137,51 @@ class UserServiceStub:
     within an hour unless configured otherwise, and UNAVAILABLE (SERVER_BUSY)
     when too many passwords wait to be hashed.
     """
+    RequestPasswordReset: _grpc.UnaryUnaryMultiCallable[_users_pb2.RequestPasswordResetRequest, _users_pb2.RequestPasswordResetResponse]
+    """Asks for a token that resets a forgotten password, to be delivered by a
+    trusted service (TakePasswordResets) to the email's user. Needs no
+    credential, and answers the same after the same work whether the email is
+    anybody's or not.
+
+    Asking again changes nothing until the request is taken; it is dropped when
+    nobody takes it for an hour, unless configured otherwise. Beyond 10 of one
+    email in an hour nothing happens, silently; beyond 300 from one address, or
+    IPv6 network of 64 bits, RESOURCE_EXHAUSTED (TOO_MANY_TRIES, RetryInfo), both
+    configurable as for Login.
+    """
+    TakePasswordResets: _grpc.UnaryUnaryMultiCallable[_users_pb2.TakePasswordResetsRequest, _users_pb2.TakePasswordResetsResponse]
+    """Takes the requests that wait, the oldest first, and gives a token for each
+    that an active user has: for the trusted service that delivers them, a
+    program with an ADMIN's API key of the scope `users:reset` alone. With a
+    token anybody becomes its user, an ADMIN too: guard the key accordingly.
+
+    Not idempotent: what was taken is not given again, and who waits for a token
+    that was lost on the way asks again. An empty answer says that nobody waits,
+    or that only emails of nobody did. Adds no status.
+    """
+    CreatePasswordReset: _grpc.UnaryUnaryMultiCallable[_users_pb2.CreatePasswordResetRequest, _users_pb2.PasswordReset]
+    """Gives a token that resets the password of an email's user, without a request
+    before: for a trusted service that asks its users itself, and must itself
+    not tell them whether there is such a user.
+
+    Not idempotent: each call gives another token, which replaces the one
+    before. Adds NOT_FOUND, for a deactivated user as well.
+    """
+    ResetPassword: _grpc.UnaryUnaryMultiCallable[_users_pb2.ResetPasswordRequest, _users_pb2.ResetPasswordResponse]
+    """Sets a new password by a token of TakePasswordResets or
+    CreatePasswordReset, and ends all sessions of its user, in this process at
+    once and in every other one within 5 seconds. API keys stay valid. Needs no
+    credential. What was held against the account by failed log-ins is
+    forgotten.
+
+    A token works once, for an hour unless configured otherwise; a newer one,
+    another password, role or email, and a deactivation void it. Idempotent by
+    `request_id`. Adds UNAUTHENTICATED (RESET_TOKEN_INVALID),
+    RESOURCE_EXHAUSTED (TOO_MANY_TRIES, RetryInfo) after 300 wrong tokens from
+    one address, or IPv6 network of 64 bits, within an hour unless configured
+    otherwise, and UNAVAILABLE (SERVER_BUSY) when too many passwords wait to be
+    hashed.
+    """
     SetUserRole: _grpc.UnaryUnaryMultiCallable[_users_pb2.SetUserRoleRequest, _users_pb2.User]
     """Gives a user another role and ends the user's sessions. API keys stay and
     reach only what the new role allows. For an ADMIN only.
@@ -190,9 +236,10 @@ class UserServiceAsyncStub(UserServiceStub):
     Unicode NFC, lower case. Of two spellings that differ in these alone only one
     can be registered, and either of them logs in.
 
-    Login, RefreshToken and Logout have no `request_id`: the first two answer
-    with secrets, which a replay must never show, and the third ends the session
-    with which it would be repeated.
+    Login, RefreshToken, TakePasswordResets and CreatePasswordReset have no
+    `request_id`, as they answer with secrets, which a replay must never show; nor
+    has Logout, which ends the session with which it would be repeated, nor
+    RequestPasswordReset, of which a repeat changes nothing.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
@@ -289,6 +336,51 @@ class UserServiceAsyncStub(UserServiceStub):
     within an hour unless configured otherwise, and UNAVAILABLE (SERVER_BUSY)
     when too many passwords wait to be hashed.
     """
+    RequestPasswordReset: _aio.UnaryUnaryMultiCallable[_users_pb2.RequestPasswordResetRequest, _users_pb2.RequestPasswordResetResponse]  # type: ignore[assignment]
+    """Asks for a token that resets a forgotten password, to be delivered by a
+    trusted service (TakePasswordResets) to the email's user. Needs no
+    credential, and answers the same after the same work whether the email is
+    anybody's or not.
+
+    Asking again changes nothing until the request is taken; it is dropped when
+    nobody takes it for an hour, unless configured otherwise. Beyond 10 of one
+    email in an hour nothing happens, silently; beyond 300 from one address, or
+    IPv6 network of 64 bits, RESOURCE_EXHAUSTED (TOO_MANY_TRIES, RetryInfo), both
+    configurable as for Login.
+    """
+    TakePasswordResets: _aio.UnaryUnaryMultiCallable[_users_pb2.TakePasswordResetsRequest, _users_pb2.TakePasswordResetsResponse]  # type: ignore[assignment]
+    """Takes the requests that wait, the oldest first, and gives a token for each
+    that an active user has: for the trusted service that delivers them, a
+    program with an ADMIN's API key of the scope `users:reset` alone. With a
+    token anybody becomes its user, an ADMIN too: guard the key accordingly.
+
+    Not idempotent: what was taken is not given again, and who waits for a token
+    that was lost on the way asks again. An empty answer says that nobody waits,
+    or that only emails of nobody did. Adds no status.
+    """
+    CreatePasswordReset: _aio.UnaryUnaryMultiCallable[_users_pb2.CreatePasswordResetRequest, _users_pb2.PasswordReset]  # type: ignore[assignment]
+    """Gives a token that resets the password of an email's user, without a request
+    before: for a trusted service that asks its users itself, and must itself
+    not tell them whether there is such a user.
+
+    Not idempotent: each call gives another token, which replaces the one
+    before. Adds NOT_FOUND, for a deactivated user as well.
+    """
+    ResetPassword: _aio.UnaryUnaryMultiCallable[_users_pb2.ResetPasswordRequest, _users_pb2.ResetPasswordResponse]  # type: ignore[assignment]
+    """Sets a new password by a token of TakePasswordResets or
+    CreatePasswordReset, and ends all sessions of its user, in this process at
+    once and in every other one within 5 seconds. API keys stay valid. Needs no
+    credential. What was held against the account by failed log-ins is
+    forgotten.
+
+    A token works once, for an hour unless configured otherwise; a newer one,
+    another password, role or email, and a deactivation void it. Idempotent by
+    `request_id`. Adds UNAUTHENTICATED (RESET_TOKEN_INVALID),
+    RESOURCE_EXHAUSTED (TOO_MANY_TRIES, RetryInfo) after 300 wrong tokens from
+    one address, or IPv6 network of 64 bits, within an hour unless configured
+    otherwise, and UNAVAILABLE (SERVER_BUSY) when too many passwords wait to be
+    hashed.
+    """
     SetUserRole: _aio.UnaryUnaryMultiCallable[_users_pb2.SetUserRoleRequest, _users_pb2.User]  # type: ignore[assignment]
     """Gives a user another role and ends the user's sessions. API keys stay and
     reach only what the new role allows. For an ADMIN only.
@@ -342,9 +434,10 @@ class UserServiceServicer(metaclass=_abc_1.ABCMeta):
     Unicode NFC, lower case. Of two spellings that differ in these alone only one
     can be registered, and either of them logs in.
 
-    Login, RefreshToken and Logout have no `request_id`: the first two answer
-    with secrets, which a replay must never show, and the third ends the session
-    with which it would be repeated.
+    Login, RefreshToken, TakePasswordResets and CreatePasswordReset have no
+    `request_id`, as they answer with secrets, which a replay must never show; nor
+    has Logout, which ends the session with which it would be repeated, nor
+    RequestPasswordReset, of which a repeat changes nothing.
     """
 
     @_abc_1.abstractmethod
@@ -498,6 +591,75 @@ class UserServiceServicer(metaclass=_abc_1.ABCMeta):
         RESOURCE_EXHAUSTED (TOO_MANY_TRIES, RetryInfo) when it was wrong 10 times
         within an hour unless configured otherwise, and UNAVAILABLE (SERVER_BUSY)
         when too many passwords wait to be hashed.
+        """
+
+    @_abc_1.abstractmethod
+    def RequestPasswordReset(
+        self,
+        request: _users_pb2.RequestPasswordResetRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_users_pb2.RequestPasswordResetResponse, _abc.Awaitable[_users_pb2.RequestPasswordResetResponse]]:
+        """Asks for a token that resets a forgotten password, to be delivered by a
+        trusted service (TakePasswordResets) to the email's user. Needs no
+        credential, and answers the same after the same work whether the email is
+        anybody's or not.
+
+        Asking again changes nothing until the request is taken; it is dropped when
+        nobody takes it for an hour, unless configured otherwise. Beyond 10 of one
+        email in an hour nothing happens, silently; beyond 300 from one address, or
+        IPv6 network of 64 bits, RESOURCE_EXHAUSTED (TOO_MANY_TRIES, RetryInfo), both
+        configurable as for Login.
+        """
+
+    @_abc_1.abstractmethod
+    def TakePasswordResets(
+        self,
+        request: _users_pb2.TakePasswordResetsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_users_pb2.TakePasswordResetsResponse, _abc.Awaitable[_users_pb2.TakePasswordResetsResponse]]:
+        """Takes the requests that wait, the oldest first, and gives a token for each
+        that an active user has: for the trusted service that delivers them, a
+        program with an ADMIN's API key of the scope `users:reset` alone. With a
+        token anybody becomes its user, an ADMIN too: guard the key accordingly.
+
+        Not idempotent: what was taken is not given again, and who waits for a token
+        that was lost on the way asks again. An empty answer says that nobody waits,
+        or that only emails of nobody did. Adds no status.
+        """
+
+    @_abc_1.abstractmethod
+    def CreatePasswordReset(
+        self,
+        request: _users_pb2.CreatePasswordResetRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_users_pb2.PasswordReset, _abc.Awaitable[_users_pb2.PasswordReset]]:
+        """Gives a token that resets the password of an email's user, without a request
+        before: for a trusted service that asks its users itself, and must itself
+        not tell them whether there is such a user.
+
+        Not idempotent: each call gives another token, which replaces the one
+        before. Adds NOT_FOUND, for a deactivated user as well.
+        """
+
+    @_abc_1.abstractmethod
+    def ResetPassword(
+        self,
+        request: _users_pb2.ResetPasswordRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_users_pb2.ResetPasswordResponse, _abc.Awaitable[_users_pb2.ResetPasswordResponse]]:
+        """Sets a new password by a token of TakePasswordResets or
+        CreatePasswordReset, and ends all sessions of its user, in this process at
+        once and in every other one within 5 seconds. API keys stay valid. Needs no
+        credential. What was held against the account by failed log-ins is
+        forgotten.
+
+        A token works once, for an hour unless configured otherwise; a newer one,
+        another password, role or email, and a deactivation void it. Idempotent by
+        `request_id`. Adds UNAUTHENTICATED (RESET_TOKEN_INVALID),
+        RESOURCE_EXHAUSTED (TOO_MANY_TRIES, RetryInfo) after 300 wrong tokens from
+        one address, or IPv6 network of 64 bits, within an hour unless configured
+        otherwise, and UNAVAILABLE (SERVER_BUSY) when too many passwords wait to be
+        hashed.
         """
 
     @_abc_1.abstractmethod
