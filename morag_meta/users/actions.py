@@ -85,6 +85,15 @@ def end_session(uow: UnitOfWork, owner_id: str, session_id: str) -> bool:
     return ended
 
 
+def end_all_sessions(uow: UnitOfWork, owner_id: str) -> int:
+    """End every session of a user, with its tokens and streams, and give their number."""
+    uow.epoch.lock()
+    ended = uow.sessions.end_all(owner_id)
+    if ended:
+        uow.epoch.bump()
+    return ended
+
+
 def delete_user(uow: UnitOfWork, row: Row) -> None:
     """Delete a locked user and every row that is the user's, children before parents.
 
