@@ -175,6 +175,28 @@ class Settings(BaseSettings):
     default_user_role: Annotated[Literal["USER", "VIEWER"], _any_case("USER", "VIEWER")] = _setting(
         "USER", "The role of who registers.", "USER or VIEWER (never ADMIN)"
     )
+    login_window: float = _seconds(
+        3600, "Time in which failed log-ins up to the numbers below are forgotten again.", 1, 604_800
+    )
+    login_failures: int = _count(
+        10, "Failed log-ins for one account from one address; 0 for no bound.", 0, 100_000
+    )
+    login_account_failures: int = _count(
+        100,
+        "Failed log-ins for one account from all addresses at which its user has not logged in for 30 days; "
+        "0 for no bound.",
+        0,
+        1_000_000,
+    )
+    login_address_failures: int = _count(
+        300, "Failed log-ins from one address, or IPv6 network of 64 bits; 0 for no bound.", 0, 1_000_000
+    )
+    password_reset_life: float = _seconds(
+        3600,
+        "How long a token that resets a password works, and a request for one waits to be taken.",
+        60,
+        604_800,
+    )
     bcrypt_cost: int = _count(12, "Cost of a password hash, as a power of two.", 10, 16)
     api_key_usage_interval: float = _seconds(5, "Pause between two writes of key usage.", 0.05, 3600)
 

@@ -30,6 +30,7 @@ class Reason(enum.StrEnum):
     LOGIN_FAILED = enum.auto()
     REFRESH_TOKEN_INVALID = enum.auto()
     PASSWORD_WRONG = enum.auto()
+    RESET_TOKEN_INVALID = enum.auto()
     ROLE_TOO_LOW = enum.auto()
     SCOPE_MISSING = enum.auto()
     SESSION_REQUIRED = enum.auto()
@@ -51,6 +52,7 @@ class Reason(enum.StrEnum):
     USER_ACTIVE = enum.auto()
     REPORT_NUMBER_USED = enum.auto()
     LEASE_LOST = enum.auto()
+    TOO_MANY_TRIES = enum.auto()
     POSITION_BEYOND_END = enum.auto()
     POSITION_TRIMMED = enum.auto()
     SERVER_BUSY = enum.auto()
@@ -126,6 +128,10 @@ class Forbidden(MetaError):
 
 class OutOfRange(MetaError):
     """The position in a stream is beyond what is kept."""
+
+
+class Exhausted(MetaError):
+    """Too much was asked for in too short a time; ``retry_after`` says when there is room again."""
 
 
 class Unavailable(MetaError):

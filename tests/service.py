@@ -112,6 +112,7 @@ class Service:
             "secret_key": SECRET_KEY,
             "credential_keys": CREDENTIAL_KEYS,
             "bcrypt_cost": 10,
+            "login_address_failures": 0,  # all tests log in from one address
         } | overrides
         self.settings = Settings(database_url=url, grpc_address="127.0.0.1:0", **given)
         self.url = url

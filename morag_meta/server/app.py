@@ -22,6 +22,7 @@ from morag_meta.auth.keys import KeyHasher
 from morag_meta.auth.passwords import Passwords
 from morag_meta.auth.principal import Role
 from morag_meta.auth.secret import RootSecret
+from morag_meta.auth.throttle import Limit, Limits, Throttle
 from morag_meta.auth.tokens import Tokens
 from morag_meta.auth.usage import KeyUsage
 from morag_meta.config import Settings
@@ -46,6 +47,8 @@ from morag_meta.server import sweeper
 from morag_meta.server.reaper import Reaper
 from morag_meta.server.secrets import credential_ring, root_secret
 from morag_meta.servers.servicer import ServerServicer
+from morag_meta.users.password_resets import PasswordResets, ResetTokens
+from morag_meta.users.rules import Registration
 from morag_meta.users.servicer import UserServicer
 from morag_meta.workers.openings import Openings
 from morag_meta.workers.servicer import WorkerServicer
@@ -80,6 +83,23 @@ def _make_tokens(settings: Settings, secret: RootSecret) -> Tokens:
     )
 
 
+def make_throttle(settings: Settings, secret: RootSecret) -> Throttle:
+    """Give what bounds tries at passwords and tokens."""
+    period = dt.timedelta(seconds=settings.login_window)
+    limits = Limits(
+        of_account_at_address=Limit(settings.login_failures, period),
+        of_account=Limit(settings.login_account_failures, period),
+        of_address=Limit(settings.login_address_failures, period),
+    )
+    return Throttle(secret.subkey("tries"), limits)
+
+
+def make_reset_tokens(settings: Settings, secret: RootSecret) -> ResetTokens:
+    """Give what makes tokens that reset passwords."""
+    life = dt.timedelta(seconds=settings.password_reset_life)
+    return ResetTokens(secret.subkey("password-reset"), life)
+
+
 class App:
     """One server: make it, start it on a running event loop, stop it."""
 
@@ -97,6 +117,10 @@ class App:
         self._passwords = Passwords(settings.bcrypt_cost)
         self._hasher = KeyHasher(secret.subkey("api-key"))
         self._tokens = _make_tokens(settings, secret)
+        self._throttle = make_throttle(settings, secret)
+        self._resets = PasswordResets(
+            self.database, self._passwords, self._throttle, make_reset_tokens(settings, secret)
+        )
         self._epochs = EpochWatch(self.database)
         self._usage = KeyUsage(self.database, interval=settings.api_key_usage_interval)
         self.authenticator = Authenticator(
@@ -142,7 +166,9 @@ class App:
         await self._probe.start()
         self._begin(self._epochs.run(self._stop))
         self._begin(self._usage.run(self._stop))
-        retention = sweeper.Retention(self._settings.job_retention, self._settings.event_retention)
+        retention = sweeper.Retention(
+            self._settings.job_retention, self._settings.event_retention, self._settings.password_reset_life
+        )
         self._begin(sweeper.run(self.database, self._stop, retention))
         self._begin(self._reaper.run(self._stop))
         self._looking_after = [
@@ -187,8 +213,11 @@ class App:
                 self._pages,
                 self._passwords,
                 self._tokens,
-                registration=settings.enable_user_registration,
-                default_role=Role[settings.default_user_role],
+                self._throttle,
+                self._resets,
+                Registration(
+                    enabled=settings.enable_user_registration, role=Role[settings.default_user_role]
+                ),
             ),
             ServerServicer(self._pages, credential_ring(settings)),
             DatabaseServicer(self._pages),

@@ -139,6 +139,21 @@ def sample() -> Mapping[str, dict[str, Any]]:
         },
         "job_floors": {"owner_id": OWNER, "position": 2**40},
         "workers": _worker(),
+        "password_resets": {
+            "owner_id": OWNER,
+            "token_hash": "0f" * 32,
+            "create_time": NOW,
+            "expire_time": LATER,
+        },
+        "reset_requests": {"email": "ada@example.org", "ask_time": NOW},
+        "tries": {
+            "kind": "LOGIN",
+            "account": "ab" * 32,
+            "address": "192.0.2.1",
+            "clear_time": NOW,
+            "known_until": LATER,
+            "expire_time": LATER,
+        },
         "request_records": {
             "owner_id": OWNER,
             "method": "JobService.CreateJob",
@@ -163,12 +178,26 @@ def fill(url: str, tables: Collection[str] = metadata.tables.keys()) -> None:
                 connection.execute(sa.insert(metadata.tables[table]).values(**row))
 
 
-def read_all(url: str) -> dict[str, list[tuple[Any, ...]]]:
-    """Read every row of every table that the code knows and the database has, by the code's columns."""
-    there = tables_of(url)
+def columns_of(url: str) -> dict[str, set[str]]:
+    """Give the names of the columns that there are, by table."""
+    inspector = sa.inspect(engine_of(url))
+    tables = inspector.get_table_names()
+    return {table: {column["name"] for column in inspector.get_columns(table)} for table in tables}
+
+
+def read_all(url: str, columns: Mapping[str, Collection[str]] | None = None) -> dict[str, list[Any]]:
+    """Read every row of every table that the code knows and the database has, by the code's columns.
+
+    ``columns`` are those to read, by table; all that the database has, if not given.
+    """
+    there = columns_of(url) if columns is None else columns
     with engine_of(url).connect() as connection:
         return {
-            name: sorted(tuple(row) for row in connection.execute(sa.select(table)))
+            name: sorted(tuple(row) for row in connection.execute(_all_rows(table, there[name])))
             for name, table in metadata.tables.items()
             if name in there
         }
+
+
+def _all_rows(table: sa.Table, columns: Collection[str]) -> sa.Select[Any]:
+    return sa.select(*(column for column in table.c if column.name in columns))

@@ -114,7 +114,7 @@ def test_every_rpc_declares_who_may_call_it() -> None:
         wrong += [
             f"{method.full_name} has the scope {scope!r}"
             for scope in access.scopes
-            if not re.fullmatch("[a-z_]+:(read|write|work|work:all)", scope)
+            if not re.fullmatch("[a-z_]+:(read|write|reset|work|work:all)", scope)
         ]
     assert _methods()
     assert wrong == []

@@ -52,6 +52,10 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """The refresh token is unknown, used, expired or revoked (UNAUTHENTICATED)."""
     ERROR_REASON_PASSWORD_WRONG: _ErrorReason.ValueType  # 14
     """The current password is wrong (UNAUTHENTICATED)."""
+    ERROR_REASON_RESET_TOKEN_INVALID: _ErrorReason.ValueType  # 15
+    """The token that resets a password is unknown, used, replaced or expired
+    (UNAUTHENTICATED).
+    """
     ERROR_REASON_ROLE_TOO_LOW: _ErrorReason.ValueType  # 20
     """The caller's role is too low (PERMISSION_DENIED) {required_role}."""
     ERROR_REASON_SCOPE_MISSING: _ErrorReason.ValueType  # 21
@@ -117,6 +121,10 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     ERROR_REASON_LEASE_LOST: _ErrorReason.ValueType  # 67
     """The lease has expired, was given back, or is another's: stop the work
     (FAILED_PRECONDITION) {attempt, current_attempt}.
+    """
+    ERROR_REASON_TOO_MANY_TRIES: _ErrorReason.ValueType  # 68
+    """Passwords or tokens were tried too often; the `RetryInfo` delay says when the
+    next try is let through (RESOURCE_EXHAUSTED, RetryInfo).
     """
     ERROR_REASON_POSITION_BEYOND_END: _ErrorReason.ValueType  # 70
     """The stream position is beyond the last event (OUT_OF_RANGE)
@@ -188,6 +196,10 @@ ERROR_REASON_REFRESH_TOKEN_INVALID: ErrorReason.ValueType  # 13
 """The refresh token is unknown, used, expired or revoked (UNAUTHENTICATED)."""
 ERROR_REASON_PASSWORD_WRONG: ErrorReason.ValueType  # 14
 """The current password is wrong (UNAUTHENTICATED)."""
+ERROR_REASON_RESET_TOKEN_INVALID: ErrorReason.ValueType  # 15
+"""The token that resets a password is unknown, used, replaced or expired
+(UNAUTHENTICATED).
+"""
 ERROR_REASON_ROLE_TOO_LOW: ErrorReason.ValueType  # 20
 """The caller's role is too low (PERMISSION_DENIED) {required_role}."""
 ERROR_REASON_SCOPE_MISSING: ErrorReason.ValueType  # 21
@@ -253,6 +265,10 @@ ERROR_REASON_REPORT_NUMBER_USED: ErrorReason.ValueType  # 66
 ERROR_REASON_LEASE_LOST: ErrorReason.ValueType  # 67
 """The lease has expired, was given back, or is another's: stop the work
 (FAILED_PRECONDITION) {attempt, current_attempt}.
+"""
+ERROR_REASON_TOO_MANY_TRIES: ErrorReason.ValueType  # 68
+"""Passwords or tokens were tried too often; the `RetryInfo` delay says when the
+next try is let through (RESOURCE_EXHAUSTED, RetryInfo).
 """
 ERROR_REASON_POSITION_BEYOND_END: ErrorReason.ValueType  # 70
 """The stream position is beyond the last event (OUT_OF_RANGE)
