@@ -8,6 +8,7 @@ import pytest
 
 from morag_meta import config
 from morag_meta.config import ConfigurationError, Settings
+from morag_meta.variables import unknown_variables
 
 # No example, and no secret either: only the tests know it.
 GOOD = "kT3vXw9qLm2rB7nZcY5hJd8sFg4pQa6uEo1iRxWv0NzM"
@@ -205,9 +206,7 @@ def test_letter_case_of_choices_does_not_matter() -> None:
 def test_unknown_variable_is_warned_of_with_the_nearest_name() -> None:
     """A misspelling in the environment or in ``.env`` is told with what was probably meant."""
     Path(".env").write_text("MORAG_WORKER=3\nUNRELATED=1\n")
-    warnings = config.unknown_variables(
-        {"MORAG_DATABSE_URL": "x", "MORAG_API_KEY": "k", "MORAG_WORKERS": "1"}
-    )
+    warnings = unknown_variables({"MORAG_DATABSE_URL": "x", "MORAG_API_KEY": "k", "MORAG_WORKERS": "1"})
     assert warnings == [
         "MORAG_DATABSE_URL is not a setting; did you mean MORAG_DATABASE_URL?",
         "MORAG_WORKER is not a setting; did you mean MORAG_WORKERS?",
