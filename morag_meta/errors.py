@@ -60,6 +60,7 @@ class Reason(enum.StrEnum):
     STREAM_AGED = enum.auto()
     READER_TOO_SLOW = enum.auto()
     DEADLINE_IN_QUEUE = enum.auto()
+    TOO_MANY_STREAMS = enum.auto()
     INTERNAL = enum.auto()
 
 
@@ -130,6 +131,10 @@ class OutOfRange(MetaError):
 
 class Unavailable(MetaError):
     """The service cannot answer now; the same call may succeed later."""
+
+
+class Exhausted(MetaError):
+    """The caller has used up what one caller may use."""
 
 
 class DeadlineExceeded(MetaError):

@@ -38,6 +38,7 @@ CODES: Final[dict[type[MetaError], grpc.StatusCode]] = {
     errors.Forbidden: grpc.StatusCode.PERMISSION_DENIED,
     errors.OutOfRange: grpc.StatusCode.OUT_OF_RANGE,
     errors.Unavailable: grpc.StatusCode.UNAVAILABLE,
+    errors.Exhausted: grpc.StatusCode.RESOURCE_EXHAUSTED,
     errors.DeadlineExceeded: grpc.StatusCode.DEADLINE_EXCEEDED,
 }
 

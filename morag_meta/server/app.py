@@ -43,7 +43,7 @@ from morag_meta.rpc.streams import StreamOptions, Streams, draining
 from morag_meta.server import listening, sweeper
 from morag_meta.server.reaper import Reaper
 from morag_meta.server.secrets import credential_ring, root_secret
-from morag_meta.server.tls import Tls, TlsFiles
+from morag_meta.server.tls import Tls
 from morag_meta.servers.servicer import ServerServicer
 from morag_meta.users.servicer import UserServicer
 from morag_meta.workers.openings import Openings
@@ -65,6 +65,15 @@ def database_options(settings: Settings) -> DatabaseOptions:
         statement_timeout=settings.database_statement_timeout,
         connect_timeout=settings.database_connect_timeout,
         queue=settings.database_queue,
+    )
+
+
+def _stream_options(settings: Settings) -> StreamOptions:
+    return StreamOptions(
+        settings.stream_heartbeat,
+        settings.stream_write_timeout,
+        settings.stream_max_age,
+        settings.stream_limit,
     )
 
 
@@ -101,9 +110,7 @@ class App:
             self.database, self._hasher, self._tokens, self._epochs, self._usage
         )
         self._streams = Streams(
-            StreamOptions(settings.stream_heartbeat, settings.stream_write_timeout, settings.stream_max_age),
-            self.authenticator.recheck,
-            lambda: self._epochs.newest,
+            _stream_options(settings), self.authenticator.recheck, lambda: self._epochs.newest
         )
         self._feed = Feed(self.database, settings.stream_poll_interval, self._streams.end_all)
         shared = options.dialect == "postgresql"
@@ -121,8 +128,7 @@ class App:
         self._token_key = secret.subkey("resume-token")
         self._handlers = tuple(map(self._dispatcher.handler, self._make_servicers()))
         self._shared_port = shared_port
-        files = TlsFiles.of(settings)
-        self._tls = None if files is None else Tls(files, settings.tls_reload_interval)
+        self._tls = Tls.of(settings)
         self._server: grpc.aio.Server | None = None
         self._health_server: grpc.aio.Server | None = None
         self._stop = asyncio.Event()

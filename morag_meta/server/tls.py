@@ -115,6 +115,16 @@ class Tls:
         self._next: grpc.ServerCertificateConfiguration | None = None
         self._tell("certificate read")
 
+    @classmethod
+    def of(cls, settings: Settings) -> Self | None:
+        """Give the certificate that the settings name; None where the service speaks plaintext.
+
+        Raises:
+            TlsError: it cannot be used.
+        """
+        files = TlsFiles.of(settings)
+        return None if files is None else cls(files, settings.tls_reload_interval)
+
     def credentials(self) -> grpc.ServerCredentials:
         """Give the credentials of a port, which follow the files; clients prove themselves if they must."""
         return grpc.dynamic_ssl_server_credentials(
