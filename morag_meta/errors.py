@@ -62,6 +62,7 @@ class Reason(enum.StrEnum):
     STREAM_AGED = enum.auto()
     READER_TOO_SLOW = enum.auto()
     DEADLINE_IN_QUEUE = enum.auto()
+    TOO_MANY_STREAMS = enum.auto()
     INTERNAL = enum.auto()
 
 
@@ -131,7 +132,7 @@ class OutOfRange(MetaError):
 
 
 class Exhausted(MetaError):
-    """Too much was asked for in too short a time; ``retry_after`` says when there is room again."""
+    """The caller has used up what one caller may; ``retry_after`` is given where time alone makes room."""
 
 
 class Unavailable(MetaError):
