@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.backends.databases import chosen_kinds
+from tests.robustness.case import Case
 from tests.robustness.cluster import Cluster, cluster
 from tests.robustness.history import Event, Filter, History, add
 from tests.robustness.recorder import Recorder
@@ -80,5 +81,5 @@ def test_a_rolling_restart_under_fifty_watchers(kind: str, tmp_path: Path) -> No
     written: list[Event] = history.events
     counts = Counter(frame.watcher for frame in history.frames if frame.event is not None)
     assert counts == {f"watcher{number}": len(written) for number in range(WATCHERS)}
-    assert shown([violation for validator in STREAMS for violation in validator(history)]) == ""
+    assert shown([violation for validator in STREAMS for violation in validator(Case(history))]) == ""
     assert len(written) > 20
