@@ -63,7 +63,8 @@ def come_back(kind: str, folder: Path, events: int, seed: int) -> Return:
     found = judge(history)
     if not done:
         found.append(Violation("Alive", "who came back never heard that it had seen everything"))
-    seen = Counter((f.event.job_id, f.event.number) for f in history.frames if f.event is not None)
+    told = [frame.event for frame in history.frames if frame.watcher == watcher.caller.name]
+    seen = Counter((event.job_id, event.number) for event in told if event is not None)
     if seen != Counter((event.job_id, event.number) for event in history.events):
         found.append(Violation("Resumable", "who came back did not see every event once"))
     return Return(len(history.events), seconds, found, history)

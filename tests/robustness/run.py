@@ -28,6 +28,8 @@ _BESIDE = (
     "kill-workers",
 )
 """Faults that can happen beside any other."""
+_TOGETHER = 0.4
+"""How often another fault happens beside one: in a long run, once each has happened alone."""
 _DRAIN = 60.0
 _SETTLE = 20.0
 _STANDSTILL = 30.0
@@ -84,7 +86,7 @@ def run(plan: Plan, folder: Path) -> Outcome:
             traffic.stop()
         add(history, made.tables())
         traffic.write_down(history)
-    figures = measure(history, (begun, ended), traffic.steady)
+    figures = measure(history, (begun, ended + drain), traffic.steady)
     figures.drained.append(drain)
     figures.ended.extend(scene.drains)
     return Outcome(history, figures, [*problems, *judge(history)])
@@ -100,11 +102,14 @@ def _disturb(plan: Plan, scene: Scene, traffic: Traffic, history: History, probl
         if failpoint is None:
             continue
         plan.say(f"{failpoint.name} at event {position}")
-        beside = [f for f in plan.failpoints if f.name in _BESIDE and f is not failpoint]
-        both = [failpoint]
-        if beside and scene.chance.random() < 0.25:
-            both.append(scene.chance.choice(beside))
-        _do(both, scene, history, problems)
+        alone = plan.long and not {fault.name for fault in history.faults} >= wanted
+        _do([failpoint, *([] if alone else _beside(plan, failpoint, scene))], scene, history, problems)
+
+
+def _beside(plan: Plan, failpoint: Failpoint, scene: Scene) -> list[Failpoint]:
+    """Choose what happens at the same time as a fault, if anything does."""
+    beside = [f for f in plan.failpoints if f.name in _BESIDE and f is not failpoint]
+    return [scene.chance.choice(beside)] if beside and scene.chance.random() < _TOGETHER else []
 
 
 def _do(failpoints: Sequence[Failpoint], scene: Scene, history: History, problems: list[Violation]) -> None:

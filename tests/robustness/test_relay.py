@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import threading
 import time
@@ -32,7 +33,7 @@ class Echo:
             threading.Thread(target=self._echo, args=(client,), daemon=True).start()
 
     def _echo(self, client: socket.socket) -> None:
-        with client:
+        with client, contextlib.suppress(OSError):
             while data := client.recv(65_536):
                 self.heard.append(data)
                 client.sendall(data)
@@ -59,6 +60,11 @@ def _client(relay: Relay) -> socket.socket:
     return socket.create_connection(("127.0.0.1", relay.port), 5)
 
 
+def _send_until_cut(client: socket.socket) -> None:
+    with contextlib.suppress(OSError):
+        client.sendall(bytes(5 * _MANY))
+
+
 def _ask(client: socket.socket, text: bytes) -> bytes:
     client.sendall(text)
     return client.recv(100)
@@ -82,12 +88,13 @@ def test_all_bytes_get_through_in_both_directions(relay: Relay) -> None:
 def test_who_does_not_read_delays_nobody(relay: Relay) -> None:
     """While one client takes nothing, another one is answered."""
     with _client(relay) as slow, _client(relay) as quick:
-        writer = threading.Thread(target=slow.sendall, args=(bytes(_MANY * 5),), daemon=True)
+        writer = threading.Thread(target=_send_until_cut, args=(slow,), daemon=True)
         writer.start()
         time.sleep(0.3)
         assert writer.is_alive()
         assert _ask(quick, b"here") == b"here"
         slow.shutdown(socket.SHUT_RDWR)
+        writer.join(5)
 
 
 @pytest.mark.parametrize("arrives", [True, False])

@@ -29,7 +29,7 @@ def _killed_while_releasing(monkeypatch: pytest.MonkeyPatch) -> Recorder:
     worker = Worker("worker", ["127.0.0.1:1"], "key", recorder, 1)
     monkeypatch.setattr(Caller, "call", die)
     with pytest.raises(Killed):
-        worker._end(_LEASE, 1, fate=0.99)
+        worker.end(_LEASE, 1, fate=0.99)
     worker.caller.close()
     return recorder
 

@@ -70,7 +70,7 @@ class Worker:
                 if chance.random() < 0.2 and not self._heartbeat(lease):
                     return
                 self._report(lease, number)
-            self._end(lease, 10, fate)
+            self.end(lease, 10, fate)
         except Refused:
             return
 
@@ -97,7 +97,8 @@ class Worker:
         )
         self.caller.call("UpdateJobProgress", request, self._note(lease, percentage=percentage), _outcome)
 
-    def _end(self, lease: Any, number: int, fate: float) -> None:
+    def end(self, lease: Any, number: int, fate: float) -> None:
+        """Give a job back, or report its failure or success, as ``fate`` between 0 and 1 has it."""
         if fate > 0.95:
             request: Any = workers_pb2.ReleaseJobRequest(
                 job_id=lease.job.id, lease_token=lease.token, request_id=self.caller.new_id()
