@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import random
+import resource
 import sys
 import tempfile
 import time
@@ -53,9 +54,8 @@ def _say(text: str) -> None:
     sys.stdout.flush()
 
 
-def _tell(found: Sequence[Violation], history: History, again: str, given: argparse.Namespace) -> None:
-    """Say what was found, keep the history, and show the shortest part of it that shows the first."""
-    path = given.keep / f"robustness-{history.database}-{history.seed}.jsonl"
+def _tell(found: Sequence[Violation], history: History, again: str, path: Path) -> None:
+    """Say what was found, keep the history in a file, and show the shortest part of it that shows some."""
     records.write(history, path)
     _say(
         f"{shown(found)}\nseed {history.seed}; judge it again with --replay {path}; run it again with {again}"
@@ -88,7 +88,7 @@ def _round(kind: str, number: int, events: int, given: argparse.Namespace) -> tu
         only = "".join(f" --failpoint {name}" for name in given.failpoint or ())
         only += " --no-faults" if given.no_faults else ""
         again = f"--database {kind} --seed {seed} --servers {servers} --events {events} --away 0{only}"
-        _tell(outcome.violations, outcome.history, again, given)
+        _tell(outcome.violations, outcome.history, again, given.keep / f"robustness-{kind}-{seed}.jsonl")
     return outcome.figures, len(outcome.violations)
 
 
@@ -98,7 +98,8 @@ def _hour(kind: str, given: argparse.Namespace) -> int:
         back = come_back(kind, Path(folder), given.away, given.seed)
     _say(f"{kind}: {back}")
     if back.violations:
-        _tell(back.violations, back.history, f"--database {kind} --events 0 --away {given.away}", given)
+        again = f"--database {kind} --seed {given.seed} --events 0 --away {given.away}"
+        _tell(back.violations, back.history, again, given.keep / f"robustness-{kind}-away-{given.seed}.jsonl")
     return len(back.violations)
 
 
@@ -113,6 +114,7 @@ def _database(kind: str, given: argparse.Namespace) -> int:
         violations += _hour(kind, given)
     faults = sum(figures.faults.values())
     _say(f"{kind}: {figures.events} events, {faults} faults, {violations} violations\n  {figures}")
+    _say(f"  memory at most {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6:.1f} GB")
     return violations
 
 

@@ -37,6 +37,8 @@ class Figures:
     """From the last write to the end of the last job."""
     ended: list[float] = field(default_factory=list)
     """From SIGTERM to the end of a server that has watchers and calls."""
+    judged: list[float] = field(default_factory=list)
+    """How long it took to judge each history."""
     faults: Counter[str] = field(default_factory=Counter)
 
     def __add__(self, other: Figures) -> Figures:
@@ -55,6 +57,7 @@ class Figures:
             "from a worker's death to the next lease": _seconds(self.taken_over),
             "from SIGTERM to the end of a server": _seconds(self.ended),
             "from the last write to the last job's end": _seconds(self.drained),
+            "judged in": _seconds(self.judged),
             f"faults {sum(self.faults.values())}": faults or "none",
         }
         return "\n  ".join(f"{name}: {line}" for name, line in lines.items())

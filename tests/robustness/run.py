@@ -89,7 +89,10 @@ def run(plan: Plan, folder: Path) -> Outcome:
     figures = measure(history, (begun, ended + drain), traffic.steady)
     figures.drained.append(drain)
     figures.ended.extend(scene.drains)
-    return Outcome(history, figures, [*problems, *judge(history)])
+    begun = time.time()
+    found = judge(history)
+    figures.judged.append(time.time() - begun)
+    return Outcome(history, figures, [*problems, *found])
 
 
 def _disturb(plan: Plan, scene: Scene, traffic: Traffic, history: History, problems: list[Violation]) -> None:
