@@ -27,7 +27,7 @@ from tests.robustness.shortest import shortest
 from tests.robustness.validators import judge
 from tests.robustness.violations import Violation, shown
 
-_LONG = 20_000
+_LONG = 10_000
 """Events of a round in which there is time to wait for long."""
 _SHOWN = 40
 """How many records of the shortest history are shown; all of them are in its file."""
@@ -42,7 +42,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(10**6))
     parser.add_argument("--failpoint", choices=sorted(FAILPOINTS), action="append", help="all by default")
     parser.add_argument("--no-faults", action="store_true", help="traffic alone")
-    parser.add_argument("--servers", type=int, help="server processes; 3, and 1 in every fourth round")
+    parser.add_argument("--servers", type=int, help="server processes; 3, and 1 in every third round")
     parser.add_argument("--minutes", type=float, help="begin no round later than this for each database")
     parser.add_argument("--keep", type=Path, default=Path(), help="where histories of failed runs are kept")
     parser.add_argument("--replay", type=Path, help="judge a history that was kept")
@@ -75,7 +75,7 @@ def _tell(found: Sequence[Violation], history: History, again: str, path: Path) 
 def _round(kind: str, number: int, events: int, given: argparse.Namespace) -> tuple[Figures, int]:
     seed = given.seed + number
     chosen = [f for f in possible(kind) if not given.failpoint or f.name in given.failpoint]
-    servers = given.servers or (1 if number % 4 == 3 else 3)
+    servers = given.servers or (1 if number % 3 == 1 else 3)
     plan = Plan(
         kind, events, seed, [] if given.no_faults else chosen, servers, long=events >= _LONG, say=_say
     )
@@ -106,9 +106,10 @@ def _hour(kind: str, given: argparse.Namespace) -> int:
 def _database(kind: str, given: argparse.Namespace) -> int:
     """Run rounds on one kind of database until there were enough events; give the count of violations."""
     figures, violations, number = Figures(), 0, 0
+    most = min(given.round, max(given.events // 2, _LONG))  # so that there are rounds of both kinds
     limit = time.monotonic() + (60 * given.minutes if given.minutes else float("inf"))
     while figures.events < given.events and time.monotonic() < limit:
-        new, found = _round(kind, number, min(given.round, given.events - figures.events), given)
+        new, found = _round(kind, number, min(most, given.events - figures.events), given)
         figures, violations, number = figures + new, violations + found, number + 1
     if given.away:
         violations += _hour(kind, given)
