@@ -22,7 +22,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from moragmeta.v1 import options_pb2
 from tests.grants.scene import READER, WRITER, Tenant, tenant
 from tests.refusals import Refusal, read_details
-from tests.rpc.messages import METHODS, rules_of
+from tests.rpc.messages import METHODS, request_type, rules_of
 from tests.service import Service
 
 OPEN: Final = "OK, and shows it"
@@ -114,7 +114,7 @@ class Caller:
 
     def request(self, method: Any, path: tuple[str, ...], id: str) -> Message:
         """Make a valid request with an id in one field."""
-        request = GetMessageClass(method.input_type)()
+        request = request_type(method)()
         self._fill(request, method.containing_service.name, path, id)
         return request
 
@@ -166,7 +166,7 @@ class Caller:
         channel = self.mine.user.channel.raw
         path = f"/{method.containing_service.full_name}/{method.name}"
         kinds = {
-            "request_serializer": Message.SerializeToString,
+            "request_serializer": request_type(method).SerializeToString,
             "response_deserializer": GetMessageClass(method.output_type).FromString,
         }
         options: Any = {"metadata": (("x-api-key", self.mine.user.key),), "timeout": 20}
