@@ -14,7 +14,7 @@ import sqlalchemy as sa
 from morag_meta.auth.sharing import Grantee, Level
 from morag_meta.db import migrate
 from morag_meta.db.database import Database
-from morag_meta.db.schema import database_grants, databases, users
+from morag_meta.db.schema import database_grants, databases, documents, jobs, users
 from morag_meta.documents import actions as documents_actions
 from morag_meta.documents.listing import Filter, parse_order
 from morag_meta.ids import new_id
@@ -61,6 +61,10 @@ def shared(backend: Backend) -> Iterator[Shared]:
     document, _ = owner.upload(database_id=database_id)
     with database.unit_of_work() as uow:
         job = create_job(uow, owner_id, kind="REINDEX", document_id=document["id"])
+        for table, row in ((documents, document), (jobs, uow.jobs.get(owner_id, job["id"]))):
+            copies = [{**row, "id": new_id()} for _ in range(MANY)]
+            named = [{**copy, "name": copy["id"]} if "name" in copy else copy for copy in copies]
+            uow.run_many(sa.insert(table), named)
         _fill(uow, owner_id, grantee_id, database_id)
         uow.commit()
     for table in ("users", "databases", "documents", "jobs", "database_grants"):

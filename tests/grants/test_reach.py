@@ -127,7 +127,9 @@ def test_a_batch_is_written_across_owners(service: Service, owner: Tenant) -> No
     assert _count(owner) == 2
     again = send(documents_pb2.BatchCreateDocumentsRequest(requests=requests, request_id="b"))
     assert [item.document for item in again.responses] == [item.document for item in answer.responses]
-    requests[1].document.database_id = owner.private
+    for number, request in enumerate(requests):
+        request.document.name = f"another {number}"
+    requests[3].document.database_id = owner.private
     with refused("NOT_FOUND", "RESOURCE_NOT_FOUND"):
         send(documents_pb2.BatchCreateDocumentsRequest(requests=requests))
     assert _count(owner) == 2

@@ -114,8 +114,12 @@ class Caller:
 
     def request(self, method: Any, path: tuple[str, ...], id: str) -> Message:
         """Make a valid request with an id in one field."""
-        request = request_type(method)()
+        request: Any = request_type(method)()
         self._fill(request, method.containing_service.name, path, id)
+        if method.name == "WatchJobs":
+            request.include_snapshot = True
+        if method.name == "RevokeAccess" and path != ("database_id",):
+            request.database_id = self.mine.shared  # on which GrantAccess has given nothing meanwhile
         return request
 
     def _fill(self, message: Any, service: str, path: tuple[str, ...], id: str) -> None:
@@ -230,7 +234,7 @@ def _sweep(owner: Tenant, other: Tenant, level: int | None) -> list[str]:
                 expected = (wanted, "")
             if not right:
                 wrong.append(f"{name} with {kind} in {field}: {found}, expected {expected}")
-    return wrong
+    return sorted(wrong)
 
 
 @pytest.fixture
