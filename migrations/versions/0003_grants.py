@@ -17,11 +17,11 @@ def upgrade() -> None:
     """Go forward."""
     steps.create_table(
         _TABLE,
-        *parts.ids("database_id", "grantee_id", "owner_id"),
+        *parts.ids("grantee_id", "database_id", "owner_id"),
         *parts.texts(16, "level"),
         *parts.ids("grantor_id", null=True),
         *parts.times("create_time", "update_time"),
-        parts.primary_key(_TABLE, "database_id", "grantee_id"),
+        parts.primary_key(_TABLE, "grantee_id", "database_id"),
         parts.one_of(_TABLE, "level", "READER", "WRITER"),
         parts.check(_TABLE, "grantee", "grantee_id <> owner_id"),
         parts.parent(_TABLE, "grantee_id", of="users"),

@@ -79,10 +79,10 @@ def shared(backend: Backend) -> Iterator[Shared]:
 def _fill(uow: UnitOfWork, owner_id: str, grantee_id: str, database_id: str) -> None:
     """Share many databases with the grantee, and one of them with many others."""
     template = uow.databases.get(owner_id, database_id)
-    copies = [{**template, "id": new_id(), "name": f"copy {number}"} for number in range(MANY)]
+    copies = [{**template, "id": new_id(), "name": f"copy {number}"} for number in range(MANY * 10)]
     user = uow.users.get(owner_id, owner_id)
     others = [{**user, "id": new_id(), "email": f"{number}@others.example.org"} for number in range(MANY)]
-    pairs = [(row["id"], grantee_id) for row in (*copies, template)]
+    pairs = [(row["id"], grantee_id) for row in (*copies[:MANY], template)]
     pairs += [(database_id, row["id"]) for row in others]
     uow.run_many(sa.insert(databases), copies)
     uow.run_many(sa.insert(users), others)

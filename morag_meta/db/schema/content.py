@@ -58,8 +58,9 @@ databases = table(
 # What one user, the grantee, may do in one database of another.
 database_grants = table(
     "database_grants",
-    sa.Column("database_id", identifier(), primary_key=True),
+    # The grantee comes first in the key, as MariaDB would take it to sort the grants on a database.
     sa.Column("grantee_id", identifier(), sa.ForeignKey("users.id", ondelete="RESTRICT"), primary_key=True),
+    sa.Column("database_id", identifier(), primary_key=True),
     sa.Column("owner_id", identifier(), nullable=False),
     sa.Column("level", sa.String(16), nullable=False),
     # Who set the level; null once that user is deleted, or where it was an operator.
