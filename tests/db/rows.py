@@ -181,11 +181,12 @@ def fill(url: str, tables: Collection[str] = metadata.tables.keys()) -> None:
     """Insert the sample's rows of these tables."""
     with engine_of(url).begin() as connection:
         for table, row in sample().items():
-            if table in tables:
-                connection.execute(sa.insert(metadata.tables[table]).values(**row))
-            if table == "users" and "database_grants" in tables:  # a grant is another user's
+            if table not in tables:
+                continue
+            if table == "database_grants":  # which is another user's
                 friend = user(FRIEND, "friend@example.org")
-                connection.execute(sa.insert(metadata.tables[table]).values(**friend))
+                connection.execute(sa.insert(metadata.tables["users"]).values(**friend))
+            connection.execute(sa.insert(metadata.tables[table]).values(**row))
 
 
 def columns_of(url: str) -> dict[str, set[str]]:
