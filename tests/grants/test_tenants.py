@@ -277,5 +277,9 @@ def test_the_sweep_reaches_every_method_that_names_an_id() -> None:
         "UserService.Logout",
         "UserService.ListUsers",
         "UserService.ChangePassword",
+        "UserService.RequestPasswordReset",
+        "UserService.ResetPassword",
+        "UserService.CreatePasswordReset",
+        "UserService.TakePasswordResets",
         "WorkerService.RegisterWorker",
     }
