@@ -164,7 +164,7 @@ def test_lists_of_grants_follow_their_indexes(shared: Shared, following: bool) -
             "ix_database_grants__owner_id_database_id_create_time",
         ),
         (lambda uow: uow.grants.page_to(user_id, given, 51), to_user),
-        (lambda uow: uow.databases.page_shared(user_id, given, 51), to_user),
+        (lambda uow: uow.databases.page_shared(user_id, given, 11), to_user),
     ]
     for each, index in work:
         plan = Plan(shared.database, each)
