@@ -53,7 +53,13 @@ class _Watcher:
     __slots__ = ("_feed", "_grantee", "_job_id", "_reach", "_stream", "position")
 
     def __init__(
-        self, feed: Feed, stream: Stream, reach: str, job_id: str, position: int, grantee: Grantee | None
+        self,
+        feed: Feed,
+        stream: Stream,
+        reach: str,
+        job_id: str,
+        position: int,
+        grantee: Grantee | None = None,
     ) -> None:
         self._feed = feed
         self._stream = stream

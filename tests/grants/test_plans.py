@@ -67,8 +67,8 @@ def shared(backend: Backend) -> Iterator[Shared]:
             uow.run_many(sa.insert(table), named)
         _fill(uow, owner_id, grantee_id, database_id)
         uow.commit()
-    for table in ("users", "databases", "documents", "jobs", "database_grants"):
-        analyze(database, table)
+    for name in ("users", "databases", "documents", "jobs", "database_grants"):
+        analyze(database, name)
     yield Shared(
         database, owner_id, Grantee(grantee_id, Level.READER), database_id, document["id"], job["id"]
     )
@@ -197,7 +197,7 @@ def test_owners_run_no_statement_more(shared: Shared) -> None:
         lambda uow: documents_actions.list_page(uow, reach, inside, order, None, 51, me),
         lambda uow: uow.jobs.get(reach, shared.job_id, me),
         lambda uow: uow.jobs.position(reach, shared.job_id, me),
-        lambda uow: as_owner_sees(uow, JobFilter(reach), me) and uow.jobs.get(reach, shared.job_id, me),
+        lambda uow: (as_owner_sees(uow, JobFilter(reach), me), uow.jobs.get(reach, shared.job_id, me)),
     ]
     for read in reads:
         with shared.database.unit_of_work() as uow:
