@@ -26,7 +26,18 @@ from moragmeta.v1 import options_pb2
 ROOT = Path(__file__).resolve().parent.parent
 TARGET = ROOT / "docs" / "api.md"
 PACKAGE = ".moragmeta.v1."
-_ORDER = ("options", "users", "servers", "databases", "documents", "jobs", "workers", "api_keys", "errors")
+_ORDER = (
+    "options",
+    "users",
+    "servers",
+    "databases",
+    "grants",
+    "documents",
+    "jobs",
+    "workers",
+    "api_keys",
+    "errors",
+)
 _TYPES = {number: name.removeprefix("TYPE_").lower() for name, number in FieldDescriptorProto.Type.items()}
 # The places of a file's parts in a source location's path: descriptor.proto says so.
 _MESSAGE, _ENUM, _SERVICE, _PART = 4, 5, 6, 2

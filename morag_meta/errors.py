@@ -38,6 +38,7 @@ class Reason(enum.StrEnum):
     REGISTRATION_DISABLED = enum.auto()
     SCOPE_NOT_ALLOWED = enum.auto()
     FILTER_NOT_ALLOWED = enum.auto()
+    GRANT_TOO_LOW = enum.auto()
     RESOURCE_NOT_FOUND = enum.auto()
     RESOURCE_EXISTS = enum.auto()
     NOT_DELETED = enum.auto()

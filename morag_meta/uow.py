@@ -5,7 +5,8 @@ block rolls back, and only an explicit ``commit()`` keeps. Nothing below it comm
 runs stands in ``db/unit.py``, and each feature's statements in its ``store.py``.
 
 Lock order, for all who lock more than one row: epoch of authorization, user, session, password
-reset, tries, server, database, document, job, worker.
+reset, tries, server, database, document, job, worker. A grant is locked after the row that it
+opens, in the same statement.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from morag_meta.databases.store import DatabaseStore
 from morag_meta.db.requests import RequestStore
 from morag_meta.db.unit import Unit
 from morag_meta.documents.store import DocumentStore
+from morag_meta.grants.store import GrantStore
 from morag_meta.jobs.log import JobLog
 from morag_meta.jobs.queue import JobQueue
 from morag_meta.jobs.removal import JobRemovals
@@ -78,6 +80,11 @@ class UnitOfWork(Unit):
     def databases(self) -> DatabaseStore:
         """Databases on those servers."""
         return DatabaseStore(self)
+
+    @cached_property
+    def grants(self) -> GrantStore:
+        """With whom databases are shared."""
+        return GrantStore(self)
 
     @cached_property
     def documents(self) -> DocumentStore:

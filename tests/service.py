@@ -32,6 +32,7 @@ from moragmeta.v1 import (
     api_keys_pb2_grpc,
     databases_pb2_grpc,
     documents_pb2_grpc,
+    grants_pb2_grpc,
     jobs_pb2_grpc,
     servers_pb2_grpc,
     users_pb2_grpc,
@@ -60,6 +61,7 @@ class Channel:
         self.users = users_pb2_grpc.UserServiceStub(intercepted)
         self.servers = servers_pb2_grpc.ServerServiceStub(intercepted)
         self.databases = databases_pb2_grpc.DatabaseServiceStub(intercepted)
+        self.grants = grants_pb2_grpc.GrantServiceStub(intercepted)
         self.documents = documents_pb2_grpc.DocumentServiceStub(intercepted)
         self.jobs = jobs_pb2_grpc.JobServiceStub(intercepted)
         self.workers = workers_pb2_grpc.WorkerServiceStub(intercepted)

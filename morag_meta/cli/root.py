@@ -20,7 +20,14 @@ from morag_meta.cli.target import CaFile, ClientCert, ClientKey, TlsOptions, rem
 from morag_meta.exits import ExitCode
 
 _COMMANDS = ("serve", "health", "conformance")
-_GROUPS = {"db": "db", "user": "users", "key": "keys", "jobs": "jobs", "workers": "workers"}
+_GROUPS = {
+    "db": "db",
+    "user": "users",
+    "key": "keys",
+    "grant": "grants",
+    "jobs": "jobs",
+    "workers": "workers",
+}
 
 
 def make_app(wanted: str | None = None) -> typer.Typer:

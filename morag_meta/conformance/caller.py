@@ -11,6 +11,7 @@ from moragmeta.v1 import (
     api_keys_pb2_grpc,
     databases_pb2_grpc,
     documents_pb2_grpc,
+    grants_pb2_grpc,
     jobs_pb2_grpc,
     servers_pb2_grpc,
     users_pb2_grpc,
@@ -35,6 +36,7 @@ class Caller:
         self.api_keys = api_keys_pb2_grpc.ApiKeyServiceStub(self.channel)
         self.servers = servers_pb2_grpc.ServerServiceStub(self.channel)
         self.databases = databases_pb2_grpc.DatabaseServiceStub(self.channel)
+        self.grants = grants_pb2_grpc.GrantServiceStub(self.channel)
         self.documents = documents_pb2_grpc.DocumentServiceStub(self.channel)
         self.jobs = jobs_pb2_grpc.JobServiceStub(self.channel)
         self.workers = workers_pb2_grpc.WorkerServiceStub(self.channel)

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from morag_meta.auth.sharing import Level
 from morag_meta.databases.convert import database_to_proto
 from morag_meta.databases.rules import check_childless
+from morag_meta.errors import invalid
 from morag_meta.ids import new_id
 from morag_meta.rpc.call import Call
 from morag_meta.rpc.etags import check_etag
@@ -33,7 +35,7 @@ class DatabaseServicer:
         self._pages = pages
 
     def _replay(self, uow: UnitOfWork, call: Call, receipt: dict[str, Any]) -> pb.Database:
-        return database_to_proto(uow.databases.get(call.reach, receipt["id"]))
+        return database_to_proto(uow.databases.get(call.reach, receipt["id"], call.grantee(Level.READER)))
 
     def _replay_deletion(
         self, uow: UnitOfWork, call: Call, receipt: dict[str, Any]
@@ -55,18 +57,21 @@ class DatabaseServicer:
 
     @reads(point=True)
     def GetDatabase(self, uow: UnitOfWork, request: pb.GetDatabaseRequest, call: Call) -> pb.Database:
-        return database_to_proto(uow.databases.get(call.reach, request.id))
+        return database_to_proto(uow.databases.get(call.reach, request.id, call.grantee(Level.READER)))
 
     @reads()
     def ListDatabases(
         self, uow: UnitOfWork, request: pb.ListDatabasesRequest, call: Call
     ) -> pb.ListDatabasesResponse:
         owner = call.reach_of(request.owner_id)
+        if request.shared and request.owner_id:
+            raise invalid("shared", "must not be set together with owner_id")
+        list_page = uow.databases.page_shared if request.shared else uow.databases.page
         page = self._pages.page(
             call,
             request,
-            keys=("create_time", "id"),
-            fetch=lambda after, limit: uow.databases.page(
+            keys=("share_time" if request.shared else "create_time", "id"),
+            fetch=lambda after, limit: list_page(
                 owner, after, limit, server_id=request.server_id, name_contains=request.name_contains
             ),
             convert=database_to_proto,
@@ -76,7 +81,7 @@ class DatabaseServicer:
     @writes(replay=_replay)
     def UpdateDatabase(self, uow: UnitOfWork, request: pb.UpdateDatabaseRequest, call: Call) -> pb.Database:
         names = masked(request.database, request.update_mask)
-        row = uow.databases.lock(call.reach, request.database.id)
+        row = uow.databases.lock(call.reach, request.database.id, call.grantee(Level.OWNER))
         check_etag(request.database.etag, row)
         if names:
             row = uow.databases.change(row, **{name: getattr(request.database, name) for name in names})
@@ -86,7 +91,9 @@ class DatabaseServicer:
     def DeleteDatabase(
         self, uow: UnitOfWork, request: pb.DeleteDatabaseRequest, call: Call
     ) -> pb.DeleteDatabaseResponse:
-        owner = uow.databases.get(call.reach, request.id)["owner_id"]
+        owner = uow.databases.get(call.reach, request.id, call.grantee(Level.OWNER))["owner_id"]
+        if uow.grants.shares_any(owner):
+            uow.epoch.lock()  # first of all, as a grant that goes may end streams
         uow.settings.lock(owner, owner)  # before the database, as everywhere: its deletion may change them
         database = uow.databases.lock(owner, request.id)
         check_etag(request.etag, database)
@@ -94,6 +101,8 @@ class DatabaseServicer:
             check_childless(uow.documents.count_live(owner, database["id"]))
         detached = uow.documents.detach_all(owner, database["id"])
         uow.settings.clear_default_database(owner, database["id"])
+        if uow.grants.remove_on(owner, database["id"]):
+            uow.epoch.bump()
         uow.databases.remove(database)
         return pb.DeleteDatabaseResponse(detached_documents=detached)
 
@@ -101,6 +110,6 @@ class DatabaseServicer:
     def RecountDocuments(
         self, uow: UnitOfWork, request: pb.RecountDocumentsRequest, call: Call
     ) -> pb.Database:
-        row = uow.databases.lock(call.reach, request.id)
+        row = uow.databases.lock(call.reach, request.id, call.grantee(Level.OWNER))
         count = uow.documents.count_live(row["owner_id"], row["id"])
         return database_to_proto(uow.databases.set_count(row, count))

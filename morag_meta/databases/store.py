@@ -17,8 +17,10 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from morag_meta.auth.sharing import Grantee
+from morag_meta.db.schema import database_grants as grants
 from morag_meta.db.schema import databases
-from morag_meta.db.statements import EVERYONE, after_row, everyone, owned, reach
+from morag_meta.db.statements import EVERYONE, after_row, everyone, find_shared, owned, reach, shared
 from morag_meta.db.text import contains
 from morag_meta.db.unit import Row, Unit
 from morag_meta.errors import not_found
@@ -28,6 +30,8 @@ _ON_SERVER = databases.c.server_id == sa.bindparam("server_id")
 
 _GET = sa.select(databases).where(_ID, reach(databases))
 _LOCK = _GET.with_for_update()
+_SHARED = shared(databases, databases.c.id).where(_ID)
+_LOCK_SHARED = _SHARED.with_for_update()
 _LOCK_ON_SERVER = (
     sa.select(databases).where(_ON_SERVER, owned(databases)).order_by(databases.c.id).with_for_update()
 )
@@ -73,6 +77,19 @@ def _page(of_everyone: bool, after: bool, on_server: bool, name: bool) -> sa.Sel
     return statement.order_by(*newest_first).limit(sa.bindparam("limit", type_=sa.Integer))
 
 
+@lru_cache
+def _page_shared(after: bool, on_server: bool, name: bool) -> sa.Select[Any]:  # noqa: FBT001 - a shape
+    statement = shared(databases, databases.c.id).add_columns(grants.c.create_time.label("share_time"))
+    time, id_ = grants.c.create_time, grants.c.database_id
+    if after:
+        statement = statement.where(*after_row(time, id_, descending=True))
+    if on_server:
+        statement = statement.where(_ON_SERVER)
+    if name:
+        statement = statement.where(contains(databases.c.name, sa.bindparam("name", type_=sa.String())))
+    return statement.order_by(time.desc(), id_.desc()).limit(sa.bindparam("limit", type_=sa.Integer))
+
+
 class DatabaseStore:
     """The databases of all owners, each reached through its owner."""
 
@@ -80,21 +97,24 @@ class DatabaseStore:
         """Work within the unit."""
         self._unit = unit
 
-    def get(self, reach: str, database_id: str) -> Row:
-        """Give one database.
+    def get(self, reach: str, database_id: str, grantee: Grantee | None = None) -> Row:
+        """Give one database; with its ``granted_level`` where it is beyond reach and shared with a grantee.
 
         Raises:
-            NotFound: there is none within reach.
+            NotFound: there is none within reach, and none shared.
+            Forbidden: it is shared, but not for what is needed (GRANT_TOO_LOW).
         """
-        return self._found(_GET, reach, database_id)
+        row = self._unit.one(_GET, id=database_id, owner_id=reach)
+        return row or self._found(find_shared(self._unit, _SHARED, grantee, id=database_id), database_id)
 
-    def lock(self, reach: str, database_id: str) -> Row:
-        """Give one database, locked until the transaction ends.
+    def lock(self, reach: str, database_id: str, grantee: Grantee | None = None) -> Row:
+        """Give one database as ``get`` does, locked until the transaction ends, as is the grant.
 
         Raises:
-            NotFound: there is none within reach.
+            NotFound, Forbidden: as ``get``.
         """
-        return self._found(_LOCK, reach, database_id)
+        row = self._unit.one(_LOCK, id=database_id, owner_id=reach)
+        return row or self._found(find_shared(self._unit, _LOCK_SHARED, grantee, id=database_id), database_id)
 
     def lock_on_server(self, owner_id: str, server_id: str) -> list[Row]:
         """Give every database on one server, locked until the transaction ends."""
@@ -126,6 +146,27 @@ class DatabaseStore:
         }
         position = {f"after_{key}": value for key, value in after.items()}
         return self._unit.all(statement, owner_id=owner_id, limit=limit, **position, **given)
+
+    def page_shared(
+        self,
+        grantee_id: str,
+        after: Mapping[str, Any] | None,
+        limit: int,
+        *,
+        server_id: str = "",
+        name_contains: str = "",
+    ) -> list[Row]:
+        """List at most ``limit`` databases that are shared with a user, the last shared first.
+
+        ``after`` holds the ``share_time`` and ``id`` of a row; the filters are those of ``page``.
+        """
+        given = {
+            key: value for key, value in {"server_id": server_id, "name": name_contains}.items() if value
+        }
+        if after:
+            given |= {"after_create_time": after["share_time"], "after_id": after["id"]}
+        statement = _page_shared(bool(after), bool(server_id), bool(name_contains))
+        return self._unit.all(statement, grantee_id=grantee_id, limit=limit, **given)
 
     def add(
         self, database_id: str, owner_id: str, *, server_id: str, name: str, description: str = ""
@@ -188,8 +229,7 @@ class DatabaseStore:
         """Delete every database of one owner, whose documents and settings refer to none any more."""
         self._unit.run(_REMOVE_ALL, owner_id=owner_id)
 
-    def _found(self, statement: sa.Select[Any], owner_id: str, database_id: str) -> Row:
-        row = self._unit.one(statement, id=database_id, owner_id=owner_id)
+    def _found(self, row: Row | None, database_id: str) -> Row:
         if row is None:
             raise not_found("database", database_id)
         return row

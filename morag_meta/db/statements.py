@@ -1,7 +1,8 @@
-"""The owner in a statement: the three ways in which a store binds whose rows it may touch.
+"""The owner in a statement: the ways in which a store binds whose rows it may touch.
 
-Every statement over a table with an owner binds ``:owner_id``, or is marked by ``system`` with its
-reason; a house test reads all of them. Statements themselves live in each feature's ``store.py``.
+Every statement over a table with an owner binds ``:owner_id``, or finds what is shared with ``:grantee_id``
+by ``shared``, or is marked by ``system`` with its reason; a house test reads all of them. Statements
+themselves live in each feature's ``store.py``.
 """
 
 from __future__ import annotations
@@ -11,6 +12,10 @@ from typing import Any, Final, TypeVar
 import sqlalchemy as sa
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.compiler import SQLCompiler
+
+from morag_meta.auth.sharing import Grantee
+from morag_meta.db.schema import database_grants as grants
+from morag_meta.db.unit import Row, Unit
 
 EVERYONE: Final = "-"
 """The reach of an ADMIN: bound as ``owner_id`` it stands for every owner, and is no user's id."""
@@ -31,6 +36,34 @@ def owned(table: sa.FromClause) -> sa.ColumnElement[bool]:
 def everyone() -> sa.ColumnElement[bool]:
     """All rows, and only when EVERYONE is bound: a user's id bound here finds nothing."""
     return sa.bindparam("owner_id", type_=sa.String()) == EVERYONE
+
+
+def shared(table: sa.Table, database_id: sa.Column[Any]) -> sa.Select[Any]:
+    """Rows in databases that are shared with the bound ``:grantee_id``, each with the ``granted_level``.
+
+    ``database_id`` is the table's column that says in which database a row is. Beside a row's own key it
+    costs one look at the primary key of the grants.
+    """
+    found = sa.and_(grants.c.database_id == database_id, grants.c.owner_id == table.c.owner_id)
+    return (
+        sa.select(table, grants.c.level.label("granted_level"))
+        .join_from(table, grants, found)
+        .where(grants.c.grantee_id == sa.bindparam("grantee_id"))
+    )
+
+
+def find_shared(
+    unit: Unit, statement: sa.Select[Any], grantee: Grantee | None, **parameters: Any
+) -> Row | None:
+    """Run a statement made by ``shared`` for a grantee; None finds nothing, without asking.
+
+    Raises:
+        Forbidden: the row is shared, but not for what is needed (GRANT_TOO_LOW).
+    """
+    row = None if grantee is None else unit.one(statement, grantee_id=grantee.user_id, **parameters)
+    if grantee is not None and row is not None:
+        grantee.check(row["granted_level"])
+    return row
 
 
 def after_row(

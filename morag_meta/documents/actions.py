@@ -1,20 +1,25 @@
 """What is done with documents that takes more than one row, for servicers and for programs without one.
 
 Each action locks in the order owner, database, document, job, keeps ``document_count`` true, and raises
-``Collision`` where a concurrent change won, so that the unit of work runs again. What does not live
-here: whether a change is allowed and what it writes (``rules.py``, ``identity.py``).
+``Collision`` where a concurrent change won, so that the unit of work runs again. ``grantee`` is who acts,
+for whom what is beyond their reach and shared with them for writing is there as well; a lesser grant is
+``Forbidden`` (GRANT_TOO_LOW). What does not live here: whether a change is allowed and what it writes
+(``rules.py``, ``identity.py``).
 """
 
 from __future__ import annotations
 
+import contextlib
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 
+from morag_meta.auth.sharing import Grantee, Level
 from morag_meta.db.unit import Row
 from morag_meta.documents import rules
 from morag_meta.documents.identity import (
     IDENTITIES,
+    NO_DATABASE,
     Match,
     OnDuplicate,
     Outcome,
@@ -23,10 +28,13 @@ from morag_meta.documents.identity import (
     same_document,
     scope_of,
 )
+from morag_meta.documents.listing import Filter, Order
 from morag_meta.errors import AlreadyExists, Collision, MetaError, NotFound, exists, not_found
 from morag_meta.rpc.etags import check_etag
 from morag_meta.uow import UnitOfWork
 
+_NOBODY: Final = ""
+"""The reach of who has no rows: what is found then is shared."""
 Upload = tuple[Mapping[str, Any], OnDuplicate]
 """The fields of a document, and what is to happen if it is there already."""
 
@@ -36,25 +44,29 @@ def create_document(
     owner_id: str,
     fields: Mapping[str, Any],
     on_duplicate: OnDuplicate = OnDuplicate.REJECT,
+    grantee: Grantee | None = None,
 ) -> tuple[Row, Outcome]:
     """Register a document, or find that it is registered; gives its row and what was done.
 
     ``fields`` holds ``name`` and ``type`` and any of ``database_id``, ``source``, ``size_bytes``,
-    ``external_id``, ``content_hash`` and ``metadata``, within the limits that the proto states.
+    ``external_id``, ``content_hash`` and ``metadata``, within the limits that the proto states. In a
+    database that is shared, the document is of the database's owner instead.
 
     Raises:
         NotFound: the owner has no such database, or there is no such owner.
         AlreadyExists: it is there and is to be rejected, or two documents have its identities.
         Collision: a concurrent change won.
     """
-    missing = _lock_databases(uow, owner_id, [fields.get("database_id")])
-    row, outcome = _upload(uow, owner_id, fields, on_duplicate, missing)
-    if outcome is Outcome.CREATED and row["database_id"]:
-        uow.databases.add_to_count(owner_id, row["database_id"], 1)
+    owners = _lock_databases(uow, owner_id, [fields.get("database_id")], grantee)
+    row, outcome = _upload(uow, owner_id, fields, on_duplicate, owners)
+    if outcome is Outcome.CREATED:
+        _count(uow, row, 1)
     return row, outcome
 
 
-def create_documents(uow: UnitOfWork, owner_id: str, uploads: Sequence[Upload]) -> list[tuple[Row, Outcome]]:
+def create_documents(
+    uow: UnitOfWork, owner_id: str, uploads: Sequence[Upload], grantee: Grantee | None = None
+) -> list[tuple[Row, Outcome]]:
     """Register several documents, one after the other.
 
     Raises:
@@ -65,12 +77,12 @@ def create_documents(uow: UnitOfWork, owner_id: str, uploads: Sequence[Upload]) 
         # Several rows in no database, in an order of the caller's: two batches at once would wait for
         # each other, as those of a database do not, which lock it first.
         uow.documents.lock_owner(owner_id)
-    missing = _lock_databases(uow, owner_id, database_ids)
+    owners = _lock_databases(uow, owner_id, database_ids, grantee)
     created: Counter[str] = Counter()
     done = []
     for position, (fields, on_duplicate) in enumerate(uploads):
         try:
-            row, outcome = _upload(uow, owner_id, fields, on_duplicate, missing)
+            row, outcome = _upload(uow, owner_id, fields, on_duplicate, owners)
         except Collision:
             raise
         except MetaError as error:
@@ -79,8 +91,28 @@ def create_documents(uow: UnitOfWork, owner_id: str, uploads: Sequence[Upload]) 
             created[row["database_id"]] += 1
         done.append((row, outcome))
     for database_id, count in sorted(created.items()):
-        uow.databases.add_to_count(owner_id, database_id, count)
+        uow.databases.add_to_count(owners[database_id], database_id, count)
     return done
+
+
+def list_page(
+    uow: UnitOfWork,
+    reach: str,
+    chosen: Filter,
+    order: Order,
+    after: Row | None,
+    limit: int,
+    grantee: Grantee | None,
+) -> list[Row]:
+    """Give at most ``limit`` documents that pass the filter, in the order, after the row ``after``.
+
+    Where it names a database in which a grantee has none of their own, those of the owner who shares it.
+    """
+    rows = uow.documents.page(reach, chosen, order, after, limit)
+    if rows or grantee is None or chosen.database_id in ("", NO_DATABASE):
+        return rows
+    owner_id = uow.grants.owner_of(grantee.user_id, chosen.database_id)
+    return rows if owner_id is None else uow.documents.page(owner_id, chosen, order, after, limit)
 
 
 def update_document(
@@ -90,17 +122,21 @@ def update_document(
     changes: Mapping[str, Any],
     *,
     etag: str = "",
+    grantee: Grantee | None = None,
 ) -> Row:
     """Write fields of a live document; with ``etag`` only if it is as the caller knows it.
 
     Raises:
         NotFound: there is no such document within reach, or its owner has no such database.
+        Forbidden: by a grant it would leave the databases that are shared for writing.
         WrongState: the document is deleted.
         AlreadyExists: another live document has one of its identities.
         Stale: it has another etag.
         Collision: a concurrent change won.
     """
-    row = _lock_with_databases(uow, reach, document_id, changes.get("database_id"))
+    row = _lock_with_databases(uow, reach, document_id, grantee, changes.get("database_id"))
+    if _is_shared(row) and "database_id" in changes:
+        _check_destination(uow, row, changes["database_id"], grantee)
     check_etag(etag, row)
     written = rules.updated(row, changes)
     if not written:
@@ -113,7 +149,9 @@ def update_document(
     return changed
 
 
-def delete_document(uow: UnitOfWork, reach: str, document_id: str, *, etag: str = "") -> Row:
+def delete_document(
+    uow: UnitOfWork, reach: str, document_id: str, *, etag: str = "", grantee: Grantee | None = None
+) -> Row:
     """Delete a document so that it can be undeleted, and cancel its open ingestion job.
 
     Raises:
@@ -122,7 +160,7 @@ def delete_document(uow: UnitOfWork, reach: str, document_id: str, *, etag: str 
         Stale: it has another etag.
         Collision: a concurrent change won.
     """
-    row = _lock_with_databases(uow, reach, document_id)
+    row = _lock_with_databases(uow, reach, document_id, grantee)
     check_etag(etag, row)
     written = rules.deleted(row, uow.now)
     uow.jobs.cancel_open_ingestion(row["owner_id"], row["id"], summary="the document was deleted")
@@ -131,7 +169,9 @@ def delete_document(uow: UnitOfWork, reach: str, document_id: str, *, etag: str 
     return changed
 
 
-def undelete_document(uow: UnitOfWork, reach: str, document_id: str, *, etag: str = "") -> Row:
+def undelete_document(
+    uow: UnitOfWork, reach: str, document_id: str, *, etag: str = "", grantee: Grantee | None = None
+) -> Row:
     """Bring a deleted document back.
 
     Raises:
@@ -140,7 +180,7 @@ def undelete_document(uow: UnitOfWork, reach: str, document_id: str, *, etag: st
         Stale: it has another etag.
         Collision: a concurrent change won.
     """
-    row = _lock_with_databases(uow, reach, document_id)
+    row = _lock_with_databases(uow, reach, document_id, grantee)
     check_etag(etag, row)
     written = rules.undeleted(row)
     _refuse_taken(uow, row, {**row, **written})
@@ -154,12 +194,14 @@ def _upload(
     owner_id: str,
     fields: Mapping[str, Any],
     on_duplicate: OnDuplicate,
-    missing: frozenset[str],
+    owners: Mapping[str, str],
 ) -> tuple[Row, Outcome]:
-    """Do one upload, but for the count of the database, which is locked unless it is missing."""
+    """Do one upload, but for the count of the database, which is locked where ``owners`` has it."""
     database_id = fields.get("database_id")
-    if database_id in missing:
-        raise not_found("database", database_id)
+    if database_id:
+        if database_id not in owners:
+            raise not_found("database", database_id)
+        owner_id = owners[database_id]
     scope = scope_of(database_id)
     match = same_document(uow.documents.find_same(owner_id, scope, fields))
     if match is None:
@@ -184,29 +226,54 @@ def _still_same(row: Row, match: Match, scope: str, fields: Mapping[str, Any]) -
     return row
 
 
-def _lock_databases(uow: UnitOfWork, owner_id: str, database_ids: Iterable[str | None]) -> frozenset[str]:
-    """Lock databases of an owner in the order of their ids, and give those that are missing."""
-    missing = set()
+def _lock_databases(
+    uow: UnitOfWork, owner_id: str, database_ids: Iterable[str | None], grantee: Grantee | None = None
+) -> dict[str, str]:
+    """Lock databases in the order of their ids, and give the owner of each that is there.
+
+    Those are the owner's, and what is shared with the grantee.
+    """
+    owners = {}
     for database_id in sorted({database_id for database_id in database_ids if database_id}):
-        try:
-            uow.databases.lock(owner_id, database_id)
-        except NotFound:
-            missing.add(database_id)
-    return frozenset(missing)
+        with contextlib.suppress(NotFound):
+            owners[database_id] = uow.databases.lock(owner_id, database_id, grantee)["owner_id"]
+    return owners
 
 
 def _lock_with_databases(
-    uow: UnitOfWork, reach: str, document_id: str, destination: str | None = None
+    uow: UnitOfWork,
+    reach: str,
+    document_id: str,
+    grantee: Grantee | None,
+    destination: str | None = None,
 ) -> Row:
     """Lock a document after the database that it is in and the one that it is to be moved to."""
-    seen = uow.documents.get(reach, document_id)
-    missing = _lock_databases(uow, seen["owner_id"], [seen["database_id"], destination])
-    row = uow.documents.lock(reach, document_id)
+    seen = uow.documents.get(reach, document_id, grantee)
+    owners = _lock_databases(uow, seen["owner_id"], [seen["database_id"], destination])
+    row = uow.documents.lock(reach, document_id, grantee)
     if row["database_id"] != seen["database_id"]:
         raise Collision
-    if destination in missing:
-        raise not_found("database", destination or "")
+    if destination and destination not in owners:
+        raise not_found("database", destination)
     return row
+
+
+def _is_shared(row: Row) -> bool:
+    """Whether a document was beyond reach, and found by a grant."""
+    return "granted_level" in row
+
+
+def _check_destination(uow: UnitOfWork, row: Row, database_id: str | None, grantee: Grantee | None) -> None:
+    """Let a grantee move a shared document only to where they may write as well, of the same owner.
+
+    It is known to be of that owner, and is locked; now the grant on it is as well.
+    """
+    if grantee is None or database_id == row["database_id"]:
+        return
+    if database_id is None:
+        Grantee(grantee.user_id, Level.OWNER).check(row["granted_level"])
+    else:
+        uow.databases.lock(_NOBODY, database_id, grantee)
 
 
 def _refuse_taken(uow: UnitOfWork, row: Row, new: Row) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from morag_meta.auth.sharing import Level
 from morag_meta.db.unit import Row
 from morag_meta.documents import actions, rules
 from morag_meta.documents.convert import (
@@ -58,7 +59,7 @@ class DocumentServicer:
         self._pages = pages
 
     def _replay(self, uow: UnitOfWork, call: Call, receipt: dict[str, Any]) -> pb.Document:
-        return document_to_proto(uow.documents.get(call.reach, receipt["id"]))
+        return document_to_proto(uow.documents.get(call.reach, receipt["id"], call.grantee(Level.READER)))
 
     def _replay_creation(
         self, uow: UnitOfWork, call: Call, receipt: dict[str, Any]
@@ -77,10 +78,10 @@ class DocumentServicer:
     def CreateDocument(
         self, uow: UnitOfWork, request: pb.CreateDocumentRequest, call: Call
     ) -> pb.CreateDocumentResponse:
-        owner = call.owner_for(request.owner_id)
+        owner, fields = call.owner_for(request.owner_id), fields_from_proto(request.document)
         on_duplicate = on_duplicate_from_proto(request.on_duplicate)
         return _created(
-            *actions.create_document(uow, owner, fields_from_proto(request.document), on_duplicate)
+            *actions.create_document(uow, owner, fields, on_duplicate, call.grantee(Level.WRITER))
         )
 
     @writes(replay=_replay_batch, receipt=_batch_receipt)
@@ -96,19 +97,19 @@ class DocumentServicer:
                     raise invalid(f"{path}.{name}", "must be empty in an item; set it on the batch")
             fields = fields_from_proto(item.document, path=f"{path}.document")
             uploads.append((fields, on_duplicate_from_proto(item.on_duplicate)))
-        done = actions.create_documents(uow, owner, uploads)
+        done = actions.create_documents(uow, owner, uploads, call.grantee(Level.WRITER))
         return _in_bounds(pb.BatchCreateDocumentsResponse(responses=[_created(*one) for one in done]))
 
     @reads(point=True)
     def GetDocument(self, uow: UnitOfWork, request: pb.GetDocumentRequest, call: Call) -> pb.Document:
-        return document_to_proto(uow.documents.get(call.reach, request.id))
+        return document_to_proto(uow.documents.get(call.reach, request.id, call.grantee(Level.READER)))
 
     @reads()
     def BatchGetDocuments(
         self, uow: UnitOfWork, request: pb.BatchGetDocumentsRequest, call: Call
     ) -> pb.BatchGetDocumentsResponse:
         ids = list(dict.fromkeys(request.ids))
-        rows = uow.documents.find_many(call.reach, ids)
+        rows = uow.documents.find_many(call.reach, ids, call.grantee(Level.READER))
         response = pb.BatchGetDocumentsResponse(missing_ids=[id for id in ids if id not in rows])
         total = response.ByteSize()
         for id in ids:
@@ -126,13 +127,13 @@ class DocumentServicer:
     def ListDocuments(
         self, uow: UnitOfWork, request: pb.ListDocumentsRequest, call: Call
     ) -> pb.ListDocumentsResponse:
-        owner = call.reach_of(request.owner_id)
+        owner, grantee = call.reach_of(request.owner_id), call.grantee(Level.READER)
         chosen, order = filter_from_proto(request), parse_order(request.order_by)
         page = self._pages.page(
             call,
             request,
             keys=(order.column, "id"),
-            fetch=lambda after, limit: uow.documents.page(owner, chosen, order, after, limit),
+            fetch=lambda after, limit: actions.list_page(uow, owner, chosen, order, after, limit, grantee),
             convert=document_to_proto,
         )
         return pb.ListDocumentsResponse(documents=page.items, next_page_token=page.next_token)
@@ -141,14 +142,16 @@ class DocumentServicer:
     def UpdateDocument(self, uow: UnitOfWork, request: pb.UpdateDocumentRequest, call: Call) -> pb.Document:
         document = request.document
         changes = fields_from_proto(document, masked(document, request.update_mask))
-        row = actions.update_document(uow, call.reach, document.id, changes, etag=document.etag)
+        row = actions.update_document(
+            uow, call.reach, document.id, changes, etag=document.etag, grantee=call.grantee(Level.WRITER)
+        )
         return document_to_proto(row)
 
     @writes(replay=_replay)
     def DeprecateDocument(
         self, uow: UnitOfWork, request: pb.DeprecateDocumentRequest, call: Call
     ) -> pb.Document:
-        row = uow.documents.lock(call.reach, request.id)
+        row = uow.documents.lock(call.reach, request.id, call.grantee(Level.WRITER))
         check_etag(request.etag, row)
         return document_to_proto(uow.documents.change(row, **rules.deprecated(row, uow.now, request.reason)))
 
@@ -156,18 +159,20 @@ class DocumentServicer:
     def ReinstateDocument(
         self, uow: UnitOfWork, request: pb.ReinstateDocumentRequest, call: Call
     ) -> pb.Document:
-        row = uow.documents.lock(call.reach, request.id)
+        row = uow.documents.lock(call.reach, request.id, call.grantee(Level.WRITER))
         check_etag(request.etag, row)
         return document_to_proto(uow.documents.change(row, **rules.reinstated(row)))
 
     @writes(replay=_replay)
     def DeleteDocument(self, uow: UnitOfWork, request: pb.DeleteDocumentRequest, call: Call) -> pb.Document:
-        row = actions.delete_document(uow, call.reach, request.id, etag=request.etag)
+        grantee = call.grantee(Level.WRITER)
+        row = actions.delete_document(uow, call.reach, request.id, etag=request.etag, grantee=grantee)
         return document_to_proto(row)
 
     @writes(replay=_replay)
     def UndeleteDocument(
         self, uow: UnitOfWork, request: pb.UndeleteDocumentRequest, call: Call
     ) -> pb.Document:
-        row = actions.undelete_document(uow, call.reach, request.id, etag=request.etag)
+        grantee = call.grantee(Level.WRITER)
+        row = actions.undelete_document(uow, call.reach, request.id, etag=request.etag, grantee=grantee)
         return document_to_proto(row)

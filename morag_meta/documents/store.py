@@ -13,8 +13,9 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from morag_meta.auth.sharing import Grantee
 from morag_meta.db.schema import documents, users
-from morag_meta.db.statements import owned, reach
+from morag_meta.db.statements import find_shared, owned, reach, shared
 from morag_meta.db.unit import Row, Unit
 from morag_meta.documents import rules
 from morag_meta.documents.identity import IDENTITIES, Match, scope_of
@@ -29,9 +30,11 @@ _OF_DATABASE = documents.c.database_id == sa.bindparam("in_database")
 _GET = sa.select(documents).where(_ONE, reach(documents))
 _LOCK = _GET.with_for_update()
 _LOCK_IF_FREE = _GET.with_for_update(skip_locked=True)
-_GET_MANY = sa.select(documents).where(
-    documents.c.id.in_(sa.bindparam("document_ids", expanding=True)), reach(documents)
-)
+_MANY = documents.c.id.in_(sa.bindparam("document_ids", expanding=True))
+_GET_MANY = sa.select(documents).where(_MANY, reach(documents))
+_SHARED = shared(documents, documents.c.database_id).where(_ONE)
+_LOCK_SHARED = _SHARED.with_for_update()
+_SHARED_MANY = shared(documents, documents.c.database_id).where(_MANY)
 # The key is shared, so that on PostgreSQL the owner's other rows can still be added meanwhile.
 _LOCK_OWNER = (
     sa.select(users.c.id).where(users.c.id == sa.bindparam("owner_id")).with_for_update(key_share=True)
@@ -88,24 +91,27 @@ class DocumentStore:
         """Work within the unit."""
         self._unit = unit
 
-    def get(self, reach: str, document_id: str) -> Row:
-        """Give a document, a deleted one too.
+    def get(self, reach: str, document_id: str, grantee: Grantee | None = None) -> Row:
+        """Give a document, a deleted one too; also one beyond reach that is shared with a grantee.
 
         Raises:
-            NotFound: there is none within reach.
+            NotFound: there is none within reach, and none shared.
+            Forbidden: it is shared, but not for what is needed (GRANT_TOO_LOW).
         """
         row = self._unit.one(_GET, document_id=document_id, owner_id=reach)
+        row = row or find_shared(self._unit, _SHARED, grantee, document_id=document_id)
         if row is None:
             raise not_found("document", document_id)
         return row
 
-    def lock(self, reach: str, document_id: str) -> Row:
-        """Give a document that nobody else changes before this unit ends.
+    def lock(self, reach: str, document_id: str, grantee: Grantee | None = None) -> Row:
+        """Give a document as ``get`` does that nobody else changes before this unit ends, nor the grant.
 
         Raises:
-            NotFound: there is none within reach.
+            NotFound, Forbidden: as ``get``.
         """
         row = self._unit.one(_LOCK, document_id=document_id, owner_id=reach)
+        row = row or find_shared(self._unit, _LOCK_SHARED, grantee, document_id=document_id)
         if row is None:
             raise not_found("document", document_id)
         return row
@@ -118,10 +124,17 @@ class DocumentStore:
         """Make other units that lock the same owner wait until this one ends; no owner locks nothing."""
         self._unit.one(_LOCK_OWNER, owner_id=owner_id)
 
-    def find_many(self, reach: str, document_ids: Collection[str]) -> dict[str, Row]:
-        """Give those of the documents that exist within reach, by their ids."""
+    def find_many(
+        self, reach: str, document_ids: Collection[str], grantee: Grantee | None = None
+    ) -> dict[str, Row]:
+        """Give those of the documents that exist within reach, or are shared, by their ids."""
         rows = self._unit.all(_GET_MANY, document_ids=list(document_ids), owner_id=reach)
-        return {row["id"]: row for row in rows}
+        found = {row["id"]: row for row in rows}
+        rest = [document_id for document_id in document_ids if document_id not in found]
+        if rest and grantee is not None:
+            rows = self._unit.all(_SHARED_MANY, document_ids=rest, grantee_id=grantee.user_id)
+            found |= {row["id"]: row for row in rows}
+        return found
 
     def page(self, reach: str, chosen: Filter, order: Order, after: Row | None, limit: int) -> list[Row]:
         """Give at most ``limit`` documents that pass the filter, in the order, after the row ``after``."""

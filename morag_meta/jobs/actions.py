@@ -1,7 +1,9 @@
 """What is done to jobs, with what follows for their documents, in one unit of work.
 
-Locks are taken in the house's order, document before job. Which change a state allows is decided in
-``rules.py``; the document's side of it in the documents' store.
+Locks are taken in the house's order, document before job. ``grantee`` is who acts, for whom a job or
+document beyond their reach that is shared with them for writing is there as well; a lesser grant is
+``Forbidden`` (GRANT_TOO_LOW). Which change a state allows is decided in ``rules.py``; the document's side of
+it in the documents' store.
 """
 
 from __future__ import annotations
@@ -11,6 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
+from morag_meta.auth.sharing import Grantee
 from morag_meta.db.unit import Row
 from morag_meta.errors import AlreadyExists, Reason, invalid, wrong_state
 from morag_meta.jobs import rules
@@ -65,8 +68,11 @@ def create_job(  # noqa: PLR0913 - a job has these parts, all but two of them op
     parameters: Mapping[str, Any] | None = None,
     predecessor_id: str | None = None,
     plan: Plan = Plan(),
+    grantee: Grantee | None = None,
 ) -> Row:
     """Make a job of an owner, for one of the owner's documents or for none.
+
+    For a document that is shared the job is of the document's owner instead.
 
     Raises:
         Invalid: ``not_before`` is too far away.
@@ -82,7 +88,8 @@ def create_job(  # noqa: PLR0913 - a job has these parts, all but two of them op
         "predecessor_id": predecessor_id,
     }
     if document_id:
-        document = uow.documents.lock(owner_id, document_id)
+        document = uow.documents.lock(owner_id, document_id, grantee)
+        owner_id = document["owner_id"]
         if document["state"] == "DELETED":
             raise wrong_state("document", document["state"], "the document is deleted")
         open_job = uow.jobs.find_open_ingestion(owner_id, document_id) if kind == INGESTION else None
@@ -213,13 +220,21 @@ def fail_job(uow: UnitOfWork, reach: str, job_id: str, report: Report, *, error:
     return ended, outcome
 
 
-def cancel_job(uow: UnitOfWork, reach: str, job_id: str, *, reason: str = "", etag: str = "") -> Row:
+def cancel_job(
+    uow: UnitOfWork,
+    reach: str,
+    job_id: str,
+    *,
+    reason: str = "",
+    etag: str = "",
+    grantee: Grantee | None = None,
+) -> Row:
     """Call a job off; its document is what it was before.
 
     Raises:
         NotFound, WrongState, Stale: see ``CancelJob`` in the protos.
     """
-    row = lock_with_document(uow, reach, job_id)
+    row = lock_with_document(uow, reach, job_id, grantee)
     check_etag(etag, row)
     rules.after(row["state"], Verb.CANCEL)
     if row["kind"] == INGESTION and row["state"] == "PROCESSING":
@@ -227,17 +242,19 @@ def cancel_job(uow: UnitOfWork, reach: str, job_id: str, *, reason: str = "", et
     return uow.jobs.end(row, Verb.CANCEL, summary=reason or row["summary"])
 
 
-def retry_job(uow: UnitOfWork, reach: str, job_id: str) -> Row:
+def retry_job(uow: UnitOfWork, reach: str, job_id: str, grantee: Grantee | None = None) -> Row:
     """Make a new job that does what a failed or cancelled one was to do.
+
+    By a grant only while its document is still in a database that is shared for writing.
 
     Raises:
         NotFound, WrongState, AlreadyExists: see ``RetryJob`` in the protos.
     """
-    row = uow.jobs.get(reach, job_id)
+    row = uow.jobs.get(reach, job_id, grantee)
     rules.check_retry(row["state"])
     return create_job(
         uow,
-        row["owner_id"],
+        grantee.user_id if grantee is not None and "granted_level" in row else row["owner_id"],
         kind=row["kind"],
         document_id=row["document_id"],
         priority=row["priority"],
@@ -245,6 +262,7 @@ def retry_job(uow: UnitOfWork, reach: str, job_id: str) -> Row:
         parameters=row["parameters"],
         predecessor_id=row["id"],
         plan=_plan_of(row),
+        grantee=grantee,
     )
 
 
@@ -259,9 +277,9 @@ def _plan_of(row: Row) -> Plan:
     )
 
 
-def lock_with_document(uow: UnitOfWork, reach: str, job_id: str) -> Row:
+def lock_with_document(uow: UnitOfWork, reach: str, job_id: str, grantee: Grantee | None = None) -> Row:
     """Lock a job, and before it the document that an INGESTION job carries along."""
-    row = uow.jobs.get(reach, job_id)
+    row = uow.jobs.get(reach, job_id, grantee)
     if row["kind"] == INGESTION:
         uow.documents.lock(row["owner_id"], row["document_id"])
-    return uow.jobs.lock(reach, job_id)
+    return uow.jobs.lock(reach, job_id, grantee)

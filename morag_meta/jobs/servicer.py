@@ -8,7 +8,9 @@ from __future__ import annotations
 from collections.abc import Awaitable
 from typing import Any
 
+from morag_meta.auth.sharing import Level
 from morag_meta.db.statements import EVERYONE
+from morag_meta.db.unit import Row
 from morag_meta.errors import invalid
 from morag_meta.jobs import actions
 from morag_meta.jobs.actions import Report
@@ -28,6 +30,7 @@ from morag_meta.jobs.limits import FALLBACK_MS
 from morag_meta.jobs.listing import parse_order
 from morag_meta.jobs.removal import MOST_JOBS
 from morag_meta.jobs.rules import INGESTION, Holder
+from morag_meta.jobs.sharing import as_owner_sees
 from morag_meta.jobs.watch import watch
 from morag_meta.jobs.watch_jobs import watch_jobs, wish_of
 from morag_meta.rpc.call import Call
@@ -88,7 +91,7 @@ class JobServicer:
         self._fallback_ms = fallback_ms
 
     def _replay(self, uow: UnitOfWork, call: Call, receipt: dict[str, Any]) -> pb.Job:
-        return job_to_proto(uow.jobs.get(call.reach, receipt["id"]))
+        return job_to_proto(uow.jobs.get(call.reach, receipt["id"], call.grantee(Level.READER)))
 
     def _replay_completion(
         self, uow: UnitOfWork, call: Call, receipt: dict[str, Any]
@@ -114,6 +117,7 @@ class JobServicer:
             remote=job.execution == pb.JOB_EXECUTION_REMOTE,
             parameters=struct_to_json(job.parameters, "job.parameters"),
             plan=plan_from_proto(job, self._fallback_ms),
+            grantee=call.grantee(Level.WRITER),
         )
         return job_to_proto(row)
 
@@ -173,41 +177,48 @@ class JobServicer:
 
     @writes(replay=_replay)
     def CancelJob(self, uow: UnitOfWork, request: pb.CancelJobRequest, call: Call) -> pb.Job:
-        row = actions.cancel_job(uow, call.reach, request.id, reason=request.reason, etag=request.etag)
+        row = actions.cancel_job(
+            uow,
+            call.reach,
+            request.id,
+            reason=request.reason,
+            etag=request.etag,
+            grantee=call.grantee(Level.WRITER),
+        )
         return job_to_proto(row)
 
     @writes(replay=_replay)
     def RetryJob(self, uow: UnitOfWork, request: pb.RetryJobRequest, call: Call) -> pb.Job:
-        return job_to_proto(actions.retry_job(uow, call.reach, request.id))
+        return job_to_proto(actions.retry_job(uow, call.reach, request.id, call.grantee(Level.WRITER)))
 
     @reads(point=True)
     def GetJob(self, uow: UnitOfWork, request: pb.GetJobRequest, call: Call) -> pb.Job:
-        return job_to_proto(uow.jobs.get(call.reach, request.id))
+        return job_to_proto(uow.jobs.get(call.reach, request.id, call.grantee(Level.READER)))
 
     @reads()
     def ListJobs(self, uow: UnitOfWork, request: pb.ListJobsRequest, call: Call) -> pb.ListJobsResponse:
-        order = parse_order(request.order_by)
+        order, grantee = parse_order(request.order_by), call.grantee(Level.READER)
         chosen = filter_from_proto(request.filter, call.reach_of(request.filter.owner_id))
-        page = self._pages.page(
-            call,
-            request,
-            keys=(order.column, "id"),
-            fetch=lambda after, limit: uow.jobs.page(chosen, order, after, limit),
-            convert=job_to_proto,
-        )
+
+        def fetch(after: Row | None, limit: int) -> list[Row]:
+            rows = uow.jobs.page(chosen, order, after, limit)
+            seen = chosen if rows else as_owner_sees(uow, chosen, grantee)
+            return rows if seen is chosen else uow.jobs.page(seen, order, after, limit)
+
+        page = self._pages.page(call, request, keys=(order.column, "id"), fetch=fetch, convert=job_to_proto)
         return pb.ListJobsResponse(jobs=page.items, next_page_token=page.next_token)
 
     @reads()
     def ListJobEvents(
         self, uow: UnitOfWork, request: pb.ListJobEventsRequest, call: Call
     ) -> pb.ListJobEventsResponse:
-        uow.jobs.get(call.reach, request.job_id)
+        owner_id = uow.jobs.get(call.reach, request.job_id, call.grantee(Level.READER))["owner_id"]
         page = self._pages.page(
             call,
             request,
             keys=("number",),
             fetch=lambda after, limit: uow.jobs.events_after(
-                call.reach, request.job_id, after["number"] if after else 0, limit
+                owner_id, request.job_id, after["number"] if after else 0, limit
             ),
             convert=event_to_proto,
         )
@@ -216,7 +227,8 @@ class JobServicer:
     @streams
     def WatchJob(self, request: pb.WatchJobRequest, call: Call, stream: Stream) -> Awaitable[None]:
         # Itself no coroutine, which would hold the request for as long as the stream waits.
-        return watch(self._feed, stream, call.reach, request.job_id, request.after_sequence)
+        grantee = call.grantee(Level.READER)
+        return watch(self._feed, stream, call.reach, request.job_id, request.after_sequence, grantee)
 
     def _replay_purge(self, uow: UnitOfWork, call: Call, receipt: dict[str, Any]) -> pb.PurgeJobsResponse:
         return pb.PurgeJobsResponse(**receipt)
@@ -233,9 +245,13 @@ class JobServicer:
     @reads(snapshot=True)
     def GetJobStats(self, uow: UnitOfWork, request: pb.GetJobStatsRequest, call: Call) -> pb.JobStats:
         chosen = filter_from_proto(request.filter, call.reach_of(request.filter.owner_id))
-        return figures_of(uow, chosen, window_of(request))
+        figures = figures_of(uow, chosen, window_of(request))
+        if not figures.total:
+            seen = as_owner_sees(uow, chosen, call.grantee(Level.READER))
+            figures = figures if seen is chosen else figures_of(uow, seen, window_of(request))
+        return figures
 
     @streams
     def WatchJobs(self, request: pb.WatchJobsRequest, call: Call, stream: Stream) -> Awaitable[None]:
         wish, must_own = wish_of(request, call)
-        return watch_jobs(self._feed, self._token_key, stream, wish, must_own)
+        return watch_jobs(self._feed, self._token_key, stream, wish, must_own, call.grantee(Level.READER))

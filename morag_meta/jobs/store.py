@@ -13,10 +13,12 @@ from typing import Any, Final
 
 import sqlalchemy as sa
 
+from morag_meta.auth.sharing import Grantee
 from morag_meta.db.clock import clock
+from morag_meta.db.schema import database_grants as grants
 from morag_meta.db.schema import job_events as events
 from morag_meta.db.schema import job_log, jobs
-from morag_meta.db.statements import owned, reach, system
+from morag_meta.db.statements import find_shared, owned, reach, shared, system
 from morag_meta.db.unit import Row, Unit
 from morag_meta.errors import Collision, not_found
 from morag_meta.jobs.limits import due_time
@@ -36,6 +38,8 @@ _LIMIT: sa.BindParameter[int] = sa.bindparam("limit", type_=sa.Integer)
 
 _GET = sa.select(jobs).where(_ONE, reach(jobs))
 _LOCK = sa.select(jobs, clock).where(_ONE, reach(jobs)).with_for_update()
+_SHARED = shared(jobs, jobs.c.database_id).where(_ONE)
+_LOCK_SHARED = _SHARED.add_columns(clock).with_for_update()
 _LOCK_IF_FREE = _LOCK.with_for_update(skip_locked=True)
 _FIND_OPEN = sa.select(jobs.c.id).where(owned(jobs), jobs.c.open_document_id == sa.bindparam("open_of"))
 _INSERT = sa.insert(jobs)
@@ -46,13 +50,17 @@ _EVENTS = (
     .order_by(events.c.number)
     .limit(_LIMIT)
 )
-_POSITION = sa.select(
+_PLACE = (
+    jobs.c.owner_id,
+    jobs.c.database_id,
     jobs.c.event_number,
     jobs.c.state,
     sa.select(sa.func.min(events.c.number)).where(_OF_JOB).scalar_subquery().label("oldest"),
     sa.select(job_log.c.position).scalar_subquery().label("log_position"),
     sa.select(job_log.c.removals).scalar_subquery().label("removals"),
-).where(_ONE, reach(jobs))
+)
+_POSITION = sa.select(*_PLACE).where(_ONE, reach(jobs))
+_POSITION_SHARED = _SHARED.with_only_columns(*_PLACE, grants.c.level.label("granted_level"))
 _NEWEST = system(
     sa.select(jobs.c.id, jobs.c.event_number).where(jobs.c.id.in_(sa.bindparam("job_ids", expanding=True))),
     "wakes watchers, whose access to the job was checked when they came",
@@ -84,24 +92,29 @@ class JobStore:
         """Work within the unit."""
         self._unit = unit
 
-    def get(self, reach: str, job_id: str) -> Row:
-        """Give a job.
+    def get(self, reach: str, job_id: str, grantee: Grantee | None = None) -> Row:
+        """Give a job; also one beyond reach of a database that is shared with a grantee.
 
         Raises:
-            NotFound: there is none within reach.
+            NotFound: there is none within reach, and none shared.
+            Forbidden: it is shared, but not for what is needed (GRANT_TOO_LOW).
         """
         row = self._unit.one(_GET, job_id=job_id, owner_id=reach)
+        row = row or find_shared(self._unit, _SHARED, grantee, job_id=job_id)
         if row is None:
             raise not_found("job", job_id)
         return row
 
-    def lock(self, reach: str, job_id: str) -> Row:
-        """Give a job that nobody else changes before this unit ends, and the database's ``clock``.
+    def lock(self, reach: str, job_id: str, grantee: Grantee | None = None) -> Row:
+        """Give a job as ``get`` does that nobody else changes before this unit ends, nor the grant.
+
+        With it the database's ``clock``.
 
         Raises:
-            NotFound: there is none within reach.
+            NotFound, Forbidden: as ``get``.
         """
         row = self._unit.one(_LOCK, job_id=job_id, owner_id=reach)
+        row = row or find_shared(self._unit, _LOCK_SHARED, grantee, job_id=job_id)
         if row is None:
             raise not_found("job", job_id)
         return _in_order(row)
@@ -219,15 +232,17 @@ class JobStore:
         self.end(row, Verb.CANCEL, summary=summary)
         return job_id
 
-    def position(self, reach: str, job_id: str) -> Row:
+    def position(self, reach: str, job_id: str, grantee: Grantee | None = None) -> Row:
         """Give ``event_number``, ``state`` and the number of the ``oldest`` event that is kept.
 
-        With them the log's ``log_position`` and ``removals``, all as of one moment.
+        With them the log's ``log_position`` and ``removals``, all as of one moment, and the job's
+        ``owner_id`` and ``database_id``, with the ``granted_level`` where the job was found by a grant.
 
         Raises:
-            NotFound: there is no such job within reach.
+            NotFound, Forbidden: as ``get``.
         """
         row = self._unit.one(_POSITION, job_id=job_id, owner_id=reach)
+        row = row or find_shared(self._unit, _POSITION_SHARED, grantee, job_id=job_id)
         if row is None:
             raise not_found("job", job_id)
         return row

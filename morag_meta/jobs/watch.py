@@ -7,27 +7,32 @@ ended, ``rpc/streams.py``'s.
 from __future__ import annotations
 
 import datetime as dt
+from functools import partial
 
+from morag_meta.auth.sharing import Grantee
 from morag_meta.db.unit import Row
 from morag_meta.errors import OutOfRange, Reason, Unavailable, not_found
 from morag_meta.jobs.channels import PAGE, Event, Topic
 from morag_meta.jobs.feed import Feed
 from morag_meta.jobs.rules import FINAL_STATES
+from morag_meta.jobs.sharing import lean
 from morag_meta.rpc.streams import Stream
 from morag_meta.rpc.times import to_timestamp
 from morag_meta.uow import UnitOfWork
 from moragmeta.v1 import jobs_pb2 as pb
 
 
-async def watch(feed: Feed, stream: Stream, reach: str, job_id: str, after_sequence: int) -> None:
+async def watch(
+    feed: Feed, stream: Stream, reach: str, job_id: str, after_sequence: int, grantee: Grantee | None = None
+) -> None:
     """Send every event of a job after a number, in order and once each, and return after the final one.
 
     Raises:
-        NotFound: there is no such job within reach, or it was deleted meanwhile.
+        NotFound: there is no such job within reach or shared, or it was deleted or revoked meanwhile.
         OutOfRange: POSITION_BEYOND_END or POSITION_TRIMMED, naming the number that is usable.
         Unavailable: the stream is to be resumed, after the number in ``resume_after_sequence``.
     """
-    watcher = _Watcher(feed, stream, reach, job_id, after_sequence)
+    watcher = _Watcher(feed, stream, reach, job_id, after_sequence, grantee)
     try:
         found, over = await watcher.open()
         if over:
@@ -45,18 +50,33 @@ async def watch(feed: Feed, stream: Stream, reach: str, job_id: str, after_seque
 class _Watcher:
     """A stream on a job, and the number of the last event that it sent."""
 
-    __slots__ = ("_feed", "_job_id", "_reach", "_stream", "position")
+    __slots__ = ("_feed", "_grantee", "_job_id", "_reach", "_stream", "position")
 
-    def __init__(self, feed: Feed, stream: Stream, reach: str, job_id: str, position: int) -> None:
+    def __init__(
+        self,
+        feed: Feed,
+        stream: Stream,
+        reach: str,
+        job_id: str,
+        position: int,
+        grantee: Grantee | None = None,
+    ) -> None:
         self._feed = feed
         self._stream = stream
         self._reach = reach
         self._job_id = job_id
+        self._grantee = grantee
         self.position = position
 
     async def open(self) -> tuple[Row, bool]:
         """Check the position; give what is known of the job, and whether nothing is left to come."""
-        found = await self._feed.read(lambda uow: uow.jobs.position(self._reach, self._job_id), point=True)
+        found = await self._feed.read(
+            lambda uow: uow.jobs.position(self._reach, self._job_id, self._grantee), point=True
+        )
+        if self._grantee is not None and "granted_level" in found:
+            self._reach = found["owner_id"]  # as long as the grant holds
+            lost = partial(not_found, "job", self._job_id)
+            lean(self._feed, self._stream, self._grantee, found["database_id"], lost)
         newest, oldest = found["event_number"], found["oldest"]
         if self.position > newest:
             raise OutOfRange(

@@ -8,19 +8,22 @@ from __future__ import annotations
 
 import datetime as dt
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Final
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from morag_meta.auth.principal import Role
+from morag_meta.auth.sharing import Grantee
 from morag_meta.db.statements import EVERYONE
 from morag_meta.db.unit import Row
-from morag_meta.errors import Forbidden, OutOfRange, Reason, Unavailable
+from morag_meta.errors import Forbidden, OutOfRange, Reason, Unavailable, not_found
 from morag_meta.jobs.channels import PAGE, Channel, Event, Frame
 from morag_meta.jobs.convert import filter_from_proto, job_to_proto
 from morag_meta.jobs.feed import Feed
 from morag_meta.jobs.listing import Filter
 from morag_meta.jobs.resume import MOST_SEEN, Seal
+from morag_meta.jobs.sharing import as_owner_sees, lean, may_be_shared
 from morag_meta.rpc.call import Call
 from morag_meta.rpc.streams import Stream
 from morag_meta.rpc.times import to_timestamp
@@ -77,10 +80,13 @@ def _whose(call: Call, named: str) -> tuple[str, str]:
     return call.own, call.own
 
 
-async def watch_jobs(feed: Feed, key: bytes, stream: Stream, wish: Wish, must_own: str) -> None:
+async def watch_jobs(
+    feed: Feed, key: bytes, stream: Stream, wish: Wish, must_own: str, grantee: Grantee | None = None
+) -> None:
     """Send the snapshot, where it is wished for, then every change that concerns a filter, until the end.
 
     Raises:
+        NotFound: the filter's database is no longer shared with the grantee.
         Forbidden: FILTER_NOT_ALLOWED, as a worker's key names workers that are not its owner's.
         Invalid: INVALID_RESUME_TOKEN.
         OutOfRange: POSITION_TRIMMED or POSITION_BEYOND_END.
@@ -90,6 +96,8 @@ async def watch_jobs(feed: Feed, key: bytes, stream: Stream, wish: Wish, must_ow
         named = set(wish.chosen.worker_ids)
         if await feed.read(lambda uow: uow.log.own_workers(must_own, named)) != named:
             raise _not_its_workers()
+    elif grantee is not None and may_be_shared(wish.chosen, grantee):
+        wish = await _shared(feed, stream, wish, grantee)
     found = await feed.settle()
     seal = Seal(key, found["store_id"], wish.chosen)
     watcher = _Watcher(feed, stream, feed.join(wish.chosen, seal, found, stream), conflate=wish.conflate)
@@ -102,6 +110,15 @@ async def watch_jobs(feed: Feed, key: bytes, stream: Stream, wish: Wish, must_ow
         raise
     finally:
         feed.leave(watcher.channel, stream)
+
+
+async def _shared(feed: Feed, stream: Stream, wish: Wish, grantee: Grantee) -> Wish:
+    """Let a wish mean the owner's jobs, where its database is shared, for as long as it is."""
+    chosen = await feed.read(lambda uow: as_owner_sees(uow, wish.chosen, grantee), point=True)
+    if chosen.owner_id == grantee.user_id:
+        return wish
+    lean(feed, stream, grantee, chosen.database_id, partial(not_found, "database", chosen.database_id))
+    return replace(wish, chosen=chosen)
 
 
 class _Watcher:

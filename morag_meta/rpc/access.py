@@ -21,6 +21,7 @@ from moragmeta.v1 import (  # isort: skip
     api_keys_pb2,
     databases_pb2,
     documents_pb2,
+    grants_pb2,
     jobs_pb2,
     servers_pb2,
     users_pb2,
@@ -29,7 +30,16 @@ from moragmeta.v1 import (  # isort: skip
 
 SERVICES: Final = tuple(
     file.DESCRIPTOR.services_by_name[name].full_name
-    for file in (users_pb2, servers_pb2, databases_pb2, documents_pb2, jobs_pb2, workers_pb2, api_keys_pb2)
+    for file in (
+        users_pb2,
+        servers_pb2,
+        databases_pb2,
+        grants_pb2,
+        documents_pb2,
+        jobs_pb2,
+        workers_pb2,
+        api_keys_pb2,
+    )
     for name in file.DESCRIPTOR.services_by_name
 )
 """The full names of the API's services."""

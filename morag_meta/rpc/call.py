@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from morag_meta.auth.principal import Principal, Role
+from morag_meta.auth.sharing import Grantee, Level
 from morag_meta.db.statements import EVERYONE
 from morag_meta.errors import Forbidden, Reason
 from morag_meta.rpc.peers import address_of
@@ -49,6 +50,10 @@ class Call:
     def reach(self) -> str:
         """Whose rows the caller may touch one by one: everyone's for an ADMIN, otherwise their own."""
         return EVERYONE if self.principal.role is Role.ADMIN else self.principal.user_id
+
+    def grantee(self, needs: Level) -> Grantee | None:
+        """Give the caller as one to whom what is beyond their reach may be shared; None for an ADMIN."""
+        return None if self.principal.role is Role.ADMIN else Grantee(self.own, needs)
 
     def reach_of(self, owner_id: str) -> str:
         """Whose rows a list shows: the caller's own when ``owner_id`` is empty.

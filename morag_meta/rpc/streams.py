@@ -21,6 +21,7 @@ import structlog
 from morag_meta.auth.principal import Principal
 from morag_meta.errors import Exhausted, Forbidden, MetaError, Reason, Unauthenticated, Unavailable
 from morag_meta.rpc.access import Access, check_access
+from morag_meta.rpc.grounds import Ground, keep_grounded
 from morag_meta.rpc.turns import Turns
 
 _log = structlog.get_logger(__name__)
@@ -60,6 +61,7 @@ class Stream:
         "ending",
         "ends_at",
         "expire_time",
+        "ground",
         "principal",
         "sent_at",
     )
@@ -85,6 +87,7 @@ class Stream:
         self.sent_at = time.monotonic()
         self.ends_at = self.sent_at + options.max_age * random.SystemRandom().uniform(1 - _AGE_JITTER, 1)
         self.ending: MetaError | None = None
+        self.ground: Ground | None = None  # what it stands on beside the credential
 
     @property
     def heartbeat_due(self) -> bool:
@@ -229,6 +232,7 @@ class Streams:
             self._keep_time()
             try:
                 await self._keep_out()
+                await keep_grounded(self._open, self._epoch())
             except MetaError as error:  # looked at again at the next tick
                 _log.info("the access of open streams is not known", reason=str(error.reason))
             except Exception:  # noqa: BLE001 - whatever it was, the other streams need the next tick

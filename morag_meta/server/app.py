@@ -30,6 +30,7 @@ from morag_meta.db.database import Database
 from morag_meta.db.engine import DatabaseOptions
 from morag_meta.db.notices import Notices
 from morag_meta.documents.servicer import DocumentServicer
+from morag_meta.grants.servicer import GrantServicer
 from morag_meta.health.probe import Probe
 from morag_meta.health.servicer import Health
 from morag_meta.jobs.feed import Feed
@@ -236,6 +237,7 @@ class App:
             ),
             ServerServicer(self._pages, credential_ring(settings)),
             DatabaseServicer(self._pages),
+            GrantServicer(self._pages),
             DocumentServicer(self._pages),
             JobServicer(
                 self._pages,

@@ -95,6 +95,8 @@ class ServerServicer:
     ) -> pb.DeleteServerResponse:
         if request.force:  # a database's deletion may change the settings, which are locked first
             owner = uow.servers.get(call.reach, request.id)["owner_id"]
+            if uow.grants.shares_any(owner):
+                uow.epoch.lock()  # first of all, as a grant that goes may end streams
             uow.settings.lock(owner, owner)
         server = uow.servers.lock(call.reach, request.id)
         check_etag(request.etag, server)
@@ -102,10 +104,13 @@ class ServerServicer:
         if not request.force:
             check_childless(uow.databases.count_on_server(owner, server["id"]))
         databases = uow.databases.lock_on_server(owner, server["id"])
-        detached = 0
+        detached = revoked = 0
         for database in databases:
             detached += uow.documents.detach_all(owner, database["id"])
             uow.settings.clear_default_database(owner, database["id"])
+            revoked += uow.grants.remove_on(owner, database["id"])
             uow.databases.remove(database)
+        if revoked:
+            uow.epoch.bump()
         uow.servers.remove(server)
         return pb.DeleteServerResponse(deleted_databases=len(databases), detached_documents=detached)

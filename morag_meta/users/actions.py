@@ -109,6 +109,7 @@ def delete_user(uow: UnitOfWork, row: Row) -> None:
     uow.jobs.delete_all(owner)
     uow.workers.delete_all(owner)
     uow.documents.delete_all(owner)
+    uow.grants.delete_all(owner)
     uow.databases.delete_all(owner)
     uow.servers.delete_all(owner)
     uow.api_keys.delete_all(owner)

@@ -11,8 +11,9 @@ import pytest
 from morag_meta.auth.passwords import hash_password
 from morag_meta.exits import ExitCode
 from morag_meta.ids import new_id
-from moragmeta.v1 import users_pb2
+from moragmeta.v1 import databases_pb2, users_pb2
 from tests.cli.command import Command
+from tests.grants.scene import tenant
 from tests.service import Service, User
 
 pytestmark = pytest.mark.usefixtures("secrets_given")
@@ -132,6 +133,45 @@ def test_commands_need_a_current_schema(cli: Command, database_url: str) -> None
         result = cli(*words, "--database-url", database_url)
         assert result.code is ExitCode.SCHEMA
         assert "db upgrade" in result.err
+
+
+def test_a_database_is_shared_and_no_longer(cli: Command, service: Service, user: User, url: str) -> None:
+    """What grant give shares is listed by database and by user, and ends with grant revoke."""
+    owner, place = tenant(service), ("--database-url", url)
+    given = cli("grant", "give", owner.shared, user.email, "--writer", *place)
+    assert (given.code, given.out) == (ExitCode.OK, f"{user.email} is WRITER of {owner.shared}\n")
+    by_database = cli("grant", "list", "--database", owner.shared, "-o", "json", *place).json
+    assert by_database == cli("grant", "list", "--user", user.email, "-o", "json", *place).json
+    assert (by_database["grantee_id"], by_database["level"]) == (user.id, "WRITER")
+    assert by_database["grantor_id"] is None
+    assert user.id in cli("grant", "list", "--database", owner.shared, *place).out
+    get = databases_pb2.GetDatabaseRequest(id=owner.shared)
+    assert user.channel.databases.GetDatabase(get).id == owner.shared
+    assert cli("grant", "revoke", owner.shared, user.email, *place).code is ExitCode.OK
+    assert cli("grant", "list", "--user", user.email, "-o", "json", *place).jsons == []
+    assert cli("grant", "revoke", owner.shared, user.email, *place).code is ExitCode.NOT_FOUND
+
+
+@pytest.mark.parametrize(
+    ("words", "code"),
+    [
+        (["give", new_id(), "USER"], ExitCode.NOT_FOUND),
+        (["give", "SHARED", "nobody@example.org"], ExitCode.NOT_FOUND),
+        (["give", "SHARED", "OWNER"], ExitCode.REFUSED),
+        (["list"], ExitCode.USAGE),
+        (["list", "--database", "SHARED", "--user", "USER"], ExitCode.USAGE),
+        (["list", "--database", new_id()], ExitCode.NOT_FOUND),
+    ],
+)
+def test_wrong_grant_commands_are_one_line(
+    cli: Command, service: Service, user: User, words: list[str], code: ExitCode
+) -> None:
+    """What cannot be shared or listed is refused in one line with its exit code."""
+    owner = tenant(service)
+    names = {"USER": user.email, "OWNER": owner.user.email, "SHARED": owner.shared}
+    result = cli("grant", *(names.get(word, word) for word in words), "--database-url", service.url)
+    assert result.code is code
+    assert result.err.count("\n") == 1
 
 
 def test_keys_are_called_by_their_name(cli: Command, user: User, url: str) -> None:

@@ -20,6 +20,7 @@ DOCUMENT = "0195a000-0000-7000-8000-000000000004"
 JOB = "0195a000-0000-7000-8000-000000000005"
 OTHER = "0195a000-0000-7000-8000-000000000006"
 WORKER = "0195a000-0000-7000-8000-000000000007"
+FRIEND = "0195a000-0000-7000-8000-000000000008"
 STAMPS = {"revision": 1, "create_time": NOW, "update_time": NOW}
 
 
@@ -92,6 +93,11 @@ def _api_key() -> dict[str, Any]:
     return {"id": OTHER, "owner_id": OWNER, **key, "scopes": ["jobs:read"], "use_count": 0, **STAMPS}
 
 
+def _grant() -> dict[str, Any]:
+    who = {"database_id": DATABASE, "owner_id": OWNER, "grantee_id": FRIEND, "grantor_id": OWNER}
+    return {**who, "level": "WRITER", "create_time": NOW, "update_time": LATER}
+
+
 def _job_event() -> dict[str, Any]:
     return {
         "job_id": JOB,
@@ -127,6 +133,7 @@ def sample() -> Mapping[str, dict[str, Any]]:
         "api_keys": _api_key(),
         "servers": server(SERVER, OWNER, "vectors"),
         "databases": database(DATABASE, OWNER, SERVER, "papers"),
+        "database_grants": _grant(),
         "user_settings": {
             "owner_id": OWNER,
             "theme": "DARK",
@@ -172,8 +179,12 @@ def fill(url: str, tables: Collection[str] = metadata.tables.keys()) -> None:
     """Insert the sample's rows of these tables."""
     with engine_of(url).begin() as connection:
         for table, row in sample().items():
-            if table in tables:
-                connection.execute(sa.insert(metadata.tables[table]).values(**row))
+            if table not in tables:
+                continue
+            if table == "database_grants":  # which is another user's
+                friend = user(FRIEND, "friend@example.org")
+                connection.execute(sa.insert(metadata.tables["users"]).values(**friend))
+            connection.execute(sa.insert(metadata.tables[table]).values(**row))
 
 
 def columns_of(url: str) -> dict[str, set[str]]:

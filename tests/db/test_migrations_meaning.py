@@ -82,6 +82,10 @@ BOBS: list[tuple[sa.Table, dict[str, Any]]] = [
     (jobs, job(new_id(), OTHER, DOCUMENT) | {"open_document_id": None}),
     (user_settings, {**sample()["user_settings"], "owner_id": OTHER, "default_database_id": DATABASE}),
     (metadata.tables["job_events"], {**sample()["job_events"], "owner_id": OTHER, "number": 2}),
+    (
+        metadata.tables["database_grants"],
+        {**sample()["database_grants"], "owner_id": OTHER, "grantee_id": OWNER},
+    ),
 ]
 
 
@@ -132,6 +136,8 @@ REFUSED: list[tuple[sa.Table, dict[str, Any]]] = [
     (metadata.tables["job_events"], {"state": "DONE"}),
     (metadata.tables["job_events"], {"number": 0}),
     (metadata.tables["auth_epoch"], {"id": 2}),
+    (metadata.tables["database_grants"], {"level": "OWNER"}),
+    (metadata.tables["database_grants"], {"grantee_id": OWNER}),
 ]
 
 
@@ -187,7 +193,8 @@ def test_times_order_by_microseconds(connection: sa.Connection) -> None:
     """Times a microsecond apart sort in their order."""
     later = NOW + dt.timedelta(microseconds=1)
     connection.execute(sa.update(users).where(users.c.id == OWNER).values(create_time=later))
-    found = connection.execute(sa.select(users.c.id).order_by(users.c.create_time.desc())).scalars().all()
+    both = sa.select(users.c.id).where(users.c.id.in_([OWNER, OTHER]))
+    found = connection.execute(both.order_by(users.c.create_time.desc())).scalars().all()
     assert found == [OWNER, OTHER]
 
 

@@ -1,7 +1,8 @@
 """The rule that a statement binds whose rows it touches, and the watch over every statement of a test run.
 
 A statement over a table with an owner names ``:owner_id``: as a condition that all its rows must meet, or
-as a value that it writes. Or it is marked by ``system()``, with the reason.
+as a value that it writes. Or it names ``:grantee_id``, and finds its rows by the grants to that user alone,
+each row by its own database. Or it is marked by ``system()``, with the reason.
 """
 
 from __future__ import annotations
@@ -18,13 +19,15 @@ from sqlalchemy.sql import operators, visitors
 
 import morag_meta
 from morag_meta.db import unit as db_unit
-from morag_meta.db.schema import metadata
+from morag_meta.db.schema import database_grants, metadata
 from morag_meta.db.statements import EVERYONE
 from morag_meta.db.unit import Unit
 
 OWNED: Final = frozenset(table.name for table in metadata.tables.values() if "owner_id" in table.c)
 """The tables whose rows have an owner."""
 
+_PLACE: Final = {"databases": "databases.id"}
+"""The column that says in which database a row is, where it is not ``database_id``."""
 _OURS: Final = str(Path(morag_meta.__file__).parent)
 
 
@@ -43,11 +46,11 @@ def fault_of(statement: Any, parameters: Collection[str] = ()) -> str:
     condition = getattr(statement, "whereclause", None)
     if condition is not None and any(_binds(part) for part in _conjuncts(condition)):
         return ""
-    return _told(statement, touched)
+    return "" if _is_shared(statement) else _told(statement, touched)
 
 
 def _told(statement: Any, touched: Collection[str]) -> str:
-    return f"binds no owner of {', '.join(sorted(touched))}: {statement}"
+    return f"binds neither owner nor grantee of {', '.join(sorted(touched))}: {statement}"
 
 
 def _tables(statement: Any) -> set[str]:
@@ -84,6 +87,38 @@ def _binds(part: Any) -> bool:
 
 def _is_owner(element: Any) -> bool:
     return isinstance(element, sa.BindParameter) and element.key == "owner_id"
+
+
+def _froms(statement: sa.Select[Any]) -> list[Any]:
+    """Give what a statement reads from; not by its columns, some of which no plain compiler can write."""
+    return list(statement.with_only_columns(sa.literal(1), maintain_column_froms=True).get_final_froms())
+
+
+def _is_shared(statement: Any) -> bool:
+    """Whether a statement finds rows by the bound grantee's grants, each by the database that it is in."""
+    condition = getattr(statement, "whereclause", None)
+    conditions = [] if condition is None else list(_conjuncts(condition))
+    froms = _froms(statement) if isinstance(statement, sa.Select) else [statement.table]
+    tables = set()
+    while froms:
+        one = froms.pop()
+        if isinstance(one, sa.Join) and not one.isouter and not one.full:
+            froms += [one.left, one.right]
+            conditions += _conjuncts(one.onclause)
+        elif isinstance(one, sa.Table):
+            tables.add(one)
+        else:
+            return False  # what it is made of is not seen here
+    equal = [
+        (str(part.left), str(part.right))
+        for part in conditions
+        if getattr(part, "operator", None) is operators.eq
+    ]
+    opened = [table for table in tables if table.name in OWNED and table is not database_grants]
+    return ("database_grants.grantee_id", ":grantee_id") in equal and all(
+        ("database_grants.database_id", _PLACE.get(table.name, f"{table.name}.database_id")) in equal
+        for table in opened
+    )
 
 
 class Watch:

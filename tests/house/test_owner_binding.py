@@ -13,8 +13,9 @@ import sqlalchemy as sa
 import morag_meta
 from morag_meta.db import schema
 from morag_meta.db.database import Database
-from morag_meta.db.schema import api_keys, documents, jobs, servers, users
-from morag_meta.db.statements import everyone, owned, reach, system
+from morag_meta.db.schema import api_keys, databases, documents, jobs, servers, users
+from morag_meta.db.schema import database_grants as grants
+from morag_meta.db.statements import everyone, owned, reach, shared, system
 from morag_meta.errors import NotFound
 from morag_meta.uow import UnitOfWork
 from moragmeta.v1 import documents_pb2, jobs_pb2
@@ -23,6 +24,9 @@ from tests.service import Service, User
 
 _ID: sa.BindParameter[str] = sa.bindparam("id")
 _OWNER: sa.BindParameter[str] = sa.bindparam("owner_id")
+_GRANTEE: sa.BindParameter[str] = sa.bindparam("grantee_id")
+_TO_GRANTEE = grants.c.grantee_id == _GRANTEE
+_BY_DATABASE = grants.c.database_id == documents.c.database_id
 
 _GOOD = {
     "one of an owner": sa.select(servers).where(servers.c.id == _ID, reach(servers)),
@@ -37,6 +41,11 @@ _GOOD = {
     "a table without owners": sa.select(users).where(users.c.id == _ID),
     "a marked one": system(sa.select(api_keys).where(api_keys.c.key_hash == _ID), "it says who calls"),
     "a row with its owner": sa.insert(servers).values(owner_id=_OWNER, id=_ID),
+    "one that is shared": shared(documents, documents.c.database_id).where(documents.c.id == _ID),
+    "a shared database": shared(databases, databases.c.id).with_for_update(),
+    "shared by a condition": sa.select(documents).where(_BY_DATABASE, _TO_GRANTEE),
+    "the grants to a user": sa.select(grants).where(_TO_GRANTEE),
+    "a removal of those": sa.delete(grants).where(_TO_GRANTEE),
 }
 _BAD: dict[str, Any] = {
     "one half of a union": sa.union_all(
@@ -58,6 +67,23 @@ _BAD: dict[str, Any] = {
     "a row without its owner": sa.insert(servers).values(id=_ID),
     "plain text": sa.text("SELECT name FROM servers WHERE owner_id = :owner_id"),
     "marked without a reason": system(sa.select(servers), ""),
+    "shared with anybody": sa.select(documents).join(grants, _BY_DATABASE).where(documents.c.id == _ID),
+    "shared, but not by the database": sa.select(documents)
+    .join(grants, grants.c.owner_id == documents.c.owner_id)
+    .where(_TO_GRANTEE),
+    "another database than the row's": sa.select(documents)
+    .join(grants, grants.c.database_id == sa.bindparam("database_id"))
+    .where(_TO_GRANTEE),
+    "shared or not": sa.select(documents).outerjoin(grants, sa.and_(_BY_DATABASE, _TO_GRANTEE)),
+    "the grantee or else": sa.select(documents)
+    .join(grants, _BY_DATABASE)
+    .where(sa.or_(_TO_GRANTEE, documents.c.state == "INGESTED")),
+    "the grantee as the owner": sa.select(documents).where(documents.c.owner_id == _GRANTEE),
+    "more than what is shared": shared(documents, documents.c.database_id).join(
+        jobs, jobs.c.owner_id == documents.c.owner_id
+    ),
+    "a change for a grantee": sa.update(documents).where(_TO_GRANTEE).values(name="x"),
+    "every grant": sa.select(grants),
 }
 
 
@@ -70,7 +96,7 @@ def test_a_statement_that_binds_its_owner_passes(name: str) -> None:
 @pytest.mark.parametrize("name", _BAD)
 def test_a_statement_that_does_not_is_found(name: str) -> None:
     """The ways in which a statement would reach into other people's rows are each found."""
-    assert "binds no owner of" in fault_of(_BAD[name])
+    assert "binds neither owner nor grantee of" in fault_of(_BAD[name])
 
 
 def _constants() -> Iterator[tuple[str, Any]]:
@@ -88,7 +114,10 @@ _CONSTANTS = dict(_constants())
 
 @pytest.mark.parametrize("name", _CONSTANTS)
 def test_each_statement_of_the_service_binds_its_owner(name: str) -> None:
-    """Each constant statement binds the owner or says why not; what an insert binds shows as it runs."""
+    """Each constant statement binds owner or grantee, or says why not.
+
+    What an insert binds shows as it runs.
+    """
     statement = _CONSTANTS[name]
     if not isinstance(statement, sa.Insert):
         assert fault_of(statement) == ""
@@ -97,7 +126,16 @@ def test_each_statement_of_the_service_binds_its_owner(name: str) -> None:
 def test_there_are_statements_to_look_at() -> None:
     """The search finds the stores' statements, and the tables that have owners."""
     assert len(_CONSTANTS) > 60
-    assert {"servers", "databases", "documents", "jobs", "job_events", "api_keys", "sessions"} <= OWNED
+    assert {
+        "servers",
+        "databases",
+        "database_grants",
+        "documents",
+        "jobs",
+        "job_events",
+        "api_keys",
+        "sessions",
+    } <= OWNED
     assert {name for name, table in schema.metadata.tables.items() if "owner_id" in table.c} == OWNED
 
 
@@ -120,7 +158,7 @@ def test_a_planted_statement_is_caught_as_it_runs(
     database: Database = service.database
     with database.unit_of_work() as uow, pytest.raises(NotFound):
         uow.servers.get("-", "x")
-    assert "binds no owner of servers" in statements_watched.faults.pop()
+    assert "binds neither owner nor grantee of servers" in statements_watched.faults.pop()
 
 
 def test_tests_own_statements_are_not_judged(service: Service, statements_watched: Watch) -> None:

@@ -17,6 +17,7 @@ from moragmeta.v1 import (
     api_keys_pb2,
     databases_pb2,
     documents_pb2,
+    grants_pb2,
     jobs_pb2,
     options_pb2,
     servers_pb2,
@@ -64,6 +65,16 @@ class World:
         """A database."""
         request = databases_pb2.CreateDatabaseRequest(database=self.database())
         return self.mine.databases.CreateDatabase(request).id
+
+    def grant(self) -> Any:
+        """A message that shares a database with somebody."""
+        shared = {"database_id": self.database_id(), "grantee_id": self.other_id()}
+        return grants_pb2.GrantAccessRequest(**shared, level=grants_pb2.GRANT_LEVEL_READER)
+
+    def granted(self) -> dict[str, str]:
+        """Share a database; give the fields that say which, and with whom."""
+        made = self.mine.grants.GrantAccess(self.grant())
+        return {"database_id": made.database_id, "grantee_id": made.grantee_id}
 
     def document(self) -> Any:
         """A message of a document to be made."""
@@ -199,6 +210,10 @@ _DATABASES: Final[dict[str, Callable[[World], Any]]] = {
     "DeleteDatabase": lambda w: databases_pb2.DeleteDatabaseRequest(id=w.database_id(), force=True),
     "RecountDocuments": lambda w: databases_pb2.RecountDocumentsRequest(id=w.database_id()),
 }
+_GRANTS: Final[dict[str, Callable[[World], Any]]] = {
+    "GrantAccess": lambda w: w.grant(),
+    "RevokeAccess": lambda w: grants_pb2.RevokeAccessRequest(**w.granted()),
+}
 _DOCUMENTS: Final[dict[str, Callable[[World], Any]]] = {
     "CreateDocument": lambda w: documents_pb2.CreateDocumentRequest(document=w.document()),
     "BatchCreateDocuments": lambda w: documents_pb2.BatchCreateDocumentsRequest(
@@ -237,6 +252,7 @@ CHANGES: Final = {
         "ApiKeyService": _KEYS,
         "ServerService": _SERVERS,
         "DatabaseService": _DATABASES,
+        "GrantService": _GRANTS,
         "DocumentService": _DOCUMENTS,
         "JobService": _JOBS,
         "WorkerService": _WORKERS,
@@ -250,6 +266,7 @@ _STUBS: Final = {
     "ApiKeyService": "api_keys",
     "ServerService": "servers",
     "DatabaseService": "databases",
+    "GrantService": "grants",
     "DocumentService": "documents",
     "JobService": "jobs",
     "WorkerService": "workers",

@@ -132,6 +132,8 @@ def _altered(request: Any) -> Any:
         other.max_jobs = 7
     elif "reason" in fields:
         other.reason = "Other"
+    elif "grantee_id" in fields:
+        other.grantee_id = str(uuid.uuid4())
     else:
         resource = getattr(other, next(iter(fields)))
         for field, value in (("name", "Other"), ("language", "fr"), ("kind", "OTHER")):

@@ -6,15 +6,23 @@ import sqlalchemy as sa
 
 from morag_meta.auth.principal import Role
 from morag_meta.db.schema import job_floors, metadata
-from moragmeta.v1 import api_keys_pb2, databases_pb2, documents_pb2, jobs_pb2, servers_pb2, workers_pb2
+from moragmeta.v1 import (
+    api_keys_pb2,
+    databases_pb2,
+    documents_pb2,
+    grants_pb2,
+    jobs_pb2,
+    servers_pb2,
+    workers_pb2,
+)
 from moragmeta.v1 import users_pb2 as pb
 from tests.refusals import refused
 from tests.service import Service, User
 from tests.users.conftest import NewPerson
 
 
-def _populate(user: User) -> None:
-    """Give a user at least one row in every table."""
+def _populate(user: User, friend: User) -> None:
+    """Give a user at least one row in every table; a database is shared with the friend."""
     channel = user.channel
     server = channel.servers.CreateServer(
         servers_pb2.CreateServerRequest(
@@ -28,6 +36,11 @@ def _populate(user: User) -> None:
     )
     channel.users.UpdateUserSettings(
         pb.UpdateUserSettingsRequest(settings=pb.UserSettings(default_database_id=database.id))
+    )
+    channel.grants.GrantAccess(
+        grants_pb2.GrantAccessRequest(
+            database_id=database.id, grantee_id=friend.id, level=grants_pb2.GRANT_LEVEL_READER
+        )
     )
     document = channel.documents.CreateDocument(
         documents_pb2.CreateDocumentRequest(
@@ -69,8 +82,8 @@ def test_deleted_user_leaves_no_row(service: Service, new_person: NewPerson) -> 
     """Deleting a deactivated user removes every row of every table that is the user's, and only those."""
     bystander, person = service.new_user(), new_person()
     goner = User(person.id, person.email, Role.USER, person.key, "", service.channel(api_key=person.key))
-    for user in (bystander, goner):
-        _populate(user)
+    _populate(bystander, service.new_user())
+    _populate(goner, bystander)
     kept = _rows_of(service, bystander.id)
     assert all(_rows_of(service, goner.id).values()), _rows_of(service, goner.id)
     admin = service.admin.channel.users

@@ -22,7 +22,15 @@ from morag_meta.db.schema.accounts import (
     users,
 )
 from morag_meta.db.schema.bookkeeping import auth_epoch, request_records, tries
-from morag_meta.db.schema.content import DOCUMENT_STATES, SERVER_KINDS, databases, documents, servers
+from morag_meta.db.schema.content import (
+    DOCUMENT_STATES,
+    GRANT_LEVELS,
+    SERVER_KINDS,
+    database_grants,
+    databases,
+    documents,
+    servers,
+)
 from morag_meta.db.schema.parts import metadata
 from morag_meta.db.schema.work import (
     JOB_EXECUTIONS,
@@ -38,6 +46,7 @@ from morag_meta.db.schema.work import (
 
 __all__ = [
     "DOCUMENT_STATES",
+    "GRANT_LEVELS",
     "JOB_EXECUTIONS",
     "JOB_FAILURES",
     "JOB_STATES",
@@ -46,6 +55,7 @@ __all__ = [
     "USER_ROLES",
     "api_keys",
     "auth_epoch",
+    "database_grants",
     "databases",
     "documents",
     "job_checkpoints",

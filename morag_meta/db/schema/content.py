@@ -1,4 +1,4 @@
-"""The tables of what is kept: servers, databases and documents."""
+"""The tables of what is kept: servers, databases with who else may use them, and documents."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from morag_meta.db.schema.parts import child_of, one_of, owner, stamps, table
 from morag_meta.db.types import Json, LongText, UtcDateTime, identifier
 
 SERVER_KINDS = ("QDRANT", "NEO4J", "PINECONE", "WEAVIATE", "CHROMA")
+GRANT_LEVELS = ("READER", "WRITER")
 DOCUMENT_STATES = ("PENDING", "INGESTING", "INGESTED", "DEPRECATED", "DELETED")
 
 servers = table(
@@ -52,6 +53,29 @@ databases = table(
     sa.Index("ix_databases__owner_id_server_id_create_time", "owner_id", "server_id", "create_time", "id"),
     sa.Index("ix_databases__owner_id_create_time_id", "owner_id", "create_time", "id"),
     sa.Index("ix_databases__create_time_id", "create_time", "id"),
+)
+
+# What one user, the grantee, may do in one database of another.
+database_grants = table(
+    "database_grants",
+    # The grantee comes first in the key, as MariaDB would take it to sort the grants on a database.
+    sa.Column("grantee_id", identifier(), sa.ForeignKey("users.id", ondelete="RESTRICT"), primary_key=True),
+    sa.Column("database_id", identifier(), primary_key=True),
+    sa.Column("owner_id", identifier(), nullable=False),
+    sa.Column("level", sa.String(16), nullable=False),
+    # Who set the level; null once that user is deleted, or where it was an operator.
+    sa.Column("grantor_id", identifier(), sa.ForeignKey("users.id", ondelete="RESTRICT")),
+    sa.Column("create_time", UtcDateTime, nullable=False),
+    sa.Column("update_time", UtcDateTime, nullable=False),
+    one_of("level", GRANT_LEVELS),
+    sa.CheckConstraint("grantee_id <> owner_id", name="grantee"),
+    child_of("database_id", "databases"),
+    sa.Index(
+        "ix_database_grants__owner_id_database_id_create_time",
+        *("owner_id", "database_id", "create_time", "grantee_id"),
+    ),
+    sa.Index("ix_database_grants__grantee_id_create_time", "grantee_id", "create_time", "database_id"),
+    sa.Index("ix_database_grants__grantor_id", "grantor_id"),
 )
 
 documents = table(

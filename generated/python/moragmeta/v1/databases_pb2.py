@@ -24,10 +24,11 @@ _sym_db = _symbol_database.Default()
 
 from google.protobuf import field_mask_pb2 as google_dot_protobuf_dot_field__mask__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
+from moragmeta.v1 import grants_pb2 as moragmeta_dot_v1_dot_grants__pb2
 from moragmeta.v1 import options_pb2 as moragmeta_dot_v1_dot_options__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1cmoragmeta/v1/databases.proto\x12\x0cmoragmeta.v1\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1amoragmeta/v1/options.proto\"\xfb\x02\n\x08\x44\x61tabase\x12\x14\n\x02id\x18\x01 \x01(\tB\x08\xd2\xf3\x18\x04\x10\x01H\x01\x12\x18\n\x08owner_id\x18\x02 \x01(\tB\x06\xd2\xf3\x18\x02\x10\x01\x12\x1d\n\tserver_id\x18\x03 \x01(\tB\n\xd2\xf3\x18\x06\x08\x01\x18\x01H\x01\x12\x19\n\x04name\x18\x04 \x01(\tB\x0b\xd2\xf3\x18\x07\x08\x01(\xff\x01H\x06\x12\x1c\n\x0b\x64\x65scription\x18\x05 \x01(\tB\x07\xd2\xf3\x18\x03(\x90N\x12\x1e\n\x0e\x64ocument_count\x18\x06 \x01(\x03\x42\x06\xd2\xf3\x18\x02\x10\x01\x12?\n\x13\x63ontent_update_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x06\xd2\xf3\x18\x02\x10\x01\x12\x14\n\x04\x65tag\x18\x08 \x01(\tB\x06\xd2\xf3\x18\x02(@\x12\x37\n\x0b\x63reate_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x06\xd2\xf3\x18\x02\x10\x01\x12\x37\n\x0bupdate_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x06\xd2\xf3\x18\x02\x10\x01\"\x81\x01\n\x15\x43reateDatabaseRequest\x12\x30\n\x08\x64\x61tabase\x18\x01 \x01(\x0b\x32\x16.moragmeta.v1.DatabaseB\x06\xd2\xf3\x18\x02\x08\x01\x12\x18\n\x08owner_id\x18\x02 \x01(\tB\x06\xd2\xf3\x18\x02H\x01\x12\x1c\n\nrequest_id\x18\x03 \x01(\tB\x08\xd2\xf3\x18\x04(@H\x05\"*\n\x12GetDatabaseRequest\x12\x14\n\x02id\x18\x01 \x01(\tB\x08\xd2\xf3\x18\x04\x08\x01H\x01\"\xa1\x01\n\x14ListDatabasesRequest\x12 \n\tpage_size\x18\x01 \x01(\x05\x42\r\xd2\xf3\x18\t1\x00\x00\x00\x00\x00\x00\x00\x00\x12\x12\n\npage_token\x18\x02 \x01(\t\x12\x18\n\x08owner_id\x18\x03 \x01(\tB\x06\xd2\xf3\x18\x02H\x02\x12\x19\n\tserver_id\x18\x04 \x01(\tB\x06\xd2\xf3\x18\x02H\x01\x12\x1e\n\rname_contains\x18\x05 \x01(\tB\x07\xd2\xf3\x18\x03(\xff\x01\"[\n\x15ListDatabasesResponse\x12)\n\tdatabases\x18\x01 \x03(\x0b\x32\x16.moragmeta.v1.Database\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x98\x01\n\x15UpdateDatabaseRequest\x12\x30\n\x08\x64\x61tabase\x18\x01 \x01(\x0b\x32\x16.moragmeta.v1.DatabaseB\x06\xd2\xf3\x18\x02\x08\x01\x12/\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMask\x12\x1c\n\nrequest_id\x18\x03 \x01(\tB\x08\xd2\xf3\x18\x04(@H\x05\"p\n\x15\x44\x65leteDatabaseRequest\x12\x14\n\x02id\x18\x01 \x01(\tB\x08\xd2\xf3\x18\x04\x08\x01H\x01\x12\x14\n\x04\x65tag\x18\x02 \x01(\tB\x06\xd2\xf3\x18\x02(@\x12\r\n\x05\x66orce\x18\x03 \x01(\x08\x12\x1c\n\nrequest_id\x18\x04 \x01(\tB\x08\xd2\xf3\x18\x04(@H\x05\"4\n\x16\x44\x65leteDatabaseResponse\x12\x1a\n\x12\x64\x65tached_documents\x18\x01 \x01(\x03\"M\n\x17RecountDocumentsRequest\x12\x14\n\x02id\x18\x01 \x01(\tB\x08\xd2\xf3\x18\x04\x08\x01H\x01\x12\x1c\n\nrequest_id\x18\x02 \x01(\tB\x08\xd2\xf3\x18\x04(@H\x05\x32\x9c\x05\n\x0f\x44\x61tabaseService\x12\x66\n\x0e\x43reateDatabase\x12#.moragmeta.v1.CreateDatabaseRequest\x1a\x16.moragmeta.v1.Database\"\x17\xca\xf3\x18\x13\x10\x02\x1a\x0f\x64\x61tabases:write\x12\x62\n\x0bGetDatabase\x12 .moragmeta.v1.GetDatabaseRequest\x1a\x16.moragmeta.v1.Database\"\x19\x90\x02\x01\xca\xf3\x18\x12\x10\x01\x1a\x0e\x64\x61tabases:read\x12s\n\rListDatabases\x12\".moragmeta.v1.ListDatabasesRequest\x1a#.moragmeta.v1.ListDatabasesResponse\"\x19\x90\x02\x01\xca\xf3\x18\x12\x10\x01\x1a\x0e\x64\x61tabases:read\x12\x66\n\x0eUpdateDatabase\x12#.moragmeta.v1.UpdateDatabaseRequest\x1a\x16.moragmeta.v1.Database\"\x17\xca\xf3\x18\x13\x10\x02\x1a\x0f\x64\x61tabases:write\x12t\n\x0e\x44\x65leteDatabase\x12#.moragmeta.v1.DeleteDatabaseRequest\x1a$.moragmeta.v1.DeleteDatabaseResponse\"\x17\xca\xf3\x18\x13\x10\x02\x1a\x0f\x64\x61tabases:write\x12j\n\x10RecountDocuments\x12%.moragmeta.v1.RecountDocumentsRequest\x1a\x16.moragmeta.v1.Database\"\x17\xca\xf3\x18\x13\x10\x02\x1a\x0f\x64\x61tabases:writeBf\n\x11\x64\x65v.morag.meta.v1B\x0e\x44\x61tabasesProtoP\x01Z?github.com/morag-dev/morag-meta/gen/go/moragmeta/v1;moragmetav1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1cmoragmeta/v1/databases.proto\x12\x0cmoragmeta.v1\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x19moragmeta/v1/grants.proto\x1a\x1amoragmeta/v1/options.proto\"\xb4\x03\n\x08\x44\x61tabase\x12\x14\n\x02id\x18\x01 \x01(\tB\x08\xd2\xf3\x18\x04\x10\x01H\x01\x12\x18\n\x08owner_id\x18\x02 \x01(\tB\x06\xd2\xf3\x18\x02\x10\x01\x12\x1d\n\tserver_id\x18\x03 \x01(\tB\n\xd2\xf3\x18\x06\x08\x01\x18\x01H\x01\x12\x19\n\x04name\x18\x04 \x01(\tB\x0b\xd2\xf3\x18\x07\x08\x01(\xff\x01H\x06\x12\x1c\n\x0b\x64\x65scription\x18\x05 \x01(\tB\x07\xd2\xf3\x18\x03(\x90N\x12\x1e\n\x0e\x64ocument_count\x18\x06 \x01(\x03\x42\x06\xd2\xf3\x18\x02\x10\x01\x12?\n\x13\x63ontent_update_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x06\xd2\xf3\x18\x02\x10\x01\x12\x14\n\x04\x65tag\x18\x08 \x01(\tB\x06\xd2\xf3\x18\x02(@\x12\x37\n\x0b\x63reate_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x06\xd2\xf3\x18\x02\x10\x01\x12\x37\n\x0bupdate_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x06\xd2\xf3\x18\x02\x10\x01\x12\x37\n\rgranted_level\x18\x0b \x01(\x0e\x32\x18.moragmeta.v1.GrantLevelB\x06\xd2\xf3\x18\x02\x10\x01\"\x81\x01\n\x15\x43reateDatabaseRequest\x12\x30\n\x08\x64\x61tabase\x18\x01 \x01(\x0b\x32\x16.moragmeta.v1.DatabaseB\x06\xd2\xf3\x18\x02\x08\x01\x12\x18\n\x08owner_id\x18\x02 \x01(\tB\x06\xd2\xf3\x18\x02H\x01\x12\x1c\n\nrequest_id\x18\x03 \x01(\tB\x08\xd2\xf3\x18\x04(@H\x05\"*\n\x12GetDatabaseRequest\x12\x14\n\x02id\x18\x01 \x01(\tB\x08\xd2\xf3\x18\x04\x08\x01H\x01\"\xb1\x01\n\x14ListDatabasesRequest\x12 \n\tpage_size\x18\x01 \x01(\x05\x42\r\xd2\xf3\x18\t1\x00\x00\x00\x00\x00\x00\x00\x00\x12\x12\n\npage_token\x18\x02 \x01(\t\x12\x18\n\x08owner_id\x18\x03 \x01(\tB\x06\xd2\xf3\x18\x02H\x02\x12\x19\n\tserver_id\x18\x04 \x01(\tB\x06\xd2\xf3\x18\x02H\x01\x12\x1e\n\rname_contains\x18\x05 \x01(\tB\x07\xd2\xf3\x18\x03(\xff\x01\x12\x0e\n\x06shared\x18\x06 \x01(\x08\"[\n\x15ListDatabasesResponse\x12)\n\tdatabases\x18\x01 \x03(\x0b\x32\x16.moragmeta.v1.Database\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x98\x01\n\x15UpdateDatabaseRequest\x12\x30\n\x08\x64\x61tabase\x18\x01 \x01(\x0b\x32\x16.moragmeta.v1.DatabaseB\x06\xd2\xf3\x18\x02\x08\x01\x12/\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMask\x12\x1c\n\nrequest_id\x18\x03 \x01(\tB\x08\xd2\xf3\x18\x04(@H\x05\"p\n\x15\x44\x65leteDatabaseRequest\x12\x14\n\x02id\x18\x01 \x01(\tB\x08\xd2\xf3\x18\x04\x08\x01H\x01\x12\x14\n\x04\x65tag\x18\x02 \x01(\tB\x06\xd2\xf3\x18\x02(@\x12\r\n\x05\x66orce\x18\x03 \x01(\x08\x12\x1c\n\nrequest_id\x18\x04 \x01(\tB\x08\xd2\xf3\x18\x04(@H\x05\"4\n\x16\x44\x65leteDatabaseResponse\x12\x1a\n\x12\x64\x65tached_documents\x18\x01 \x01(\x03\"M\n\x17RecountDocumentsRequest\x12\x14\n\x02id\x18\x01 \x01(\tB\x08\xd2\xf3\x18\x04\x08\x01H\x01\x12\x1c\n\nrequest_id\x18\x02 \x01(\tB\x08\xd2\xf3\x18\x04(@H\x05\x32\x9c\x05\n\x0f\x44\x61tabaseService\x12\x66\n\x0e\x43reateDatabase\x12#.moragmeta.v1.CreateDatabaseRequest\x1a\x16.moragmeta.v1.Database\"\x17\xca\xf3\x18\x13\x10\x02\x1a\x0f\x64\x61tabases:write\x12\x62\n\x0bGetDatabase\x12 .moragmeta.v1.GetDatabaseRequest\x1a\x16.moragmeta.v1.Database\"\x19\x90\x02\x01\xca\xf3\x18\x12\x10\x01\x1a\x0e\x64\x61tabases:read\x12s\n\rListDatabases\x12\".moragmeta.v1.ListDatabasesRequest\x1a#.moragmeta.v1.ListDatabasesResponse\"\x19\x90\x02\x01\xca\xf3\x18\x12\x10\x01\x1a\x0e\x64\x61tabases:read\x12\x66\n\x0eUpdateDatabase\x12#.moragmeta.v1.UpdateDatabaseRequest\x1a\x16.moragmeta.v1.Database\"\x17\xca\xf3\x18\x13\x10\x02\x1a\x0f\x64\x61tabases:write\x12t\n\x0e\x44\x65leteDatabase\x12#.moragmeta.v1.DeleteDatabaseRequest\x1a$.moragmeta.v1.DeleteDatabaseResponse\"\x17\xca\xf3\x18\x13\x10\x02\x1a\x0f\x64\x61tabases:write\x12j\n\x10RecountDocuments\x12%.moragmeta.v1.RecountDocumentsRequest\x1a\x16.moragmeta.v1.Database\"\x17\xca\xf3\x18\x13\x10\x02\x1a\x0f\x64\x61tabases:writeBf\n\x11\x64\x65v.morag.meta.v1B\x0e\x44\x61tabasesProtoP\x01Z?github.com/morag-dev/morag-meta/gen/go/moragmeta/v1;moragmetav1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -55,6 +56,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_DATABASE'].fields_by_name['create_time']._serialized_options = b'\322\363\030\002\020\001'
   _globals['_DATABASE'].fields_by_name['update_time']._loaded_options = None
   _globals['_DATABASE'].fields_by_name['update_time']._serialized_options = b'\322\363\030\002\020\001'
+  _globals['_DATABASE'].fields_by_name['granted_level']._loaded_options = None
+  _globals['_DATABASE'].fields_by_name['granted_level']._serialized_options = b'\322\363\030\002\020\001'
   _globals['_CREATEDATABASEREQUEST'].fields_by_name['database']._loaded_options = None
   _globals['_CREATEDATABASEREQUEST'].fields_by_name['database']._serialized_options = b'\322\363\030\002\010\001'
   _globals['_CREATEDATABASEREQUEST'].fields_by_name['owner_id']._loaded_options = None
@@ -97,24 +100,24 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_DATABASESERVICE'].methods_by_name['DeleteDatabase']._serialized_options = b'\312\363\030\023\020\002\032\017databases:write'
   _globals['_DATABASESERVICE'].methods_by_name['RecountDocuments']._loaded_options = None
   _globals['_DATABASESERVICE'].methods_by_name['RecountDocuments']._serialized_options = b'\312\363\030\023\020\002\032\017databases:write'
-  _globals['_DATABASE']._serialized_start=142
-  _globals['_DATABASE']._serialized_end=521
-  _globals['_CREATEDATABASEREQUEST']._serialized_start=524
-  _globals['_CREATEDATABASEREQUEST']._serialized_end=653
-  _globals['_GETDATABASEREQUEST']._serialized_start=655
-  _globals['_GETDATABASEREQUEST']._serialized_end=697
-  _globals['_LISTDATABASESREQUEST']._serialized_start=700
-  _globals['_LISTDATABASESREQUEST']._serialized_end=861
-  _globals['_LISTDATABASESRESPONSE']._serialized_start=863
-  _globals['_LISTDATABASESRESPONSE']._serialized_end=954
-  _globals['_UPDATEDATABASEREQUEST']._serialized_start=957
-  _globals['_UPDATEDATABASEREQUEST']._serialized_end=1109
-  _globals['_DELETEDATABASEREQUEST']._serialized_start=1111
-  _globals['_DELETEDATABASEREQUEST']._serialized_end=1223
-  _globals['_DELETEDATABASERESPONSE']._serialized_start=1225
-  _globals['_DELETEDATABASERESPONSE']._serialized_end=1277
-  _globals['_RECOUNTDOCUMENTSREQUEST']._serialized_start=1279
-  _globals['_RECOUNTDOCUMENTSREQUEST']._serialized_end=1356
-  _globals['_DATABASESERVICE']._serialized_start=1359
-  _globals['_DATABASESERVICE']._serialized_end=2027
+  _globals['_DATABASE']._serialized_start=169
+  _globals['_DATABASE']._serialized_end=605
+  _globals['_CREATEDATABASEREQUEST']._serialized_start=608
+  _globals['_CREATEDATABASEREQUEST']._serialized_end=737
+  _globals['_GETDATABASEREQUEST']._serialized_start=739
+  _globals['_GETDATABASEREQUEST']._serialized_end=781
+  _globals['_LISTDATABASESREQUEST']._serialized_start=784
+  _globals['_LISTDATABASESREQUEST']._serialized_end=961
+  _globals['_LISTDATABASESRESPONSE']._serialized_start=963
+  _globals['_LISTDATABASESRESPONSE']._serialized_end=1054
+  _globals['_UPDATEDATABASEREQUEST']._serialized_start=1057
+  _globals['_UPDATEDATABASEREQUEST']._serialized_end=1209
+  _globals['_DELETEDATABASEREQUEST']._serialized_start=1211
+  _globals['_DELETEDATABASEREQUEST']._serialized_end=1323
+  _globals['_DELETEDATABASERESPONSE']._serialized_start=1325
+  _globals['_DELETEDATABASERESPONSE']._serialized_end=1377
+  _globals['_RECOUNTDOCUMENTSREQUEST']._serialized_start=1379
+  _globals['_RECOUNTDOCUMENTSREQUEST']._serialized_end=1456
+  _globals['_DATABASESERVICE']._serialized_start=1459
+  _globals['_DATABASESERVICE']._serialized_end=2127
 # @@protoc_insertion_point(module_scope)

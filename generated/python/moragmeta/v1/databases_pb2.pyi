@@ -9,6 +9,7 @@ from google.protobuf import field_mask_pb2 as _field_mask_pb2
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
+from moragmeta.v1 import grants_pb2 as _grants_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -36,6 +37,7 @@ class Database(_message.Message):
     ETAG_FIELD_NUMBER: _builtins.int
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     UPDATE_TIME_FIELD_NUMBER: _builtins.int
+    GRANTED_LEVEL_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """Output only. A UUIDv7. In UpdateDatabase it says which database to change."""
     owner_id: _builtins.str
@@ -55,6 +57,10 @@ class Database(_message.Message):
     etag: _builtins.str
     """Changes with every UpdateDatabase, but not with its documents. Sent in
     UpdateDatabase, it must be the present one.
+    """
+    granted_level: _grants_pb2.GrantLevel.ValueType
+    """Output only. What the caller's grant on it allows; unspecified where it
+    takes none, as the database is the caller's own or the caller an ADMIN.
     """
     @_builtins.property
     def content_update_time(self) -> _timestamp_pb2.Timestamp:
@@ -83,10 +89,11 @@ class Database(_message.Message):
         etag: _builtins.str = ...,
         create_time: _timestamp_pb2.Timestamp | None = ...,
         update_time: _timestamp_pb2.Timestamp | None = ...,
+        granted_level: _grants_pb2.GrantLevel.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["content_update_time", b"content_update_time", "create_time", b"create_time", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["content_update_time", b"content_update_time", "create_time", b"create_time", "description", b"description", "document_count", b"document_count", "etag", b"etag", "id", b"id", "name", b"name", "owner_id", b"owner_id", "server_id", b"server_id", "update_time", b"update_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["content_update_time", b"content_update_time", "create_time", b"create_time", "description", b"description", "document_count", b"document_count", "etag", b"etag", "granted_level", b"granted_level", "id", b"id", "name", b"name", "owner_id", b"owner_id", "server_id", b"server_id", "update_time", b"update_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -157,6 +164,7 @@ class ListDatabasesRequest(_message.Message):
     OWNER_ID_FIELD_NUMBER: _builtins.int
     SERVER_ID_FIELD_NUMBER: _builtins.int
     NAME_CONTAINS_FIELD_NUMBER: _builtins.int
+    SHARED_FIELD_NUMBER: _builtins.int
     page_size: _builtins.int
     """The greatest number to return: 0 means 50, more than 1000 means 1000."""
     page_token: _builtins.str
@@ -171,6 +179,10 @@ class ListDatabasesRequest(_message.Message):
     """Only databases whose name contains this text, letter case counting; at most
     255 characters, empty means all.
     """
+    shared: _builtins.bool
+    """Whether to list those that others share with the caller, the last shared
+    first, instead of the caller's own. Not together with `owner_id`.
+    """
     def __init__(
         self,
         *,
@@ -179,10 +191,11 @@ class ListDatabasesRequest(_message.Message):
         owner_id: _builtins.str = ...,
         server_id: _builtins.str = ...,
         name_contains: _builtins.str = ...,
+        shared: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["name_contains", b"name_contains", "owner_id", b"owner_id", "page_size", b"page_size", "page_token", b"page_token", "server_id", b"server_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name_contains", b"name_contains", "owner_id", b"owner_id", "page_size", b"page_size", "page_token", b"page_token", "server_id", b"server_id", "shared", b"shared"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -27,6 +27,9 @@ if _version_not_supported:
 
 class DatabaseServiceStub:
     """Keeps the databases of a user: named sets of documents, each on one server.
+
+    Who has been given a grant on a database (`GrantService`) gets and lists it;
+    every other method on it answers PERMISSION_DENIED (GRANT_TOO_LOW) then.
     """
 
     def __init__(self, channel):
@@ -69,6 +72,9 @@ class DatabaseServiceStub:
 
 class DatabaseServiceServicer:
     """Keeps the databases of a user: named sets of documents, each on one server.
+
+    Who has been given a grant on a database (`GrantService`) gets and lists it;
+    every other method on it answers PERMISSION_DENIED (GRANT_TOO_LOW) then.
     """
 
     def CreateDatabase(self, request, context):
@@ -93,7 +99,8 @@ class DatabaseServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ListDatabases(self, request, context):
-        """Lists databases, newest first.
+        """Lists databases, newest first: the caller's own, or with `shared` those that
+        others share with the caller.
 
         A `server_id` that is not the caller's gives an empty list. Adds no status
         to the common ones. Changes nothing.
@@ -180,6 +187,9 @@ def add_DatabaseServiceServicer_to_server(servicer, server):
  # This class is part of an EXPERIMENTAL API.
 class DatabaseService:
     """Keeps the databases of a user: named sets of documents, each on one server.
+
+    Who has been given a grant on a database (`GrantService`) gets and lists it;
+    every other method on it answers PERMISSION_DENIED (GRANT_TOO_LOW) then.
     """
 
     @staticmethod

@@ -27,7 +27,11 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class DatabaseServiceStub:
-    """Keeps the databases of a user: named sets of documents, each on one server."""
+    """Keeps the databases of a user: named sets of documents, each on one server.
+
+    Who has been given a grant on a database (`GrantService`) gets and lists it;
+    every other method on it answers PERMISSION_DENIED (GRANT_TOO_LOW) then.
+    """
 
     @_typing.overload
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
@@ -47,7 +51,8 @@ class DatabaseServiceStub:
     Adds NOT_FOUND. Changes nothing.
     """
     ListDatabases: _grpc.UnaryUnaryMultiCallable[_databases_pb2.ListDatabasesRequest, _databases_pb2.ListDatabasesResponse]
-    """Lists databases, newest first.
+    """Lists databases, newest first: the caller's own, or with `shared` those that
+    others share with the caller.
 
     A `server_id` that is not the caller's gives an empty list. Adds no status
     to the common ones. Changes nothing.
@@ -78,7 +83,11 @@ class DatabaseServiceStub:
 
 @_typing.type_check_only
 class DatabaseServiceAsyncStub(DatabaseServiceStub):
-    """Keeps the databases of a user: named sets of documents, each on one server."""
+    """Keeps the databases of a user: named sets of documents, each on one server.
+
+    Who has been given a grant on a database (`GrantService`) gets and lists it;
+    every other method on it answers PERMISSION_DENIED (GRANT_TOO_LOW) then.
+    """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     CreateDatabase: _aio.UnaryUnaryMultiCallable[_databases_pb2.CreateDatabaseRequest, _databases_pb2.Database]  # type: ignore[assignment]
@@ -95,7 +104,8 @@ class DatabaseServiceAsyncStub(DatabaseServiceStub):
     Adds NOT_FOUND. Changes nothing.
     """
     ListDatabases: _aio.UnaryUnaryMultiCallable[_databases_pb2.ListDatabasesRequest, _databases_pb2.ListDatabasesResponse]  # type: ignore[assignment]
-    """Lists databases, newest first.
+    """Lists databases, newest first: the caller's own, or with `shared` those that
+    others share with the caller.
 
     A `server_id` that is not the caller's gives an empty list. Adds no status
     to the common ones. Changes nothing.
@@ -125,7 +135,11 @@ class DatabaseServiceAsyncStub(DatabaseServiceStub):
     """
 
 class DatabaseServiceServicer(metaclass=_abc_1.ABCMeta):
-    """Keeps the databases of a user: named sets of documents, each on one server."""
+    """Keeps the databases of a user: named sets of documents, each on one server.
+
+    Who has been given a grant on a database (`GrantService`) gets and lists it;
+    every other method on it answers PERMISSION_DENIED (GRANT_TOO_LOW) then.
+    """
 
     @_abc_1.abstractmethod
     def CreateDatabase(
@@ -158,7 +172,8 @@ class DatabaseServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _databases_pb2.ListDatabasesRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_databases_pb2.ListDatabasesResponse, _abc.Awaitable[_databases_pb2.ListDatabasesResponse]]:
-        """Lists databases, newest first.
+        """Lists databases, newest first: the caller's own, or with `shared` those that
+        others share with the caller.
 
         A `server_id` that is not the caller's gives an empty list. Adds no status
         to the common ones. Changes nothing.

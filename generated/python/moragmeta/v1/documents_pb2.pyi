@@ -163,7 +163,8 @@ class Document(_message.Message):
     """Output only. The user that the document belongs to."""
     database_id: _builtins.str
     """The database that the document is in; absent where it is in none. Must be
-    the owner's.
+    the owner's; in CreateDocument one on which the caller is a WRITER says who
+    the owner is.
     """
     name: _builtins.str
     """What people call the document, such as a file name: 1 to 255 characters."""

@@ -49,6 +49,11 @@ class DocumentServiceStub:
     of no database): `external_id`, `content_hash` and `name`. Comparison is
     case-sensitive. Documents detached by a forced DeleteDatabase keep the
     identities they had in that database among themselves.
+
+    Documents in a database on which the caller has a grant (`GrantService`) are
+    read as the caller's own; with the level WRITER they are changed too, where a
+    READER's answer is PERMISSION_DENIED (GRANT_TOO_LOW). They are listed where
+    `database_id` names the database, and belong to its owner, whoever made them.
     """
 
     def __init__(self, channel):
@@ -133,6 +138,11 @@ class DocumentServiceServicer:
     of no database): `external_id`, `content_hash` and `name`. Comparison is
     case-sensitive. Documents detached by a forced DeleteDatabase keep the
     identities they had in that database among themselves.
+
+    Documents in a database on which the caller has a grant (`GrantService`) are
+    read as the caller's own; with the level WRITER they are changed too, where a
+    READER's answer is PERMISSION_DENIED (GRANT_TOO_LOW). They are listed where
+    `database_id` names the database, and belong to its owner, whoever made them.
     """
 
     def CreateDocument(self, request, context):
@@ -146,8 +156,9 @@ class DocumentServiceServicer:
         `on_duplicate` says. Concurrent calls for one document create it once.
 
         Idempotent with `request_id`. Adds NOT_FOUND (the database), ALREADY_EXISTS
-        (RESOURCE_EXISTS, naming the field and the existing document) and ABORTED
-        (CONFLICT: concurrent changes kept colliding).
+        (RESOURCE_EXISTS, naming the field and the existing document),
+        PERMISSION_DENIED (GRANT_TOO_LOW: the database is shared with the caller for
+        reading) and ABORTED (CONFLICT: concurrent changes kept colliding).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -195,6 +206,9 @@ class DocumentServiceServicer:
     def UpdateDocument(self, request, context):
         """Changes what a document says of itself, and which database it is in; never
         its state or version.
+
+        By a grant a document is moved between databases of one owner alone on each
+        of which the caller is a WRITER, and not out of all of them.
 
         Idempotent with `request_id`. Adds NOT_FOUND (the document, or the database
         it is moved to), ALREADY_EXISTS (RESOURCE_EXISTS: another live document has
@@ -334,6 +348,11 @@ class DocumentService:
     of no database): `external_id`, `content_hash` and `name`. Comparison is
     case-sensitive. Documents detached by a forced DeleteDatabase keep the
     identities they had in that database among themselves.
+
+    Documents in a database on which the caller has a grant (`GrantService`) are
+    read as the caller's own; with the level WRITER they are changed too, where a
+    READER's answer is PERMISSION_DENIED (GRANT_TOO_LOW). They are listed where
+    `database_id` names the database, and belong to its owner, whoever made them.
     """
 
     @staticmethod

@@ -50,6 +50,11 @@ class DocumentServiceStub:
     of no database): `external_id`, `content_hash` and `name`. Comparison is
     case-sensitive. Documents detached by a forced DeleteDatabase keep the
     identities they had in that database among themselves.
+
+    Documents in a database on which the caller has a grant (`GrantService`) are
+    read as the caller's own; with the level WRITER they are changed too, where a
+    READER's answer is PERMISSION_DENIED (GRANT_TOO_LOW). They are listed where
+    `database_id` names the database, and belong to its owner, whoever made them.
     """
 
     @_typing.overload
@@ -67,8 +72,9 @@ class DocumentServiceStub:
     `on_duplicate` says. Concurrent calls for one document create it once.
 
     Idempotent with `request_id`. Adds NOT_FOUND (the database), ALREADY_EXISTS
-    (RESOURCE_EXISTS, naming the field and the existing document) and ABORTED
-    (CONFLICT: concurrent changes kept colliding).
+    (RESOURCE_EXISTS, naming the field and the existing document),
+    PERMISSION_DENIED (GRANT_TOO_LOW: the database is shared with the caller for
+    reading) and ABORTED (CONFLICT: concurrent changes kept colliding).
     """
     BatchCreateDocuments: _grpc.UnaryUnaryMultiCallable[_documents_pb2.BatchCreateDocumentsRequest, _documents_pb2.BatchCreateDocumentsResponse]
     """Registers 1 to 100 documents, all of them or none, in the order given: a
@@ -95,6 +101,9 @@ class DocumentServiceStub:
     UpdateDocument: _grpc.UnaryUnaryMultiCallable[_documents_pb2.UpdateDocumentRequest, _documents_pb2.Document]
     """Changes what a document says of itself, and which database it is in; never
     its state or version.
+
+    By a grant a document is moved between databases of one owner alone on each
+    of which the caller is a WRITER, and not out of all of them.
 
     Idempotent with `request_id`. Adds NOT_FOUND (the document, or the database
     it is moved to), ALREADY_EXISTS (RESOURCE_EXISTS: another live document has
@@ -155,6 +164,11 @@ class DocumentServiceAsyncStub(DocumentServiceStub):
     of no database): `external_id`, `content_hash` and `name`. Comparison is
     case-sensitive. Documents detached by a forced DeleteDatabase keep the
     identities they had in that database among themselves.
+
+    Documents in a database on which the caller has a grant (`GrantService`) are
+    read as the caller's own; with the level WRITER they are changed too, where a
+    READER's answer is PERMISSION_DENIED (GRANT_TOO_LOW). They are listed where
+    `database_id` names the database, and belong to its owner, whoever made them.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
@@ -169,8 +183,9 @@ class DocumentServiceAsyncStub(DocumentServiceStub):
     `on_duplicate` says. Concurrent calls for one document create it once.
 
     Idempotent with `request_id`. Adds NOT_FOUND (the database), ALREADY_EXISTS
-    (RESOURCE_EXISTS, naming the field and the existing document) and ABORTED
-    (CONFLICT: concurrent changes kept colliding).
+    (RESOURCE_EXISTS, naming the field and the existing document),
+    PERMISSION_DENIED (GRANT_TOO_LOW: the database is shared with the caller for
+    reading) and ABORTED (CONFLICT: concurrent changes kept colliding).
     """
     BatchCreateDocuments: _aio.UnaryUnaryMultiCallable[_documents_pb2.BatchCreateDocumentsRequest, _documents_pb2.BatchCreateDocumentsResponse]  # type: ignore[assignment]
     """Registers 1 to 100 documents, all of them or none, in the order given: a
@@ -197,6 +212,9 @@ class DocumentServiceAsyncStub(DocumentServiceStub):
     UpdateDocument: _aio.UnaryUnaryMultiCallable[_documents_pb2.UpdateDocumentRequest, _documents_pb2.Document]  # type: ignore[assignment]
     """Changes what a document says of itself, and which database it is in; never
     its state or version.
+
+    By a grant a document is moved between databases of one owner alone on each
+    of which the caller is a WRITER, and not out of all of them.
 
     Idempotent with `request_id`. Adds NOT_FOUND (the document, or the database
     it is moved to), ALREADY_EXISTS (RESOURCE_EXISTS: another live document has
@@ -256,6 +274,11 @@ class DocumentServiceServicer(metaclass=_abc_1.ABCMeta):
     of no database): `external_id`, `content_hash` and `name`. Comparison is
     case-sensitive. Documents detached by a forced DeleteDatabase keep the
     identities they had in that database among themselves.
+
+    Documents in a database on which the caller has a grant (`GrantService`) are
+    read as the caller's own; with the level WRITER they are changed too, where a
+    READER's answer is PERMISSION_DENIED (GRANT_TOO_LOW). They are listed where
+    `database_id` names the database, and belong to its owner, whoever made them.
     """
 
     @_abc_1.abstractmethod
@@ -274,8 +297,9 @@ class DocumentServiceServicer(metaclass=_abc_1.ABCMeta):
         `on_duplicate` says. Concurrent calls for one document create it once.
 
         Idempotent with `request_id`. Adds NOT_FOUND (the database), ALREADY_EXISTS
-        (RESOURCE_EXISTS, naming the field and the existing document) and ABORTED
-        (CONFLICT: concurrent changes kept colliding).
+        (RESOURCE_EXISTS, naming the field and the existing document),
+        PERMISSION_DENIED (GRANT_TOO_LOW: the database is shared with the caller for
+        reading) and ABORTED (CONFLICT: concurrent changes kept colliding).
         """
 
     @_abc_1.abstractmethod
@@ -332,6 +356,9 @@ class DocumentServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_documents_pb2.Document, _abc.Awaitable[_documents_pb2.Document]]:
         """Changes what a document says of itself, and which database it is in; never
         its state or version.
+
+        By a grant a document is moved between databases of one owner alone on each
+        of which the caller is a WRITER, and not out of all of them.
 
         Idempotent with `request_id`. Adds NOT_FOUND (the document, or the database
         it is moved to), ALREADY_EXISTS (RESOURCE_EXISTS: another live document has

@@ -76,6 +76,10 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """A worker's key watches the jobs of its own workers alone: name them in
     `filter.worker_ids` (PERMISSION_DENIED).
     """
+    ERROR_REASON_GRANT_TOO_LOW: _ErrorReason.ValueType  # 29
+    """The caller's grant on the database does not allow it (PERMISSION_DENIED)
+    {required_level: WRITER, or OWNER where no grant allows it}.
+    """
     ERROR_REASON_RESOURCE_NOT_FOUND: _ErrorReason.ValueType  # 30
     """The resource does not exist, or is not the caller's (NOT_FOUND)
     {resource_type, resource_id}.
@@ -223,6 +227,10 @@ makes it (PERMISSION_DENIED) {scope}.
 ERROR_REASON_FILTER_NOT_ALLOWED: ErrorReason.ValueType  # 26
 """A worker's key watches the jobs of its own workers alone: name them in
 `filter.worker_ids` (PERMISSION_DENIED).
+"""
+ERROR_REASON_GRANT_TOO_LOW: ErrorReason.ValueType  # 29
+"""The caller's grant on the database does not allow it (PERMISSION_DENIED)
+{required_level: WRITER, or OWNER where no grant allows it}.
 """
 ERROR_REASON_RESOURCE_NOT_FOUND: ErrorReason.ValueType  # 30
 """The resource does not exist, or is not the caller's (NOT_FOUND)

@@ -58,6 +58,14 @@ class JobServiceStub:
     An INGESTION job carries its document along: the start makes it INGESTING,
     success INGESTED with the result's chunks, quality and metadata, failure or
     cancellation what it was before.
+
+    Jobs of a database on which the caller has a grant (`GrantService`) are got,
+    listed and watched as the caller's own; with the level WRITER they are
+    created, cancelled and retried too, where a READER's answer is
+    PERMISSION_DENIED (GRANT_TOO_LOW). They are the jobs whose document was in the
+    database when they were made, and belong to its owner. Lists, figures and
+    WatchJobs show them where the filter names the database. StartJob, reports
+    and PurgeJobs take no grant.
     """
 
     def __init__(self, channel):
@@ -171,6 +179,14 @@ class JobServiceServicer:
     An INGESTION job carries its document along: the start makes it INGESTING,
     success INGESTED with the result's chunks, quality and metadata, failure or
     cancellation what it was before.
+
+    Jobs of a database on which the caller has a grant (`GrantService`) are got,
+    listed and watched as the caller's own; with the level WRITER they are
+    created, cancelled and retried too, where a READER's answer is
+    PERMISSION_DENIED (GRANT_TOO_LOW). They are the jobs whose document was in the
+    database when they were made, and belong to its owner. Lists, figures and
+    WatchJobs show them where the filter names the database. StartJob, reports
+    and PurgeJobs take no grant.
     """
 
     def CreateJob(self, request, context):
@@ -313,7 +329,8 @@ class JobServiceServicer:
         do then:
 
         * OK after the final event (FINISHED, FAILED, CANCELLED): done.
-        * NOT_FOUND: the job does not exist, or was deleted meanwhile: stop.
+        * NOT_FOUND: the job does not exist, or was deleted or is no longer shared
+        with the caller: stop.
         * OUT_OF_RANGE (POSITION_BEYOND_END, POSITION_TRIMMED): the number is not
         usable; the metadata names the one that is: get the job, then watch again.
         * UNAVAILABLE (SERVER_DRAINING, STREAM_AGED, READER_TOO_SLOW, SERVER_BUSY,
@@ -359,6 +376,8 @@ class JobServiceServicer:
         token.
         * INVALID_ARGUMENT (INVALID_RESUME_TOKEN): the token is damaged, another
         caller's, or of another filter: stop.
+        * NOT_FOUND: the database of the filter is no longer shared with the caller,
+        whose tokens for it are INVALID_RESUME_TOKEN then: stop.
         * UNAVAILABLE (SERVER_DRAINING, STREAM_AGED, READER_TOO_SLOW, SERVER_BUSY,
         DATABASE_UNAVAILABLE): watch again with the last token.
         * RESOURCE_EXHAUSTED (TOO_MANY_STREAMS): the user has too many open streams
@@ -484,6 +503,14 @@ class JobService:
     An INGESTION job carries its document along: the start makes it INGESTING,
     success INGESTED with the result's chunks, quality and metadata, failure or
     cancellation what it was before.
+
+    Jobs of a database on which the caller has a grant (`GrantService`) are got,
+    listed and watched as the caller's own; with the level WRITER they are
+    created, cancelled and retried too, where a READER's answer is
+    PERMISSION_DENIED (GRANT_TOO_LOW). They are the jobs whose document was in the
+    database when they were made, and belong to its owner. Lists, figures and
+    WatchJobs show them where the filter names the database. StartJob, reports
+    and PurgeJobs take no grant.
     """
 
     @staticmethod

@@ -33,7 +33,9 @@ Conventions that hold for every RPC:
 * `update_mask` (AIP-134): absent means every populated field, `*` means all
   writable fields, and a named field that is not set is cleared.
 * `owner_id` of a create or a list is for an ADMIN only: it creates for
-  another user, or lists another user's rows, or everybody's with `-`.
+  another user, or lists another user's rows, or everybody's with `-`. Who has
+  a grant on another user's database (`GrantService`) names the database
+  instead, and the rows are its owner's.
 * Credentials: `x-api-key: <key>` or `authorization: Bearer <key or JWT>`.
 * Errors carry `google.rpc.ErrorInfo` with a reason of `ErrorReason` and the
   domain `meta.morag.dev`. Every RPC may answer UNAUTHENTICATED,

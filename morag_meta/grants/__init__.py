@@ -1,0 +1,1 @@
+"""Grants: which databases are shared with whom, and for what."""
