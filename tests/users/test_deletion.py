@@ -84,6 +84,8 @@ def test_deleted_user_leaves_no_row(service: Service, new_person: NewPerson) -> 
     goner = User(person.id, person.email, Role.USER, person.key, "", service.channel(api_key=person.key))
     _populate(bystander, service.new_user())
     _populate(goner, bystander)
+    for user in (bystander, goner):
+        service.admin.channel.users.CreatePasswordReset(pb.CreatePasswordResetRequest(email=user.email))
     kept = _rows_of(service, bystander.id)
     assert all(_rows_of(service, goner.id).values()), _rows_of(service, goner.id)
     admin = service.admin.channel.users
