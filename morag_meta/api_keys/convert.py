@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import datetime as dt
 
-from morag_meta.api_keys.rules import state_of
+from morag_meta.api_keys.rules import DEFAULT_GRACE, LONGEST_GRACE, state_of
 from morag_meta.db.unit import Row
 from morag_meta.rpc.etags import etag_of
-from morag_meta.rpc.times import from_timestamp, to_timestamp
+from morag_meta.rpc.times import from_duration, from_timestamp, to_timestamp
 from moragmeta.v1 import api_keys_pb2 as pb
 
 _STATE = "API_KEY_STATE_"
@@ -30,9 +30,22 @@ def key_to_proto(row: Row, now: dt.datetime) -> pb.ApiKey:
         revoke_time=to_timestamp(row["revoke_time"]),
         last_used_time=to_timestamp(row["last_used_time"]),
         use_count=row["use_count"],
+        disable_time=to_timestamp(row["disable_time"]),
+        predecessor_id=row["predecessor_id"] or "",
+        successor_id=row["successor_id"] or "",
     )
 
 
 def end_from_proto(key: pb.ApiKey) -> dt.datetime | None:
     """Give when a key shall end, None for never."""
     return from_timestamp(key.expire_time) if key.HasField("expire_time") else None
+
+
+def grace_from_proto(request: pb.RotateApiKeyRequest) -> dt.timedelta:
+    """Give how long a replaced key goes on, to the millisecond.
+
+    Raises:
+        Invalid: it is negative, or longer than the longest.
+    """
+    milliseconds = from_duration(request, "grace", path="", least=0, most=LONGEST_GRACE.total_seconds())
+    return DEFAULT_GRACE if milliseconds is None else dt.timedelta(milliseconds=milliseconds)

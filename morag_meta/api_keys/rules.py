@@ -17,8 +17,12 @@ EVERY_SCOPE: Final = "*"
 LONGEST_NAME: Final = 255
 
 ACTIVE: Final = "ACTIVE"
+DISABLED: Final = "DISABLED"
 EXPIRED: Final = "EXPIRED"
 REVOKED: Final = "REVOKED"
+
+DEFAULT_GRACE: Final = dt.timedelta(hours=24)
+LONGEST_GRACE: Final = dt.timedelta(days=30)
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +104,7 @@ def check_within(scopes: Iterable[str], end: dt.datetime | None, *, grantor: Gra
 
 
 def check_not_revoked(row: Mapping[str, Any]) -> None:
-    """Refuse to change a revoked key, which is to stay what it was.
+    """Refuse to disable or enable a revoked key, which is to stay what it was.
 
     Raises:
         WrongState: INVALID_STATE.
@@ -109,10 +113,41 @@ def check_not_revoked(row: Mapping[str, Any]) -> None:
         raise wrong_state("api_key", REVOKED, "a revoked key cannot be changed; make another one")
 
 
+def check_changeable(row: Mapping[str, Any], now: dt.datetime) -> None:
+    """Refuse to change a key that is revoked, or whose grace beside its successor is fixed.
+
+    Raises:
+        WrongState: INVALID_STATE.
+    """
+    check_not_revoked(row)
+    if row["successor_id"] is not None:
+        raise wrong_state("api_key", state_of(row, now), "the key has a successor; change that one")
+
+
+def check_rotatable(row: Mapping[str, Any], now: dt.datetime) -> None:
+    """Refuse to replace a key that does not work, or was replaced already.
+
+    Raises:
+        WrongState: INVALID_STATE.
+    """
+    check_changeable(row, now)
+    state = state_of(row, now)
+    if state != ACTIVE:
+        raise wrong_state("api_key", state, f"only a key that works can be rotated; this one is {state}")
+
+
+def grace_end(row: Mapping[str, Any], grace: dt.timedelta, now: dt.datetime) -> dt.datetime:
+    """Give when a key that is being replaced ends: after the grace, and never after its own end."""
+    end = now + grace
+    return end if row["expire_time"] is None else min(end, row["expire_time"])
+
+
 def state_of(row: Mapping[str, Any], now: dt.datetime) -> str:
-    """Give whether a key works: ACTIVE, EXPIRED or REVOKED. That its owner is active is not looked at."""
+    """Give whether a key works: ACTIVE, DISABLED, EXPIRED or REVOKED. Its owner's state is not looked at."""
     if row["revoke_time"] is not None:
         return REVOKED
+    if row["disable_time"] is not None:
+        return DISABLED
     if row["expire_time"] is not None and row["expire_time"] <= now:
         return EXPIRED
     return ACTIVE

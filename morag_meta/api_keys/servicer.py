@@ -6,18 +6,20 @@ lets somebody in (``auth/authenticator.py``).
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 from google.protobuf.empty_pb2 import Empty
 
 from morag_meta.api_keys import actions
-from morag_meta.api_keys.convert import end_from_proto, key_to_proto
-from morag_meta.api_keys.rules import Grantor, check_end, check_not_revoked, check_scopes, check_within
+from morag_meta.api_keys.convert import end_from_proto, grace_from_proto, key_to_proto
+from morag_meta.api_keys.rules import Grantor, check_changeable, check_end, check_scopes, check_within
 from morag_meta.auth.keys import KeyHasher
 from morag_meta.auth.principal import Role
 from morag_meta.db.statements import EVERYONE
 from morag_meta.db.unit import Row
+from morag_meta.errors import NotFound
 from morag_meta.rpc.call import Call
 from morag_meta.rpc.etags import check_etag
 from morag_meta.rpc.masks import masked
@@ -56,6 +58,14 @@ class ApiKeyServicer:
         self, uow: UnitOfWork, call: Call, receipt: dict[str, Any]
     ) -> pb.CreateApiKeyResponse:
         return pb.CreateApiKeyResponse(api_key=self._replay(uow, call, receipt), replayed=True)
+
+    def _replay_rotation(
+        self, uow: UnitOfWork, call: Call, receipt: dict[str, Any]
+    ) -> pb.RotateApiKeyResponse:
+        response = pb.RotateApiKeyResponse(api_key=self._replay(uow, call, receipt), replayed=True)
+        with contextlib.suppress(NotFound):  # it was deleted since
+            response.predecessor.CopyFrom(self._replay(uow, call, {"id": receipt["old_id"]}))
+        return response
 
     def _replay_deletion(self, uow: UnitOfWork, call: Call, receipt: dict[str, Any]) -> Empty:
         return Empty()
@@ -108,7 +118,7 @@ class ApiKeyServicer:
             uow.epoch.lock()
         row = uow.api_keys.lock(call.reach, request.api_key.id)
         check_etag(request.api_key.etag, row)
-        check_not_revoked(row)
+        check_changeable(row, uow.now)
         values: dict[str, Any] = {
             name: getattr(request.api_key, name) for name in names if name in ("name", "description")
         }
@@ -121,8 +131,7 @@ class ApiKeyServicer:
 
     @writes(replay=_replay_deletion, receipt=lambda _: {})
     def DeleteApiKey(self, uow: UnitOfWork, request: pb.DeleteApiKeyRequest, call: Call) -> Empty:
-        uow.epoch.lock()
-        row = uow.api_keys.lock(call.reach, request.id)
+        row = actions.lock_key(uow, call.reach, request.id)
         check_etag(request.etag, row)
         uow.api_keys.delete(row)
         uow.epoch.bump()
@@ -130,10 +139,38 @@ class ApiKeyServicer:
 
     @writes(replay=_replay)
     def RevokeApiKey(self, uow: UnitOfWork, request: pb.RevokeApiKeyRequest, call: Call) -> pb.ApiKey:
-        uow.epoch.lock()
-        row = uow.api_keys.lock(call.reach, request.id)
+        row = actions.lock_key(uow, call.reach, request.id)
         check_etag(request.etag, row)
-        return key_to_proto(actions.revoke_locked(uow, row), uow.now)
+        return key_to_proto(actions.revoke(uow, row), uow.now)
+
+    @writes(replay=_replay)
+    def DisableApiKey(self, uow: UnitOfWork, request: pb.DisableApiKeyRequest, call: Call) -> pb.ApiKey:
+        row = actions.lock_key(uow, call.reach, request.id)
+        check_etag(request.etag, row)
+        return key_to_proto(actions.disable(uow, row), uow.now)
+
+    @writes(replay=_replay)
+    def EnableApiKey(self, uow: UnitOfWork, request: pb.EnableApiKeyRequest, call: Call) -> pb.ApiKey:
+        row = actions.lock_key(uow, call.reach, request.id)
+        check_etag(request.etag, row)
+        check_within(row["scopes"], row["expire_time"], grantor=_grantor(call), field="id")
+        return key_to_proto(actions.enable(uow, row), uow.now)
+
+    @writes(
+        replay=_replay_rotation,
+        receipt=lambda response: {"id": response.api_key.id, "old_id": response.predecessor.id},
+    )
+    def RotateApiKey(
+        self, uow: UnitOfWork, request: pb.RotateApiKeyRequest, call: Call
+    ) -> pb.RotateApiKeyResponse:
+        grace = grace_from_proto(request)
+        row = actions.lock_key(uow, call.reach, request.id)
+        check_etag(request.etag, row)
+        check_within(row["scopes"], row["expire_time"], grantor=_grantor(call), field="id")
+        new, old, secret = actions.rotate(uow, self._hasher, row, grace)
+        return pb.RotateApiKeyResponse(
+            api_key=key_to_proto(new, uow.now), secret=secret, predecessor=key_to_proto(old, uow.now)
+        )
 
     def _allowed(self, uow: UnitOfWork, owner_id: str, asked: Iterable[str]) -> list[str]:
         """Give the scopes that a key of this owner may hold."""

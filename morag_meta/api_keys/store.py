@@ -15,11 +15,33 @@ from morag_meta.db.unit import Row, Unit
 from morag_meta.errors import not_found
 from morag_meta.ids import new_id
 
-_SHOWN: Final = [column for column in keys.c if column.name != "key_hash"]
+_NAME: Final = sa.func.coalesce(keys.c.former_name, keys.c.name, type_=keys.c.name.type).label("name")
+_SHOWN: Final = [_NAME, *(column for column in keys.c if column.name not in ("key_hash", "name"))]
 _GET: Final = sa.select(*_SHOWN).where(keys.c.id == sa.bindparam("key_id"), reach(keys))
 _LOCK: Final = _GET.with_for_update()
 _ADD: Final = sa.insert(keys)
-_CHANGED: Final = ("name", "description", "scopes", "expire_time", "revoke_time", "revision", "update_time")
+_NO_NAME: Final = "\x1f"
+"""What stands, before its id, for the name of a key that has none; no name has a control character."""
+_PLAIN: Final[Row] = {
+    "former_name": None,
+    "description": "",
+    "scopes": [],
+    "expire_time": None,
+    "revoke_time": None,
+    "disable_time": None,
+    "predecessor_id": None,
+    "successor_id": None,
+    "last_used_time": None,
+    "use_count": 0,
+    "revision": 1,
+}
+"""A new key of which nothing is asked; it has no scopes, and so may nothing."""
+INHERITED: Final = ("name", "description", "scopes", "expire_time")
+"""What a key that replaces another one has of it."""
+_CHANGED: Final = (
+    *INHERITED,
+    *("former_name", "disable_time", "successor_id", "revoke_time", "revision", "update_time"),
+)
 _CHANGE: Final = (
     sa.update(keys)
     .where(owned(keys), keys.c.id == sa.bindparam("key_id"))
@@ -55,7 +77,11 @@ def _page(*, after: bool, all_owners: bool, revoked: bool) -> sa.Select[Any]:
 
 
 class ApiKeyStore:
-    """API keys. Rows that it gives hold no hash."""
+    """API keys.
+
+    Rows that it gives hold no hash. Their ``name`` is what the key is called, also once it gave that up and
+    it is its ``former_name``; another key may then have it.
+    """
 
     def __init__(self, unit: Unit) -> None:
         """Work within the unit."""
@@ -87,37 +113,22 @@ class ApiKeyStore:
         statement = _page(after=after is not None, all_owners=reach == EVERYONE, revoked=show_revoked)
         return self._unit.all(statement, owner_id=reach, limit=limit, **parameters)
 
-    def add(
-        self,
-        owner_id: str,
-        *,
-        name: str,
-        description: str,
-        key_hash: str,
-        key_prefix: str,
-        scopes: Sequence[str],
-        expire_time: dt.datetime | None,
-    ) -> Row:
-        """Add a key that was never used.
+    def add(self, owner_id: str, *, name: str, key_hash: str, key_prefix: str, **given: Any) -> Row:
+        """Add a key that was never used; ``given`` are other columns, by default as of a plain key.
 
         Raises:
-            AlreadyExists: the owner has a key of that name.
+            AlreadyExists: the owner has a live key of that name.
             NotFound: the owner does not exist.
         """
         row = {
+            **_PLAIN,
             "id": new_id(),
             "owner_id": owner_id,
             "name": name,
-            "description": description,
             "key_prefix": key_prefix,
-            "scopes": list(scopes),
-            "expire_time": expire_time,
-            "revoke_time": None,
-            "last_used_time": None,
-            "use_count": 0,
-            "revision": 1,
             "create_time": self._unit.now,
             "update_time": self._unit.now,
+            **given,
         }
         self._unit.run(_ADD, key_hash=key_hash, **row)
         return row
@@ -126,10 +137,12 @@ class ApiKeyStore:
         """Change columns of a locked key, and give the row as it then is.
 
         Raises:
-            AlreadyExists: the owner has another key of the new name.
+            AlreadyExists: the owner has another live key of the new name.
         """
         new = {**row, **changes, "revision": row["revision"] + 1, "update_time": self._unit.now}
         values = {f"new_{name}": new[name] for name in _CHANGED}
+        if new["former_name"] is not None:
+            values["new_name"] = _NO_NAME + row["id"]
         self._unit.run(_CHANGE, owner_id=row["owner_id"], key_id=row["id"], **values)
         return new
 

@@ -192,12 +192,12 @@ def _credential(metadata: Mapping[str, Any]) -> str:
 
 
 def _principal(row: Row, end: dt.datetime | None) -> Principal | None:
-    """Give who a standing proves, or None: unknown, ended, expired, or of a user who is not active."""
+    """Give who a standing proves, or None: unknown, ended, disabled, expired, or of nobody active."""
     if row["credential_id"] is None or row["end_time"] is not None or not row["active"]:
         return None
-    if _is_over(row["expire_time"]) or _is_over(end):
-        return None
     is_key_row = "scopes" in row
+    if _is_over(row["expire_time"]) or _is_over(end) or (is_key_row and row["disable_time"] is not None):
+        return None
     scopes = row["scopes"] if is_key_row else [ALL_SCOPES]
     return Principal(
         user_id=row["user_id"],

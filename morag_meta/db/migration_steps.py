@@ -69,7 +69,9 @@ def add_column(table: str, column: sa.Column[Any]) -> None:
 
 def drop_column(table: str, name: str) -> None:
     """Drop a column; its constraints and indexes first, by steps of their own."""
-    if not (_resumable() and name not in _columns(table)):
+    if op.get_context().as_sql:  # no table to copy; SQLite drops a column in place from 3.35 on
+        op.drop_column(table, name)
+    elif not (_resumable() and name not in _columns(table)):
         with op.batch_alter_table(table) as batch:
             batch.drop_column(name)
 

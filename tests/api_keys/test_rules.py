@@ -121,18 +121,22 @@ def test_names_are_checked_below_the_wire_too(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("revoked", "end", "state"),
+    ("revoked", "disabled", "end", "state"),
     [
-        (None, None, "ACTIVE"),
-        (None, _NOW + dt.timedelta(microseconds=1), "ACTIVE"),
-        (None, _NOW, "EXPIRED"),
-        (_NOW, None, "REVOKED"),
-        (_NOW, _NOW - dt.timedelta(days=1), "REVOKED"),
+        (None, None, None, "ACTIVE"),
+        (None, None, _NOW + dt.timedelta(microseconds=1), "ACTIVE"),
+        (None, None, _NOW, "EXPIRED"),
+        (None, _NOW, None, "DISABLED"),
+        (None, _NOW, _NOW, "DISABLED"),
+        (_NOW, None, None, "REVOKED"),
+        (_NOW, _NOW, _NOW - dt.timedelta(days=1), "REVOKED"),
     ],
 )
-def test_state_is_derived(revoked: dt.datetime | None, end: dt.datetime | None, state: str) -> None:
-    """Revoked before all, then expired from the very moment of the end, otherwise active."""
-    row: dict[str, Any] = {"revoke_time": revoked, "expire_time": end}
+def test_state_is_derived(
+    revoked: dt.datetime | None, disabled: dt.datetime | None, end: dt.datetime | None, state: str
+) -> None:
+    """Revoked before all, then disabled, then expired from the very moment of the end, otherwise active."""
+    row: dict[str, Any] = {"revoke_time": revoked, "disable_time": disabled, "expire_time": end}
     assert state_of(row, _NOW) == state
 
 

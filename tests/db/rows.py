@@ -163,12 +163,26 @@ def fill(url: str, tables: Collection[str] = metadata.tables.keys()) -> None:
                 connection.execute(sa.insert(metadata.tables[table]).values(**row))
 
 
-def read_all(url: str) -> dict[str, list[tuple[Any, ...]]]:
-    """Read every row of every table that the code knows and the database has, by the code's columns."""
-    there = tables_of(url)
+def columns_of(url: str) -> dict[str, set[str]]:
+    """Give the names of the columns that there are, by table."""
+    inspector = sa.inspect(engine_of(url))
+    tables = inspector.get_table_names()
+    return {table: {column["name"] for column in inspector.get_columns(table)} for table in tables}
+
+
+def read_all(url: str, columns: Mapping[str, Collection[str]] | None = None) -> dict[str, list[Any]]:
+    """Read every row of every table that the code knows and the database has, by the code's columns.
+
+    ``columns`` are those to read, by table; all that the database has, if not given.
+    """
+    there = columns_of(url) if columns is None else columns
     with engine_of(url).connect() as connection:
         return {
-            name: sorted(tuple(row) for row in connection.execute(sa.select(table)))
+            name: sorted(tuple(row) for row in connection.execute(_all_rows(table, there[name])))
             for name, table in metadata.tables.items()
             if name in there
         }
+
+
+def _all_rows(table: sa.Table, columns: Collection[str]) -> sa.Select[Any]:
+    return sa.select(*(column for column in table.c if column.name in columns))

@@ -9,7 +9,7 @@ from google.protobuf.field_mask_pb2 import FieldMask
 from morag_meta.conformance.bench import Bench
 from morag_meta.conformance.case import Area
 from morag_meta.conformance.expect import holds, refused, same
-from morag_meta.conformance.waits import becomes_refused, from_now
+from morag_meta.conformance.waits import becomes_allowed, becomes_refused, from_now, lasting
 from moragmeta.v1 import api_keys_pb2 as pb
 from moragmeta.v1 import servers_pb2, users_pb2
 
@@ -24,6 +24,14 @@ def _create(bench: Bench, request: pb.CreateApiKeyRequest) -> pb.CreateApiKeyRes
     delete = pb.DeleteApiKeyRequest(id=made.api_key.id)
     bench.later(f"api key {delete.id}", lambda: bench.mine.api_keys.DeleteApiKey(delete))
     return made
+
+
+def _rotate(bench: Bench, request: pb.RotateApiKeyRequest) -> pb.RotateApiKeyResponse:
+    rotated = bench.mine.api_keys.RotateApiKey(request)
+    bench.conceal(rotated.secret)
+    delete = pb.DeleteApiKeyRequest(id=rotated.api_key.id)
+    bench.later(f"api key {delete.id}", lambda: bench.mine.api_keys.DeleteApiKey(delete))
+    return rotated
 
 
 def _get(bench: Bench, key_id: str) -> pb.ApiKey:
@@ -118,12 +126,56 @@ def an_end_lies_ahead(bench: Bench) -> None:
 
 @AREA.case
 def a_name_is_taken_once(bench: Bench) -> None:
-    """Two keys of one owner have different names, revoked ones included."""
+    """Two live keys of one owner have different names; a revoked one leaves its name to others."""
     name = bench.name()
     key_id, _ = bench.add_key(name=name)
-    bench.mine.api_keys.RevokeApiKey(pb.RevokeApiKeyRequest(id=key_id))
     with refused("ALREADY_EXISTS", "RESOURCE_EXISTS", resource_type="api_key", field="name"):
         bench.add_key(name=name)
+    bench.mine.api_keys.RevokeApiKey(pb.RevokeApiKeyRequest(id=key_id))
+    again, _ = bench.add_key(name=name)
+    same("the revoked key's name", (_get(bench, key_id).name, _get(bench, again).name), (name, name))
+
+
+@AREA.case
+def a_disabled_key_is_refused_until_it_is_enabled(bench: Bench) -> None:
+    """A disabled key is UNAUTHENTICATED within 5 s and says DISABLED; once enabled it is let in again."""
+    key_id, caller = bench.add_key()
+    caller.users.GetUser(_ME)
+    disabled = bench.mine.api_keys.DisableApiKey(pb.DisableApiKeyRequest(id=key_id))
+    same("its state", disabled.state, pb.API_KEY_STATE_DISABLED)
+    becomes_refused("UNAUTHENTICATED", "CREDENTIAL_INVALID", lambda: caller.users.GetUser(_ME))
+    enabled = bench.mine.api_keys.EnableApiKey(pb.EnableApiKeyRequest(id=key_id))
+    same("its state once enabled", enabled.state, pb.API_KEY_STATE_ACTIVE)
+    becomes_allowed(lambda: caller.users.GetUser(_ME))
+
+
+@AREA.case
+def a_rotated_key_goes_on_for_its_grace(bench: Bench) -> None:
+    """RotateApiKey makes a key of the same name and scopes; the old one works until its grace ends."""
+    name = bench.name()
+    key_id, old = bench.add_key("users:read", "jobs:read", name=name)
+    rotated = _rotate(bench, pb.RotateApiKeyRequest(id=key_id, grace=lasting(3)))
+    new = bench.keyed(rotated.secret)
+    same("the new key's name", rotated.api_key.name, name)
+    same("the new key's scopes", list(rotated.api_key.scopes), ["jobs:read", "users:read"])
+    same("who calls with either", [c.users.GetUser(_ME).id for c in (old, new)], [bench.me.id] * 2)
+    links = (rotated.api_key.predecessor_id, rotated.predecessor.successor_id)
+    same("what links both", links, (key_id, rotated.api_key.id))
+    becomes_refused("UNAUTHENTICATED", "CREDENTIAL_INVALID", lambda: old.users.GetUser(_ME))
+    same("who calls with the new key", new.users.GetUser(_ME).id, bench.me.id)
+
+
+@AREA.case
+def a_rotation_is_not_repeated(bench: Bench) -> None:
+    """A repeat under the request id answers the same key without its secret; without one it is refused."""
+    key_id, _ = bench.add_key()
+    request = pb.RotateApiKeyRequest(id=key_id, request_id=bench.name())
+    first = _rotate(bench, request)
+    repeat = bench.mine.api_keys.RotateApiKey(request)
+    seen = (repeat.api_key.id, repeat.secret, repeat.replayed)
+    same("the repeat's key, secret and word", seen, (first.api_key.id, "", True))
+    with refused("FAILED_PRECONDITION", "INVALID_STATE", resource_type="api_key"):
+        bench.mine.api_keys.RotateApiKey(pb.RotateApiKeyRequest(id=key_id))
 
 
 @AREA.case

@@ -55,13 +55,18 @@ api_keys = table(
     "api_keys",
     sa.Column("id", identifier(), primary_key=True),
     owner(),
-    sa.Column("name", sa.String(255), nullable=False),
+    sa.Column("name", sa.String(255), nullable=False),  # or what stands for it, once it was given up
+    sa.Column("former_name", sa.String(255)),  # of a key that gave up its name: revoked, or replaced
     sa.Column("description", sa.String(500), nullable=False),
     sa.Column("key_hash", sa.String(64), nullable=False, unique=True),  # HMAC-SHA-256, hex
     sa.Column("key_prefix", sa.String(16), nullable=False),  # shown, so that a person knows which key it is
     sa.Column("scopes", Json, nullable=False),
     sa.Column("expire_time", UtcDateTime),
     sa.Column("revoke_time", UtcDateTime),
+    sa.Column("disable_time", UtcDateTime),
+    # Of a rotation; no foreign keys, because each stays a fact when the other key is deleted.
+    sa.Column("predecessor_id", identifier()),
+    sa.Column("successor_id", identifier()),
     sa.Column("last_used_time", UtcDateTime),
     sa.Column("use_count", sa.BigInteger, nullable=False),
     *stamps(),

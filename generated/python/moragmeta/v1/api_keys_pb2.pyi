@@ -5,6 +5,7 @@ API keys: the credentials of programs."""
 
 from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
+from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import field_mask_pb2 as _field_mask_pb2
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
@@ -32,21 +33,31 @@ class _ApiKeyStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ApiKeySta
     API_KEY_STATE_ACTIVE: _ApiKeyState.ValueType  # 1
     """It works, as far as its owner is active."""
     API_KEY_STATE_EXPIRED: _ApiKeyState.ValueType  # 2
-    """Its end has passed. A new `expire_time` makes it work again."""
+    """Its end has passed. A new `expire_time` makes it work again, unless it has
+    a successor.
+    """
     API_KEY_STATE_REVOKED: _ApiKeyState.ValueType  # 3
     """It was revoked, for good."""
+    API_KEY_STATE_DISABLED: _ApiKeyState.ValueType  # 4
+    """It was disabled. EnableApiKey makes it work again."""
 
 class ApiKeyState(_ApiKeyState, metaclass=_ApiKeyStateEnumTypeWrapper):
-    """Whether a key works."""
+    """Whether a key works. Of several that apply, the first of REVOKED, DISABLED
+    and EXPIRED is told.
+    """
 
 API_KEY_STATE_UNSPECIFIED: ApiKeyState.ValueType  # 0
 """Never sent."""
 API_KEY_STATE_ACTIVE: ApiKeyState.ValueType  # 1
 """It works, as far as its owner is active."""
 API_KEY_STATE_EXPIRED: ApiKeyState.ValueType  # 2
-"""Its end has passed. A new `expire_time` makes it work again."""
+"""Its end has passed. A new `expire_time` makes it work again, unless it has
+a successor.
+"""
 API_KEY_STATE_REVOKED: ApiKeyState.ValueType  # 3
 """It was revoked, for good."""
+API_KEY_STATE_DISABLED: ApiKeyState.ValueType  # 4
+"""It was disabled. EnableApiKey makes it work again."""
 Global___ApiKeyState: _TypeAlias = ApiKeyState  # noqa: Y015
 
 @_typing.final
@@ -69,6 +80,9 @@ class ApiKey(_message.Message):
     REVOKE_TIME_FIELD_NUMBER: _builtins.int
     LAST_USED_TIME_FIELD_NUMBER: _builtins.int
     USE_COUNT_FIELD_NUMBER: _builtins.int
+    DISABLE_TIME_FIELD_NUMBER: _builtins.int
+    PREDECESSOR_ID_FIELD_NUMBER: _builtins.int
+    SUCCESSOR_ID_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """The key's UUIDv7. Not a secret."""
     owner_id: _builtins.str
@@ -76,8 +90,8 @@ class ApiKey(_message.Message):
     etag: _builtins.str
     """Changes with every change of the key; its use does not change it."""
     name: _builtins.str
-    """What the key is called; up to 255 characters, unique among the owner's
-    keys, case-sensitive.
+    """What the key is called; up to 255 characters, case-sensitive. Unique among
+    the owner's live keys: those that are not revoked and have no successor.
     """
     description: _builtins.str
     """What the key is for; up to 500 characters."""
@@ -87,6 +101,15 @@ class ApiKey(_message.Message):
     """Whether the key works."""
     use_count: _builtins.int
     """How many calls the key was accepted for; as late as `last_used_time`."""
+    predecessor_id: _builtins.str
+    """The key that this one replaced by RotateApiKey, which may be deleted by
+    now. Empty if it replaced none.
+    """
+    successor_id: _builtins.str
+    """The key that replaced this one, which may be deleted by now. Empty if none
+    did. A key with a successor works until `expire_time`, and is no longer
+    changed.
+    """
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp:
         """When the key was made."""
@@ -118,6 +141,10 @@ class ApiKey(_message.Message):
         the last 5 seconds may be missing after a crash.
         """
 
+    @_builtins.property
+    def disable_time(self) -> _timestamp_pb2.Timestamp:
+        """When the key was disabled; absent while it is not."""
+
     def __init__(
         self,
         *,
@@ -135,10 +162,13 @@ class ApiKey(_message.Message):
         revoke_time: _timestamp_pb2.Timestamp | None = ...,
         last_used_time: _timestamp_pb2.Timestamp | None = ...,
         use_count: _builtins.int = ...,
+        disable_time: _timestamp_pb2.Timestamp | None = ...,
+        predecessor_id: _builtins.str = ...,
+        successor_id: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "expire_time", b"expire_time", "last_used_time", b"last_used_time", "revoke_time", b"revoke_time", "update_time", b"update_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "disable_time", b"disable_time", "expire_time", b"expire_time", "last_used_time", b"last_used_time", "revoke_time", b"revoke_time", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "description", b"description", "etag", b"etag", "expire_time", b"expire_time", "id", b"id", "key_prefix", b"key_prefix", "last_used_time", b"last_used_time", "name", b"name", "owner_id", b"owner_id", "revoke_time", b"revoke_time", "scopes", b"scopes", "state", b"state", "update_time", b"update_time", "use_count", b"use_count"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "description", b"description", "disable_time", b"disable_time", "etag", b"etag", "expire_time", b"expire_time", "id", b"id", "key_prefix", b"key_prefix", "last_used_time", b"last_used_time", "name", b"name", "owner_id", b"owner_id", "predecessor_id", b"predecessor_id", "revoke_time", b"revoke_time", "scopes", b"scopes", "state", b"state", "successor_id", b"successor_id", "update_time", b"update_time", "use_count", b"use_count"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -391,3 +421,143 @@ class RevokeApiKeyRequest(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___RevokeApiKeyRequest: _TypeAlias = RevokeApiKeyRequest  # noqa: Y015
+
+@_typing.final
+class DisableApiKeyRequest(_message.Message):
+    """What DisableApiKey needs."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    ETAG_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    id: _builtins.str
+    """The key's id."""
+    etag: _builtins.str
+    """The key's `etag`, to be sure that nobody else changed it."""
+    request_id: _builtins.str
+    """Makes a repeat of the call harmless."""
+    def __init__(
+        self,
+        *,
+        id: _builtins.str = ...,
+        etag: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["etag", b"etag", "id", b"id", "request_id", b"request_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DisableApiKeyRequest: _TypeAlias = DisableApiKeyRequest  # noqa: Y015
+
+@_typing.final
+class EnableApiKeyRequest(_message.Message):
+    """What EnableApiKey needs."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    ETAG_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    id: _builtins.str
+    """The key's id."""
+    etag: _builtins.str
+    """The key's `etag`, to be sure that nobody else changed it."""
+    request_id: _builtins.str
+    """Makes a repeat of the call harmless."""
+    def __init__(
+        self,
+        *,
+        id: _builtins.str = ...,
+        etag: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["etag", b"etag", "id", b"id", "request_id", b"request_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___EnableApiKeyRequest: _TypeAlias = EnableApiKeyRequest  # noqa: Y015
+
+@_typing.final
+class RotateApiKeyRequest(_message.Message):
+    """What RotateApiKey needs."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    GRACE_FIELD_NUMBER: _builtins.int
+    ETAG_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    id: _builtins.str
+    """The id of the key to replace."""
+    etag: _builtins.str
+    """The old key's `etag`, to be sure that nobody else changed it."""
+    request_id: _builtins.str
+    """Makes a repeat of the call harmless."""
+    @_builtins.property
+    def grace(self) -> _duration_pb2.Duration:
+        """How long the old key goes on beside the new one: from 0, which ends it at
+        once, to 30 days. 24 hours if absent.
+        """
+
+    def __init__(
+        self,
+        *,
+        id: _builtins.str = ...,
+        grace: _duration_pb2.Duration | None = ...,
+        etag: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["grace", b"grace"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["etag", b"etag", "grace", b"grace", "id", b"id", "request_id", b"request_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RotateApiKeyRequest: _TypeAlias = RotateApiKeyRequest  # noqa: Y015
+
+@_typing.final
+class RotateApiKeyResponse(_message.Message):
+    """A key that replaced another one, and its secret."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    API_KEY_FIELD_NUMBER: _builtins.int
+    SECRET_FIELD_NUMBER: _builtins.int
+    REPLAYED_FIELD_NUMBER: _builtins.int
+    PREDECESSOR_FIELD_NUMBER: _builtins.int
+    secret: _builtins.str
+    """What a caller sends to be let in. Never shown again: empty in a replay."""
+    replayed: _builtins.bool
+    """Whether the request id was used before: the key was replaced then, and the
+    secret shown then.
+    """
+    @_builtins.property
+    def api_key(self) -> Global___ApiKey:
+        """The new key."""
+
+    @_builtins.property
+    def predecessor(self) -> Global___ApiKey:
+        """The old key, with the end of its grace as `expire_time`. Absent in a replay
+        after it was deleted.
+        """
+
+    def __init__(
+        self,
+        *,
+        api_key: Global___ApiKey | None = ...,
+        secret: _builtins.str = ...,
+        replayed: _builtins.bool = ...,
+        predecessor: Global___ApiKey | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["api_key", b"api_key", "predecessor", b"predecessor"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["api_key", b"api_key", "predecessor", b"predecessor", "replayed", b"replayed", "secret", b"secret"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RotateApiKeyResponse: _TypeAlias = RotateApiKeyResponse  # noqa: Y015

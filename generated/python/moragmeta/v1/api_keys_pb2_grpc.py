@@ -31,8 +31,8 @@ class ApiKeyServiceStub:
 
     A key is `morag_` and 32 random bytes in base64url without padding; it
     matches `^morag_[A-Za-z0-9_-]{43}$`. The service keeps only a keyed hash of
-    it and shows it once, in the answer of CreateApiKey. It is sent as
-    `x-api-key: <key>` or `authorization: Bearer <key>`.
+    it and shows it once, in the answer of CreateApiKey or RotateApiKey. It is
+    sent as `x-api-key: <key>` or `authorization: Bearer <key>`.
 
     A key never does more than its owner's role allows at the moment of use. A
     key that is made or changed by way of another key holds no scope that the
@@ -40,9 +40,9 @@ class ApiKeyServiceStub:
     in `:all`, is an ADMIN's to give, to keys of any owner; who is not ADMIN
     neither adds it to a key nor changes the end of a key that has it.
 
-    A revoked, deleted, expired or changed key is refused or limited in the
-    process that took the change at once, and in every other one within 5
-    seconds.
+    A revoked, disabled, deleted, expired or changed key is refused or limited in
+    the process that took the change at once, and in every other one within 5
+    seconds; its open streams end with it.
     """
 
     def __init__(self, channel):
@@ -81,6 +81,21 @@ class ApiKeyServiceStub:
                 request_serializer=moragmeta_dot_v1_dot_api__keys__pb2.RevokeApiKeyRequest.SerializeToString,
                 response_deserializer=moragmeta_dot_v1_dot_api__keys__pb2.ApiKey.FromString,
                 _registered_method=True)
+        self.DisableApiKey = channel.unary_unary(
+                '/moragmeta.v1.ApiKeyService/DisableApiKey',
+                request_serializer=moragmeta_dot_v1_dot_api__keys__pb2.DisableApiKeyRequest.SerializeToString,
+                response_deserializer=moragmeta_dot_v1_dot_api__keys__pb2.ApiKey.FromString,
+                _registered_method=True)
+        self.EnableApiKey = channel.unary_unary(
+                '/moragmeta.v1.ApiKeyService/EnableApiKey',
+                request_serializer=moragmeta_dot_v1_dot_api__keys__pb2.EnableApiKeyRequest.SerializeToString,
+                response_deserializer=moragmeta_dot_v1_dot_api__keys__pb2.ApiKey.FromString,
+                _registered_method=True)
+        self.RotateApiKey = channel.unary_unary(
+                '/moragmeta.v1.ApiKeyService/RotateApiKey',
+                request_serializer=moragmeta_dot_v1_dot_api__keys__pb2.RotateApiKeyRequest.SerializeToString,
+                response_deserializer=moragmeta_dot_v1_dot_api__keys__pb2.RotateApiKeyResponse.FromString,
+                _registered_method=True)
 
 
 class ApiKeyServiceServicer:
@@ -88,8 +103,8 @@ class ApiKeyServiceServicer:
 
     A key is `morag_` and 32 random bytes in base64url without padding; it
     matches `^morag_[A-Za-z0-9_-]{43}$`. The service keeps only a keyed hash of
-    it and shows it once, in the answer of CreateApiKey. It is sent as
-    `x-api-key: <key>` or `authorization: Bearer <key>`.
+    it and shows it once, in the answer of CreateApiKey or RotateApiKey. It is
+    sent as `x-api-key: <key>` or `authorization: Bearer <key>`.
 
     A key never does more than its owner's role allows at the moment of use. A
     key that is made or changed by way of another key holds no scope that the
@@ -97,9 +112,9 @@ class ApiKeyServiceServicer:
     in `:all`, is an ADMIN's to give, to keys of any owner; who is not ADMIN
     neither adds it to a key nor changes the end of a key that has it.
 
-    A revoked, deleted, expired or changed key is refused or limited in the
-    process that took the change at once, and in every other one within 5
-    seconds.
+    A revoked, disabled, deleted, expired or changed key is refused or limited in
+    the process that took the change at once, and in every other one within 5
+    seconds; its open streams end with it.
     """
 
     def CreateApiKey(self, request, context):
@@ -108,8 +123,8 @@ class ApiKeyServiceServicer:
 
         Idempotent by `request_id`, but a replay has no secret: make another key
         when the first answer was lost. Adds ALREADY_EXISTS (RESOURCE_EXISTS) when
-        the owner has a key of that name, revoked ones included,
-        PERMISSION_DENIED (SCOPE_NOT_ALLOWED), and NOT_FOUND for an unknown owner.
+        the owner has a live key of that name, PERMISSION_DENIED
+        (SCOPE_NOT_ALLOWED), and NOT_FOUND for an unknown owner.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -140,9 +155,9 @@ class ApiKeyServiceServicer:
         every scope.
 
         Idempotent. Adds NOT_FOUND, ALREADY_EXISTS (RESOURCE_EXISTS) when the owner
-        has another key of that name, ABORTED (ETAG_MISMATCH), PERMISSION_DENIED
-        (SCOPE_NOT_ALLOWED), and FAILED_PRECONDITION (INVALID_STATE) for a revoked
-        key.
+        has another live key of that name, ABORTED (ETAG_MISMATCH),
+        PERMISSION_DENIED (SCOPE_NOT_ALLOWED), and FAILED_PRECONDITION
+        (INVALID_STATE) for a key that is revoked or has a successor.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -159,10 +174,56 @@ class ApiKeyServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def RevokeApiKey(self, request, context):
-        """Revokes a key for good: it stops working and stays to be looked at.
+        """Revokes a key for good: it stops working, stays to be looked at, and its
+        name is free again.
 
         Idempotent: a revoked key stays as it is. Adds NOT_FOUND and ABORTED
         (ETAG_MISMATCH).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DisableApiKey(self, request, context):
+        """Disables a key until EnableApiKey: it is refused meanwhile, and its open
+        streams end.
+
+        Idempotent: a disabled key stays as it is. Adds NOT_FOUND, ABORTED
+        (ETAG_MISMATCH), and FAILED_PRECONDITION (INVALID_STATE) for a revoked key.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def EnableApiKey(self, request, context):
+        """Lets a disabled key work again, as far as it has not expired. It is bounded
+        as making the key would be: by way of a key that could not make it, or with
+        a scope that the caller could not give, it stays disabled. Who wants a key
+        never to be enabled again revokes it.
+
+        Idempotent: a key that is not disabled stays as it is. Adds NOT_FOUND,
+        ABORTED (ETAG_MISMATCH), PERMISSION_DENIED (SCOPE_NOT_ALLOWED), and
+        FAILED_PRECONDITION (INVALID_STATE) for a revoked key.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RotateApiKey(self, request, context):
+        """Replaces a key by a new one that does the same: of the same name,
+        description, scopes, end and restrictions, with a secret of its own, which
+        is shown this once. Both work until `grace` has passed, the old one never
+        beyond its own end.
+
+        From then on the new key holds the name, and the old one keeps it only to
+        be known by: it is no longer changed or rotated, and revoking it ends its
+        grace at once. The caller must be allowed to make such a key, so one with a
+        scope that ends in `:all` is an ADMIN's to rotate.
+
+        Idempotent by `request_id`, but a replay has no secret: rotate the new key
+        when the first answer was lost. Adds NOT_FOUND, ABORTED (ETAG_MISMATCH),
+        PERMISSION_DENIED (SCOPE_NOT_ALLOWED), and FAILED_PRECONDITION
+        (INVALID_STATE) for a key that is not ACTIVE or has a successor.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -201,6 +262,21 @@ def add_ApiKeyServiceServicer_to_server(servicer, server):
                     request_deserializer=moragmeta_dot_v1_dot_api__keys__pb2.RevokeApiKeyRequest.FromString,
                     response_serializer=moragmeta_dot_v1_dot_api__keys__pb2.ApiKey.SerializeToString,
             ),
+            'DisableApiKey': grpc.unary_unary_rpc_method_handler(
+                    servicer.DisableApiKey,
+                    request_deserializer=moragmeta_dot_v1_dot_api__keys__pb2.DisableApiKeyRequest.FromString,
+                    response_serializer=moragmeta_dot_v1_dot_api__keys__pb2.ApiKey.SerializeToString,
+            ),
+            'EnableApiKey': grpc.unary_unary_rpc_method_handler(
+                    servicer.EnableApiKey,
+                    request_deserializer=moragmeta_dot_v1_dot_api__keys__pb2.EnableApiKeyRequest.FromString,
+                    response_serializer=moragmeta_dot_v1_dot_api__keys__pb2.ApiKey.SerializeToString,
+            ),
+            'RotateApiKey': grpc.unary_unary_rpc_method_handler(
+                    servicer.RotateApiKey,
+                    request_deserializer=moragmeta_dot_v1_dot_api__keys__pb2.RotateApiKeyRequest.FromString,
+                    response_serializer=moragmeta_dot_v1_dot_api__keys__pb2.RotateApiKeyResponse.SerializeToString,
+            ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
             'moragmeta.v1.ApiKeyService', rpc_method_handlers)
@@ -214,8 +290,8 @@ class ApiKeyService:
 
     A key is `morag_` and 32 random bytes in base64url without padding; it
     matches `^morag_[A-Za-z0-9_-]{43}$`. The service keeps only a keyed hash of
-    it and shows it once, in the answer of CreateApiKey. It is sent as
-    `x-api-key: <key>` or `authorization: Bearer <key>`.
+    it and shows it once, in the answer of CreateApiKey or RotateApiKey. It is
+    sent as `x-api-key: <key>` or `authorization: Bearer <key>`.
 
     A key never does more than its owner's role allows at the moment of use. A
     key that is made or changed by way of another key holds no scope that the
@@ -223,9 +299,9 @@ class ApiKeyService:
     in `:all`, is an ADMIN's to give, to keys of any owner; who is not ADMIN
     neither adds it to a key nor changes the end of a key that has it.
 
-    A revoked, deleted, expired or changed key is refused or limited in the
-    process that took the change at once, and in every other one within 5
-    seconds.
+    A revoked, disabled, deleted, expired or changed key is refused or limited in
+    the process that took the change at once, and in every other one within 5
+    seconds; its open streams end with it.
     """
 
     @staticmethod
@@ -380,6 +456,87 @@ class ApiKeyService:
             '/moragmeta.v1.ApiKeyService/RevokeApiKey',
             moragmeta_dot_v1_dot_api__keys__pb2.RevokeApiKeyRequest.SerializeToString,
             moragmeta_dot_v1_dot_api__keys__pb2.ApiKey.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DisableApiKey(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/moragmeta.v1.ApiKeyService/DisableApiKey',
+            moragmeta_dot_v1_dot_api__keys__pb2.DisableApiKeyRequest.SerializeToString,
+            moragmeta_dot_v1_dot_api__keys__pb2.ApiKey.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def EnableApiKey(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/moragmeta.v1.ApiKeyService/EnableApiKey',
+            moragmeta_dot_v1_dot_api__keys__pb2.EnableApiKeyRequest.SerializeToString,
+            moragmeta_dot_v1_dot_api__keys__pb2.ApiKey.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RotateApiKey(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/moragmeta.v1.ApiKeyService/RotateApiKey',
+            moragmeta_dot_v1_dot_api__keys__pb2.RotateApiKeyRequest.SerializeToString,
+            moragmeta_dot_v1_dot_api__keys__pb2.RotateApiKeyResponse.FromString,
             options,
             channel_credentials,
             insecure,

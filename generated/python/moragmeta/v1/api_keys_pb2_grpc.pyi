@@ -32,8 +32,8 @@ class ApiKeyServiceStub:
 
     A key is `morag_` and 32 random bytes in base64url without padding; it
     matches `^morag_[A-Za-z0-9_-]{43}$`. The service keeps only a keyed hash of
-    it and shows it once, in the answer of CreateApiKey. It is sent as
-    `x-api-key: <key>` or `authorization: Bearer <key>`.
+    it and shows it once, in the answer of CreateApiKey or RotateApiKey. It is
+    sent as `x-api-key: <key>` or `authorization: Bearer <key>`.
 
     A key never does more than its owner's role allows at the moment of use. A
     key that is made or changed by way of another key holds no scope that the
@@ -41,9 +41,9 @@ class ApiKeyServiceStub:
     in `:all`, is an ADMIN's to give, to keys of any owner; who is not ADMIN
     neither adds it to a key nor changes the end of a key that has it.
 
-    A revoked, deleted, expired or changed key is refused or limited in the
-    process that took the change at once, and in every other one within 5
-    seconds.
+    A revoked, disabled, deleted, expired or changed key is refused or limited in
+    the process that took the change at once, and in every other one within 5
+    seconds; its open streams end with it.
     """
 
     @_typing.overload
@@ -56,8 +56,8 @@ class ApiKeyServiceStub:
 
     Idempotent by `request_id`, but a replay has no secret: make another key
     when the first answer was lost. Adds ALREADY_EXISTS (RESOURCE_EXISTS) when
-    the owner has a key of that name, revoked ones included,
-    PERMISSION_DENIED (SCOPE_NOT_ALLOWED), and NOT_FOUND for an unknown owner.
+    the owner has a live key of that name, PERMISSION_DENIED
+    (SCOPE_NOT_ALLOWED), and NOT_FOUND for an unknown owner.
     """
     GetApiKey: _grpc.UnaryUnaryMultiCallable[_api_keys_pb2.GetApiKeyRequest, _api_keys_pb2.ApiKey]
     """Gets a key, without its secret.
@@ -76,9 +76,9 @@ class ApiKeyServiceStub:
     every scope.
 
     Idempotent. Adds NOT_FOUND, ALREADY_EXISTS (RESOURCE_EXISTS) when the owner
-    has another key of that name, ABORTED (ETAG_MISMATCH), PERMISSION_DENIED
-    (SCOPE_NOT_ALLOWED), and FAILED_PRECONDITION (INVALID_STATE) for a revoked
-    key.
+    has another live key of that name, ABORTED (ETAG_MISMATCH),
+    PERMISSION_DENIED (SCOPE_NOT_ALLOWED), and FAILED_PRECONDITION
+    (INVALID_STATE) for a key that is revoked or has a successor.
     """
     DeleteApiKey: _grpc.UnaryUnaryMultiCallable[_api_keys_pb2.DeleteApiKeyRequest, _empty_pb2.Empty]
     """Deletes a key for good. It stops working, and its name is free again.
@@ -87,10 +87,44 @@ class ApiKeyServiceStub:
     NOT_FOUND and ABORTED (ETAG_MISMATCH).
     """
     RevokeApiKey: _grpc.UnaryUnaryMultiCallable[_api_keys_pb2.RevokeApiKeyRequest, _api_keys_pb2.ApiKey]
-    """Revokes a key for good: it stops working and stays to be looked at.
+    """Revokes a key for good: it stops working, stays to be looked at, and its
+    name is free again.
 
     Idempotent: a revoked key stays as it is. Adds NOT_FOUND and ABORTED
     (ETAG_MISMATCH).
+    """
+    DisableApiKey: _grpc.UnaryUnaryMultiCallable[_api_keys_pb2.DisableApiKeyRequest, _api_keys_pb2.ApiKey]
+    """Disables a key until EnableApiKey: it is refused meanwhile, and its open
+    streams end.
+
+    Idempotent: a disabled key stays as it is. Adds NOT_FOUND, ABORTED
+    (ETAG_MISMATCH), and FAILED_PRECONDITION (INVALID_STATE) for a revoked key.
+    """
+    EnableApiKey: _grpc.UnaryUnaryMultiCallable[_api_keys_pb2.EnableApiKeyRequest, _api_keys_pb2.ApiKey]
+    """Lets a disabled key work again, as far as it has not expired. It is bounded
+    as making the key would be: by way of a key that could not make it, or with
+    a scope that the caller could not give, it stays disabled. Who wants a key
+    never to be enabled again revokes it.
+
+    Idempotent: a key that is not disabled stays as it is. Adds NOT_FOUND,
+    ABORTED (ETAG_MISMATCH), PERMISSION_DENIED (SCOPE_NOT_ALLOWED), and
+    FAILED_PRECONDITION (INVALID_STATE) for a revoked key.
+    """
+    RotateApiKey: _grpc.UnaryUnaryMultiCallable[_api_keys_pb2.RotateApiKeyRequest, _api_keys_pb2.RotateApiKeyResponse]
+    """Replaces a key by a new one that does the same: of the same name,
+    description, scopes, end and restrictions, with a secret of its own, which
+    is shown this once. Both work until `grace` has passed, the old one never
+    beyond its own end.
+
+    From then on the new key holds the name, and the old one keeps it only to
+    be known by: it is no longer changed or rotated, and revoking it ends its
+    grace at once. The caller must be allowed to make such a key, so one with a
+    scope that ends in `:all` is an ADMIN's to rotate.
+
+    Idempotent by `request_id`, but a replay has no secret: rotate the new key
+    when the first answer was lost. Adds NOT_FOUND, ABORTED (ETAG_MISMATCH),
+    PERMISSION_DENIED (SCOPE_NOT_ALLOWED), and FAILED_PRECONDITION
+    (INVALID_STATE) for a key that is not ACTIVE or has a successor.
     """
 
 @_typing.type_check_only
@@ -99,8 +133,8 @@ class ApiKeyServiceAsyncStub(ApiKeyServiceStub):
 
     A key is `morag_` and 32 random bytes in base64url without padding; it
     matches `^morag_[A-Za-z0-9_-]{43}$`. The service keeps only a keyed hash of
-    it and shows it once, in the answer of CreateApiKey. It is sent as
-    `x-api-key: <key>` or `authorization: Bearer <key>`.
+    it and shows it once, in the answer of CreateApiKey or RotateApiKey. It is
+    sent as `x-api-key: <key>` or `authorization: Bearer <key>`.
 
     A key never does more than its owner's role allows at the moment of use. A
     key that is made or changed by way of another key holds no scope that the
@@ -108,9 +142,9 @@ class ApiKeyServiceAsyncStub(ApiKeyServiceStub):
     in `:all`, is an ADMIN's to give, to keys of any owner; who is not ADMIN
     neither adds it to a key nor changes the end of a key that has it.
 
-    A revoked, deleted, expired or changed key is refused or limited in the
-    process that took the change at once, and in every other one within 5
-    seconds.
+    A revoked, disabled, deleted, expired or changed key is refused or limited in
+    the process that took the change at once, and in every other one within 5
+    seconds; its open streams end with it.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
@@ -120,8 +154,8 @@ class ApiKeyServiceAsyncStub(ApiKeyServiceStub):
 
     Idempotent by `request_id`, but a replay has no secret: make another key
     when the first answer was lost. Adds ALREADY_EXISTS (RESOURCE_EXISTS) when
-    the owner has a key of that name, revoked ones included,
-    PERMISSION_DENIED (SCOPE_NOT_ALLOWED), and NOT_FOUND for an unknown owner.
+    the owner has a live key of that name, PERMISSION_DENIED
+    (SCOPE_NOT_ALLOWED), and NOT_FOUND for an unknown owner.
     """
     GetApiKey: _aio.UnaryUnaryMultiCallable[_api_keys_pb2.GetApiKeyRequest, _api_keys_pb2.ApiKey]  # type: ignore[assignment]
     """Gets a key, without its secret.
@@ -140,9 +174,9 @@ class ApiKeyServiceAsyncStub(ApiKeyServiceStub):
     every scope.
 
     Idempotent. Adds NOT_FOUND, ALREADY_EXISTS (RESOURCE_EXISTS) when the owner
-    has another key of that name, ABORTED (ETAG_MISMATCH), PERMISSION_DENIED
-    (SCOPE_NOT_ALLOWED), and FAILED_PRECONDITION (INVALID_STATE) for a revoked
-    key.
+    has another live key of that name, ABORTED (ETAG_MISMATCH),
+    PERMISSION_DENIED (SCOPE_NOT_ALLOWED), and FAILED_PRECONDITION
+    (INVALID_STATE) for a key that is revoked or has a successor.
     """
     DeleteApiKey: _aio.UnaryUnaryMultiCallable[_api_keys_pb2.DeleteApiKeyRequest, _empty_pb2.Empty]  # type: ignore[assignment]
     """Deletes a key for good. It stops working, and its name is free again.
@@ -151,10 +185,44 @@ class ApiKeyServiceAsyncStub(ApiKeyServiceStub):
     NOT_FOUND and ABORTED (ETAG_MISMATCH).
     """
     RevokeApiKey: _aio.UnaryUnaryMultiCallable[_api_keys_pb2.RevokeApiKeyRequest, _api_keys_pb2.ApiKey]  # type: ignore[assignment]
-    """Revokes a key for good: it stops working and stays to be looked at.
+    """Revokes a key for good: it stops working, stays to be looked at, and its
+    name is free again.
 
     Idempotent: a revoked key stays as it is. Adds NOT_FOUND and ABORTED
     (ETAG_MISMATCH).
+    """
+    DisableApiKey: _aio.UnaryUnaryMultiCallable[_api_keys_pb2.DisableApiKeyRequest, _api_keys_pb2.ApiKey]  # type: ignore[assignment]
+    """Disables a key until EnableApiKey: it is refused meanwhile, and its open
+    streams end.
+
+    Idempotent: a disabled key stays as it is. Adds NOT_FOUND, ABORTED
+    (ETAG_MISMATCH), and FAILED_PRECONDITION (INVALID_STATE) for a revoked key.
+    """
+    EnableApiKey: _aio.UnaryUnaryMultiCallable[_api_keys_pb2.EnableApiKeyRequest, _api_keys_pb2.ApiKey]  # type: ignore[assignment]
+    """Lets a disabled key work again, as far as it has not expired. It is bounded
+    as making the key would be: by way of a key that could not make it, or with
+    a scope that the caller could not give, it stays disabled. Who wants a key
+    never to be enabled again revokes it.
+
+    Idempotent: a key that is not disabled stays as it is. Adds NOT_FOUND,
+    ABORTED (ETAG_MISMATCH), PERMISSION_DENIED (SCOPE_NOT_ALLOWED), and
+    FAILED_PRECONDITION (INVALID_STATE) for a revoked key.
+    """
+    RotateApiKey: _aio.UnaryUnaryMultiCallable[_api_keys_pb2.RotateApiKeyRequest, _api_keys_pb2.RotateApiKeyResponse]  # type: ignore[assignment]
+    """Replaces a key by a new one that does the same: of the same name,
+    description, scopes, end and restrictions, with a secret of its own, which
+    is shown this once. Both work until `grace` has passed, the old one never
+    beyond its own end.
+
+    From then on the new key holds the name, and the old one keeps it only to
+    be known by: it is no longer changed or rotated, and revoking it ends its
+    grace at once. The caller must be allowed to make such a key, so one with a
+    scope that ends in `:all` is an ADMIN's to rotate.
+
+    Idempotent by `request_id`, but a replay has no secret: rotate the new key
+    when the first answer was lost. Adds NOT_FOUND, ABORTED (ETAG_MISMATCH),
+    PERMISSION_DENIED (SCOPE_NOT_ALLOWED), and FAILED_PRECONDITION
+    (INVALID_STATE) for a key that is not ACTIVE or has a successor.
     """
 
 class ApiKeyServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -162,8 +230,8 @@ class ApiKeyServiceServicer(metaclass=_abc_1.ABCMeta):
 
     A key is `morag_` and 32 random bytes in base64url without padding; it
     matches `^morag_[A-Za-z0-9_-]{43}$`. The service keeps only a keyed hash of
-    it and shows it once, in the answer of CreateApiKey. It is sent as
-    `x-api-key: <key>` or `authorization: Bearer <key>`.
+    it and shows it once, in the answer of CreateApiKey or RotateApiKey. It is
+    sent as `x-api-key: <key>` or `authorization: Bearer <key>`.
 
     A key never does more than its owner's role allows at the moment of use. A
     key that is made or changed by way of another key holds no scope that the
@@ -171,9 +239,9 @@ class ApiKeyServiceServicer(metaclass=_abc_1.ABCMeta):
     in `:all`, is an ADMIN's to give, to keys of any owner; who is not ADMIN
     neither adds it to a key nor changes the end of a key that has it.
 
-    A revoked, deleted, expired or changed key is refused or limited in the
-    process that took the change at once, and in every other one within 5
-    seconds.
+    A revoked, disabled, deleted, expired or changed key is refused or limited in
+    the process that took the change at once, and in every other one within 5
+    seconds; its open streams end with it.
     """
 
     @_abc_1.abstractmethod
@@ -187,8 +255,8 @@ class ApiKeyServiceServicer(metaclass=_abc_1.ABCMeta):
 
         Idempotent by `request_id`, but a replay has no secret: make another key
         when the first answer was lost. Adds ALREADY_EXISTS (RESOURCE_EXISTS) when
-        the owner has a key of that name, revoked ones included,
-        PERMISSION_DENIED (SCOPE_NOT_ALLOWED), and NOT_FOUND for an unknown owner.
+        the owner has a live key of that name, PERMISSION_DENIED
+        (SCOPE_NOT_ALLOWED), and NOT_FOUND for an unknown owner.
         """
 
     @_abc_1.abstractmethod
@@ -225,9 +293,9 @@ class ApiKeyServiceServicer(metaclass=_abc_1.ABCMeta):
         every scope.
 
         Idempotent. Adds NOT_FOUND, ALREADY_EXISTS (RESOURCE_EXISTS) when the owner
-        has another key of that name, ABORTED (ETAG_MISMATCH), PERMISSION_DENIED
-        (SCOPE_NOT_ALLOWED), and FAILED_PRECONDITION (INVALID_STATE) for a revoked
-        key.
+        has another live key of that name, ABORTED (ETAG_MISMATCH),
+        PERMISSION_DENIED (SCOPE_NOT_ALLOWED), and FAILED_PRECONDITION
+        (INVALID_STATE) for a key that is revoked or has a successor.
         """
 
     @_abc_1.abstractmethod
@@ -248,10 +316,62 @@ class ApiKeyServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _api_keys_pb2.RevokeApiKeyRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_api_keys_pb2.ApiKey, _abc.Awaitable[_api_keys_pb2.ApiKey]]:
-        """Revokes a key for good: it stops working and stays to be looked at.
+        """Revokes a key for good: it stops working, stays to be looked at, and its
+        name is free again.
 
         Idempotent: a revoked key stays as it is. Adds NOT_FOUND and ABORTED
         (ETAG_MISMATCH).
+        """
+
+    @_abc_1.abstractmethod
+    def DisableApiKey(
+        self,
+        request: _api_keys_pb2.DisableApiKeyRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_api_keys_pb2.ApiKey, _abc.Awaitable[_api_keys_pb2.ApiKey]]:
+        """Disables a key until EnableApiKey: it is refused meanwhile, and its open
+        streams end.
+
+        Idempotent: a disabled key stays as it is. Adds NOT_FOUND, ABORTED
+        (ETAG_MISMATCH), and FAILED_PRECONDITION (INVALID_STATE) for a revoked key.
+        """
+
+    @_abc_1.abstractmethod
+    def EnableApiKey(
+        self,
+        request: _api_keys_pb2.EnableApiKeyRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_api_keys_pb2.ApiKey, _abc.Awaitable[_api_keys_pb2.ApiKey]]:
+        """Lets a disabled key work again, as far as it has not expired. It is bounded
+        as making the key would be: by way of a key that could not make it, or with
+        a scope that the caller could not give, it stays disabled. Who wants a key
+        never to be enabled again revokes it.
+
+        Idempotent: a key that is not disabled stays as it is. Adds NOT_FOUND,
+        ABORTED (ETAG_MISMATCH), PERMISSION_DENIED (SCOPE_NOT_ALLOWED), and
+        FAILED_PRECONDITION (INVALID_STATE) for a revoked key.
+        """
+
+    @_abc_1.abstractmethod
+    def RotateApiKey(
+        self,
+        request: _api_keys_pb2.RotateApiKeyRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_api_keys_pb2.RotateApiKeyResponse, _abc.Awaitable[_api_keys_pb2.RotateApiKeyResponse]]:
+        """Replaces a key by a new one that does the same: of the same name,
+        description, scopes, end and restrictions, with a secret of its own, which
+        is shown this once. Both work until `grace` has passed, the old one never
+        beyond its own end.
+
+        From then on the new key holds the name, and the old one keeps it only to
+        be known by: it is no longer changed or rotated, and revoking it ends its
+        grace at once. The caller must be allowed to make such a key, so one with a
+        scope that ends in `:all` is an ADMIN's to rotate.
+
+        Idempotent by `request_id`, but a replay has no secret: rotate the new key
+        when the first answer was lost. Adds NOT_FOUND, ABORTED (ETAG_MISMATCH),
+        PERMISSION_DENIED (SCOPE_NOT_ALLOWED), and FAILED_PRECONDITION
+        (INVALID_STATE) for a key that is not ACTIVE or has a successor.
         """
 
 def add_ApiKeyServiceServicer_to_server(servicer: ApiKeyServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
