@@ -176,6 +176,13 @@ class Settings(BaseSettings):
         "USER", "The role of who registers.", "USER or VIEWER (never ADMIN)"
     )
     bcrypt_cost: int = _count(12, "Cost of a password hash, as a power of two.", 10, 16)
+    api_key_require_expiry: bool = _switch(default=False, what="Make no API key that has no end.")
+    api_key_longest_life: float = _seconds(
+        0,
+        "How far off the end of an API key may be, which then must have one; 0 for no limit.",
+        0,
+        3650 * 86_400,
+    )
     api_key_usage_interval: float = _seconds(5, "Pause between two writes of key usage.", 0.05, 3600)
 
     workers: int = _count(1, "Serving processes that share the port.", 1, 64)

@@ -37,6 +37,7 @@ class Reason(enum.StrEnum):
     REGISTRATION_DISABLED = enum.auto()
     SCOPE_NOT_ALLOWED = enum.auto()
     FILTER_NOT_ALLOWED = enum.auto()
+    ADDRESS_NOT_ALLOWED = enum.auto()
     RESOURCE_NOT_FOUND = enum.auto()
     RESOURCE_EXISTS = enum.auto()
     NOT_DELETED = enum.auto()

@@ -29,6 +29,7 @@ def _columns() -> list[sa.Column[Any]]:
         *parts.texts(255, "former_name", null=True),
         *parts.times("disable_time", null=True),
         *parts.ids("predecessor_id", "successor_id", null=True),
+        *parts.jsons("allowed_addresses", null=True),
     ]
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Sequence
+from typing import Any
 
 from morag_meta.api_keys.rules import EVERY_SCOPE, check_name, check_not_revoked, check_rotatable, grace_end
 from morag_meta.api_keys.store import INHERITED
@@ -23,13 +24,13 @@ def create_key(
     owner_id: str,
     name: str,
     scopes: Sequence[str] = (),
-    expire_time: dt.datetime | None = None,
-    description: str = "",
+    **traits: Any,
 ) -> tuple[Row, str]:
     """Add a key, and give its row and its secret, which is kept nowhere.
 
-    ``scopes`` are written as they are, none meaning every scope: whoever takes them from outside checks
-    them first (``rules.check_scopes``). A use is bounded by the owner's role in any case.
+    ``scopes`` are written as they are, none meaning every scope, and so are ``traits``, further columns:
+    whoever takes them from outside checks them first (``rules``). A use is bounded by the owner's role in
+    any case.
 
     Raises:
         Invalid: the name cannot be kept.
@@ -40,11 +41,10 @@ def create_key(
     row = uow.api_keys.add(
         owner_id,
         name=check_name(name, "name"),
-        description=description,
         key_hash=hasher.digest(secret),
         key_prefix=prefix_of(secret),
         scopes=list(scopes) or [EVERY_SCOPE],
-        expire_time=expire_time,
+        **traits,
     )
     return row, secret
 

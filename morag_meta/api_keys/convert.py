@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import datetime as dt
 
-from morag_meta.api_keys.rules import DEFAULT_GRACE, LONGEST_GRACE, state_of
+from morag_meta.api_keys.rules import DEFAULT_GRACE, EVERY_SCOPE, LONGEST_GRACE, state_of
+from morag_meta.auth.addresses import address_of
+from morag_meta.auth.principal import Principal
 from morag_meta.db.unit import Row
 from morag_meta.rpc.etags import etag_of
-from morag_meta.rpc.times import from_duration, from_timestamp, to_timestamp
+from morag_meta.rpc.times import from_duration, from_timestamp, to_timestamp, write_time
 from moragmeta.v1 import api_keys_pb2 as pb
+from moragmeta.v1 import options_pb2
 
 _STATE = "API_KEY_STATE_"
+_VERDICT = "API_KEY_VERDICT_"
 
 
 def key_to_proto(row: Row, now: dt.datetime) -> pb.ApiKey:
@@ -33,7 +37,33 @@ def key_to_proto(row: Row, now: dt.datetime) -> pb.ApiKey:
         disable_time=to_timestamp(row["disable_time"]),
         predecessor_id=row["predecessor_id"] or "",
         successor_id=row["successor_id"] or "",
+        allowed_addresses=row["allowed_addresses"] or (),
     )
+
+
+def principal_to_proto(principal: Principal, peer: str) -> pb.Principal:
+    """Give the message of a caller at gRPC's ``peer``."""
+    return pb.Principal(
+        user_id=principal.user_id,
+        role=_role(principal),
+        key_id=principal.key_id,
+        session_id=principal.session_id,
+        scopes=_scopes(principal),
+        expire_time=to_timestamp(principal.expire_time),
+        address=address_of(peer),
+    )
+
+
+def verdict_to_proto(verdict: str, holder: Principal | None) -> pb.VerifyApiKeyResponse:
+    """Give the message of what is known of a key, and whose it is where that may be told."""
+    response = pb.VerifyApiKeyResponse(verdict=pb.ApiKeyVerdict.Value(_VERDICT + verdict))
+    if holder is not None:
+        response.key_id, response.owner_id = holder.key_id, holder.user_id
+        response.owner_role = _role(holder)
+        response.scopes.extend(_scopes(holder))
+        if holder.expire_time is not None:
+            write_time(response.expire_time, holder.expire_time)
+    return response
 
 
 def end_from_proto(key: pb.ApiKey) -> dt.datetime | None:
@@ -49,3 +79,11 @@ def grace_from_proto(request: pb.RotateApiKeyRequest) -> dt.timedelta:
     """
     milliseconds = from_duration(request, "grace", path="", least=0, most=LONGEST_GRACE.total_seconds())
     return DEFAULT_GRACE if milliseconds is None else dt.timedelta(milliseconds=milliseconds)
+
+
+def _role(principal: Principal) -> options_pb2.Role.ValueType:
+    return options_pb2.Role.Value("ROLE_" + principal.role.name)
+
+
+def _scopes(principal: Principal) -> list[str]:
+    return [EVERY_SCOPE] if principal.scopes is None else sorted(principal.scopes)

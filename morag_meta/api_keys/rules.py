@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from morag_meta import forms
+from morag_meta.auth.addresses import canonical_range, contains
 from morag_meta.auth.principal import Role
 from morag_meta.errors import Forbidden, Reason, invalid, wrong_state
 
@@ -29,13 +30,33 @@ LONGEST_GRACE: Final = dt.timedelta(days=30)
 class Grantor:
     """What bounds the keys that a caller makes or changes.
 
-    ``role`` is the caller's. ``scopes`` and ``end`` are those of the API key that calls; None for a caller
-    who is not bound, such as a session.
+    ``role`` is the caller's. ``scopes``, ``end`` and ``addresses`` are those of the API key that calls; None,
+    or no addresses, for a caller who is not bound, such as a session.
     """
 
     role: Role
     scopes: frozenset[str] | None = None
     end: dt.datetime | None = None
+    addresses: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """What the installation asks of the end of keys: that there is one, and how far it may be."""
+
+    needs_end: bool = False
+    longest_life: dt.timedelta | None = None
+
+    def check(self, end: dt.datetime | None, *, now: dt.datetime, field: str) -> None:
+        """Refuse an end that the policy does not allow.
+
+        Raises:
+            Invalid: names ``field``.
+        """
+        if end is None and (self.needs_end or self.longest_life is not None):
+            raise invalid(field, "is required here: keys without an end are not made")
+        if self.longest_life is not None and end is not None and end > now + self.longest_life:
+            raise invalid(field, f"must be within {self.longest_life.total_seconds():g} s: keys end by then")
 
 
 def check_scopes(
@@ -86,21 +107,44 @@ def check_end(end: dt.datetime | None, *, now: dt.datetime, field: str) -> None:
         raise invalid(field, "must be in the future")
 
 
-def check_within(scopes: Iterable[str], end: dt.datetime | None, *, grantor: Grantor, field: str) -> None:
-    """Refuse a key that would do more, or live longer, than the key that makes or changes it.
+def check_addresses(asked: Iterable[str], *, field: str) -> list[str]:
+    """Give the ranges of addresses that a key is bound to: canonical, sorted, without repeats.
+
+    Raises:
+        Invalid: names ``field`` with the place of what is no range.
+    """
+    ranges = set()
+    for place, text in enumerate(asked):
+        try:
+            ranges.add(canonical_range(text))
+        except ValueError:
+            wrong = "must be an address, a range in CIDR notation without bits beyond its prefix, or unix"
+            raise invalid(f"{field}[{place}]", wrong) from None
+    return sorted(ranges)
+
+
+def check_within(key: Mapping[str, Any], *, grantor: Grantor, path: str) -> None:
+    """Refuse a key that would do more, live longer, or be used from elsewhere, than the key that makes it.
+
+    ``key`` has the columns of the key as it is to be; ``path`` is what a client calls it ("api_key.").
 
     Raises:
         Forbidden: a scope is beyond the grantor's, or of everybody's rows, and the grantor no ADMIN
             (SCOPE_NOT_ALLOWED).
-        Invalid: names ``field``, the end: it is after the grantor's.
+        Invalid: names the end that is after the grantor's, or addresses that are not among the grantor's.
     """
-    for scope in scopes:
+    for scope in key["scopes"]:
         if _is_of_everybody(scope) and grantor.role is not Role.ADMIN:
             raise _not_allowed(scope, "the role of who grants it")
         if grantor.scopes is not None and scope not in grantor.scopes:
             raise _not_allowed(scope, "the key that grants it")
+    end, addresses = key["expire_time"], key["allowed_addresses"] or ()
     if grantor.end is not None and (end is None or end > grantor.end):
-        raise invalid(field, f"must not be after the end of the calling key, {grantor.end.isoformat()}")
+        limit = grantor.end.isoformat()
+        raise invalid(f"{path}expire_time", f"must not be after the end of the calling key, {limit}")
+    bound = grantor.addresses
+    if bound and not (addresses and all(contains(bound, each) for each in addresses)):
+        raise invalid(f"{path}allowed_addresses", f"must be within the calling key's, {', '.join(bound)}")
 
 
 def check_not_revoked(row: Mapping[str, Any]) -> None:

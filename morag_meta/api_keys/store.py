@@ -27,6 +27,7 @@ _PLAIN: Final[Row] = {
     "description": "",
     "scopes": [],
     "expire_time": None,
+    "allowed_addresses": None,
     "revoke_time": None,
     "disable_time": None,
     "predecessor_id": None,
@@ -36,7 +37,7 @@ _PLAIN: Final[Row] = {
     "revision": 1,
 }
 """A new key of which nothing is asked; it has no scopes, and so may nothing."""
-INHERITED: Final = ("name", "description", "scopes", "expire_time")
+INHERITED: Final = ("name", "description", "scopes", "expire_time", "allowed_addresses")
 """What a key that replaces another one has of it."""
 _CHANGED: Final = (
     *INHERITED,

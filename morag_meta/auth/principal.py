@@ -22,6 +22,7 @@ class Principal:
 
     ``scopes`` is None where every scope is held. ``key_id`` is empty for a session's access token, and
     ``session_id`` for an API key. ``expire_time`` is when the credential ends (aware UTC), None for never.
+    ``addresses`` are the canonical ranges from which it may be used, none for anywhere.
     """
 
     user_id: str
@@ -30,6 +31,7 @@ class Principal:
     key_id: str
     session_id: str
     expire_time: dt.datetime | None
+    addresses: tuple[str, ...] = ()
 
     def has_scope(self, scope: str) -> bool:
         """Whether the credential holds a scope; one of everybody's rows (``:all``) is an ADMIN's to give."""

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from morag_meta.api_keys import actions
-from morag_meta.api_keys.rules import DEFAULT_GRACE, LONGEST_GRACE, check_scopes, state_of
+from morag_meta.api_keys.rules import DEFAULT_GRACE, LONGEST_GRACE, check_addresses, check_scopes, state_of
 from morag_meta.auth.principal import Role
 from morag_meta.cli.accounts import person, unit_of_work
 from morag_meta.cli.options import DatabaseUrl, Format, Output, read_settings
@@ -17,6 +17,7 @@ from morag_meta.cli.output import print_json, print_table, say
 from morag_meta.db.statements import EVERYONE
 from morag_meta.db.unit import Row
 from morag_meta.rpc.access import known_scopes
+from morag_meta.server.app import key_policy
 from morag_meta.server.preparation import key_hasher
 from morag_meta.uow import UnitOfWork
 
@@ -31,6 +32,7 @@ _SHOWN = (
     "name",
     "key_prefix",
     "scopes",
+    "allowed_addresses",
     "state",
     "expire_time",
     "last_used_time",
@@ -52,6 +54,14 @@ def create(
         int | None,
         typer.Option("--expire-days", min=1, max=36_500, help="Days until it ends; never if not given."),
     ] = None,
+    address: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--address",
+            help="From where it may be used, as 192.0.2.0/24, 2001:db8::/32 or unix; repeatable. "
+            "From anywhere if not given.",
+        ),
+    ] = None,
     output: Output = Format.TABLE,
     database_url: DatabaseUrl = None,
 ) -> None:
@@ -63,8 +73,15 @@ def create(
         role = Role[user["role"]]
         scopes = check_scopes(scope or [], known=known_scopes(), owner_role=role, field="scope")
         end = None if expire_days is None else uow.now + dt.timedelta(days=expire_days)
+        key_policy(settings).check(end, now=uow.now, field="--expire-days")
         row, secret = actions.create_key(
-            uow, hasher, owner_id=user["id"], name=name, scopes=scopes, expire_time=end
+            uow,
+            hasher,
+            owner_id=user["id"],
+            name=name,
+            scopes=scopes,
+            expire_time=end,
+            allowed_addresses=check_addresses(address or [], field="--address"),
         )
         uow.commit()
     if output is Format.JSON:

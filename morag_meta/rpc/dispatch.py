@@ -137,7 +137,7 @@ class Dispatcher:
         async def stream(data: bytes, context: Any) -> None:
             async def work(call: Call, metadata: Metadata) -> None:
                 request = await self._admit(method, data, call, metadata)
-                opened = self._streams.open(context, call.principal, method.access)
+                opened = self._streams.open(context, call.principal, method.access, call.peer)
                 running = method.run(method.servicer, request, call, opened)
                 del metadata, request  # a kilobyte and a half, which thousands that wait need not keep
                 try:
@@ -201,7 +201,7 @@ class Dispatcher:
             name = method.request_type.DESCRIPTOR.full_name
             raise Invalid(f"the request is not a {name}", reason=Reason.UNDECODABLE_REQUEST) from None
         if not method.access.public:
-            call.principal = await self._authenticator.authenticate(metadata)
+            call.principal = await self._authenticator.authenticate(metadata, call.peer)
             check_access(method.access, call.principal)
         validate(request)
         return request

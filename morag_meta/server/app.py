@@ -15,6 +15,7 @@ from typing import Any, Final
 import grpc
 from grpc_reflection.v1alpha import reflection
 
+from morag_meta.api_keys.rules import Policy
 from morag_meta.api_keys.servicer import ApiKeyServicer
 from morag_meta.auth.authenticator import Authenticator
 from morag_meta.auth.epoch import EpochWatch
@@ -68,6 +69,12 @@ def database_options(settings: Settings) -> DatabaseOptions:
         connect_timeout=settings.database_connect_timeout,
         queue=settings.database_queue,
     )
+
+
+def key_policy(settings: Settings) -> Policy:
+    """Give what the settings ask of the end of API keys."""
+    longest = settings.api_key_longest_life
+    return Policy(settings.api_key_require_expiry, dt.timedelta(seconds=longest) if longest else None)
 
 
 def _make_tokens(settings: Settings, secret: RootSecret) -> Tokens:
@@ -207,7 +214,13 @@ class App:
                 self.authenticator.recheck,
                 lease_ms=round(settings.lease_duration * 1000),
             ),
-            ApiKeyServicer(self._pages, self._hasher, known_scopes()),
+            ApiKeyServicer(
+                self._pages,
+                self._hasher,
+                self.authenticator.standing_of_key,
+                scopes=known_scopes(),
+                policy=key_policy(settings),
+            ),
         ]
 
     def _make_server(self) -> grpc.aio.Server:

@@ -86,7 +86,7 @@ def test_key_may_end_but_not_enable_what_it_could_not_make(service: Service, use
     with refused("PERMISSION_DENIED", "SCOPE_NOT_ALLOWED"):
         _enable(channel, wide)
     longer = create(user.channel, "longer", scopes=["api_keys:write"]).api_key.id
-    with refused("INVALID_ARGUMENT", "INVALID_FIELD", "id"):
+    with refused("INVALID_ARGUMENT", "INVALID_FIELD", "expire_time"):
         rotate(channel, longer)
 
 

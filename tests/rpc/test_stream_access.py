@@ -114,6 +114,24 @@ def test_the_end_of_a_grace_ends_the_streams_of_the_old_key(pair: Pair) -> None:
     watching.ends("UNAUTHENTICATED", "CREDENTIAL_INVALID", replace)
 
 
+def test_a_narrowed_list_of_addresses_ends_the_streams(pair: Pair) -> None:
+    """Streams of a key that is bound to other addresses end, those to which theirs still belongs go on."""
+    user = pair.here.new_user()
+    key_id, key = _second_key(pair, user, "*")
+
+    def bind(*ranges: str) -> None:
+        changed = api_keys_pb2.ApiKey(id=key_id, allowed_addresses=ranges)
+        mask = FieldMask(paths=["allowed_addresses"])
+        request = api_keys_pb2.UpdateApiKeyRequest(api_key=changed, update_mask=mask)
+        user.channel.api_keys.UpdateApiKey(request)
+
+    watching = Watching(pair, user, key)
+    bind("127.0.0.1", "10.0.0.0/8")
+    time.sleep(2)
+    watching.goes_on()
+    watching.ends("PERMISSION_DENIED", "ADDRESS_NOT_ALLOWED", lambda: bind("10.0.0.0/8"))
+
+
 def test_a_changed_role_ends_the_users_streams(pair: Pair) -> None:
     """Streams of a user whose role was changed end with PERMISSION_DENIED, though the new role may watch."""
     user = pair.here.new_user()

@@ -9,7 +9,7 @@ from google.protobuf.field_mask_pb2 import FieldMask
 from morag_meta.conformance.bench import Bench
 from morag_meta.conformance.case import Area
 from morag_meta.conformance.expect import holds, refused, same
-from morag_meta.conformance.waits import becomes_allowed, becomes_refused, from_now, lasting
+from morag_meta.conformance.waits import becomes, becomes_allowed, becomes_refused, from_now, lasting
 from moragmeta.v1 import api_keys_pb2 as pb
 from moragmeta.v1 import servers_pb2, users_pb2
 
@@ -163,6 +163,47 @@ def a_rotated_key_goes_on_for_its_grace(bench: Bench) -> None:
     same("what links both", links, (key_id, rotated.api_key.id))
     becomes_refused("UNAUTHENTICATED", "CREDENTIAL_INVALID", lambda: old.users.GetUser(_ME))
     same("who calls with the new key", new.users.GetUser(_ME).id, bench.me.id)
+
+
+@AREA.case
+def a_key_is_used_from_its_addresses(bench: Bench) -> None:
+    """A key is let in from the addresses that it is bound to, and ADDRESS_NOT_ALLOWED from any other."""
+    address = bench.mine.api_keys.GetCurrentPrincipal(pb.GetCurrentPrincipalRequest()).address
+    holds("the caller's address", fact=bool(address), seen=address)
+    _, here = bench.add_key(allowed_addresses=[address])
+    same("who calls", here.users.GetUser(_ME).id, bench.me.id)
+    _, away = bench.add_key(allowed_addresses=["192.0.2.0/24", "2001:db8::/32"])
+    with refused("PERMISSION_DENIED", "ADDRESS_NOT_ALLOWED", address=address):
+        away.users.GetUser(_ME)
+
+
+@AREA.case
+def a_key_knows_who_it_is(bench: Bench) -> None:
+    """GetCurrentPrincipal answers user, key and scopes to a key of any scope."""
+    key_id, caller = bench.add_key("jobs:read")
+    who = caller.api_keys.GetCurrentPrincipal(pb.GetCurrentPrincipalRequest())
+    same(
+        "user, key and scopes",
+        (who.user_id, who.key_id, list(who.scopes)),
+        (bench.me.id, key_id, ["jobs:read"]),
+    )
+
+
+@AREA.case
+def a_key_is_verified(bench: Bench) -> None:
+    """VerifyApiKey answers VALID, INSUFFICIENT_SCOPE, DISABLED and NOT_FOUND, without an error."""
+    made = _create(bench, pb.CreateApiKeyRequest(api_key=pb.ApiKey(name=bench.name(), scopes=["jobs:read"])))
+
+    def verdict(key: str, scope: str = "jobs:read") -> str:
+        request = pb.VerifyApiKeyRequest(key=key, scope=scope)
+        answer = bench.mine.api_keys.VerifyApiKey(request)
+        return pb.ApiKeyVerdict.Name(answer.verdict).removeprefix("API_KEY_VERDICT_")
+
+    same("the verdict", verdict(made.secret), "VALID")
+    same("the verdict on another scope", verdict(made.secret, "jobs:write"), "INSUFFICIENT_SCOPE")
+    same("the verdict on what is no key", verdict("morag_" + "A" * 43), "NOT_FOUND")
+    bench.mine.api_keys.DisableApiKey(pb.DisableApiKeyRequest(id=made.api_key.id))
+    becomes("DISABLED", lambda: verdict(made.secret) == "DISABLED")
 
 
 @AREA.case

@@ -61,6 +61,7 @@ api_keys = table(
     sa.Column("key_hash", sa.String(64), nullable=False, unique=True),  # HMAC-SHA-256, hex
     sa.Column("key_prefix", sa.String(16), nullable=False),  # shown, so that a person knows which key it is
     sa.Column("scopes", Json, nullable=False),
+    sa.Column("allowed_addresses", Json),  # canonical ranges, null or none for anywhere
     sa.Column("expire_time", UtcDateTime),
     sa.Column("revoke_time", UtcDateTime),
     sa.Column("disable_time", UtcDateTime),

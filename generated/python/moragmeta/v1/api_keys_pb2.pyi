@@ -11,6 +11,7 @@ from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from moragmeta.v1 import options_pb2 as _options_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -21,6 +22,53 @@ else:
     from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
 
 DESCRIPTOR: _descriptor.FileDescriptor
+
+class _ApiKeyVerdict:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _ApiKeyVerdictEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ApiKeyVerdict.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    API_KEY_VERDICT_UNSPECIFIED: _ApiKeyVerdict.ValueType  # 0
+    """Never sent."""
+    API_KEY_VERDICT_VALID: _ApiKeyVerdict.ValueType  # 1
+    """It is to be let in."""
+    API_KEY_VERDICT_NOT_FOUND: _ApiKeyVerdict.ValueType  # 2
+    """There is no such key, as far as the caller may know."""
+    API_KEY_VERDICT_DISABLED: _ApiKeyVerdict.ValueType  # 3
+    """The key is disabled, or its owner is not active."""
+    API_KEY_VERDICT_REVOKED: _ApiKeyVerdict.ValueType  # 4
+    """The key was revoked."""
+    API_KEY_VERDICT_EXPIRED: _ApiKeyVerdict.ValueType  # 5
+    """The key's end has passed."""
+    API_KEY_VERDICT_IP_NOT_ALLOWED: _ApiKeyVerdict.ValueType  # 6
+    """The key is not to be used from the address."""
+    API_KEY_VERDICT_INSUFFICIENT_SCOPE: _ApiKeyVerdict.ValueType  # 8
+    """The key does not hold the scope, or its owner's role does not allow it."""
+
+class ApiKeyVerdict(_ApiKeyVerdict, metaclass=_ApiKeyVerdictEnumTypeWrapper):
+    """Whether a key is to be let in. Of several that apply, the first in this order
+    is told: NOT_FOUND, REVOKED, DISABLED, EXPIRED, IP_NOT_ALLOWED,
+    INSUFFICIENT_SCOPE.
+    """
+
+API_KEY_VERDICT_UNSPECIFIED: ApiKeyVerdict.ValueType  # 0
+"""Never sent."""
+API_KEY_VERDICT_VALID: ApiKeyVerdict.ValueType  # 1
+"""It is to be let in."""
+API_KEY_VERDICT_NOT_FOUND: ApiKeyVerdict.ValueType  # 2
+"""There is no such key, as far as the caller may know."""
+API_KEY_VERDICT_DISABLED: ApiKeyVerdict.ValueType  # 3
+"""The key is disabled, or its owner is not active."""
+API_KEY_VERDICT_REVOKED: ApiKeyVerdict.ValueType  # 4
+"""The key was revoked."""
+API_KEY_VERDICT_EXPIRED: ApiKeyVerdict.ValueType  # 5
+"""The key's end has passed."""
+API_KEY_VERDICT_IP_NOT_ALLOWED: ApiKeyVerdict.ValueType  # 6
+"""The key is not to be used from the address."""
+API_KEY_VERDICT_INSUFFICIENT_SCOPE: ApiKeyVerdict.ValueType  # 8
+"""The key does not hold the scope, or its owner's role does not allow it."""
+Global___ApiKeyVerdict: _TypeAlias = ApiKeyVerdict  # noqa: Y015
 
 class _ApiKeyState:
     ValueType = _typing.NewType("ValueType", _builtins.int)
@@ -83,6 +131,7 @@ class ApiKey(_message.Message):
     DISABLE_TIME_FIELD_NUMBER: _builtins.int
     PREDECESSOR_ID_FIELD_NUMBER: _builtins.int
     SUCCESSOR_ID_FIELD_NUMBER: _builtins.int
+    ALLOWED_ADDRESSES_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """The key's UUIDv7. Not a secret."""
     owner_id: _builtins.str
@@ -145,6 +194,16 @@ class ApiKey(_message.Message):
     def disable_time(self) -> _timestamp_pb2.Timestamp:
         """When the key was disabled; absent while it is not."""
 
+    @_builtins.property
+    def allowed_addresses(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """From where the key may be used, at most 50: addresses and ranges in CIDR
+        notation of IPv4 and IPv6, and `unix` for Unix domain sockets, which have no
+        address. None is from anywhere. An address is a range of one; an
+        IPv4-mapped IPv6 address, written or met, is its IPv4 address; a range of
+        IPv6 says nothing of IPv4. Answered in canonical form, sorted, without
+        repeats.
+        """
+
     def __init__(
         self,
         *,
@@ -165,10 +224,11 @@ class ApiKey(_message.Message):
         disable_time: _timestamp_pb2.Timestamp | None = ...,
         predecessor_id: _builtins.str = ...,
         successor_id: _builtins.str = ...,
+        allowed_addresses: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "disable_time", b"disable_time", "expire_time", b"expire_time", "last_used_time", b"last_used_time", "revoke_time", b"revoke_time", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "description", b"description", "disable_time", b"disable_time", "etag", b"etag", "expire_time", b"expire_time", "id", b"id", "key_prefix", b"key_prefix", "last_used_time", b"last_used_time", "name", b"name", "owner_id", b"owner_id", "predecessor_id", b"predecessor_id", "revoke_time", b"revoke_time", "scopes", b"scopes", "state", b"state", "successor_id", b"successor_id", "update_time", b"update_time", "use_count", b"use_count"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["allowed_addresses", b"allowed_addresses", "create_time", b"create_time", "description", b"description", "disable_time", b"disable_time", "etag", b"etag", "expire_time", b"expire_time", "id", b"id", "key_prefix", b"key_prefix", "last_used_time", b"last_used_time", "name", b"name", "owner_id", b"owner_id", "predecessor_id", b"predecessor_id", "revoke_time", b"revoke_time", "scopes", b"scopes", "state", b"state", "successor_id", b"successor_id", "update_time", b"update_time", "use_count", b"use_count"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -345,7 +405,9 @@ class UpdateApiKeyRequest(_message.Message):
 
     @_builtins.property
     def update_mask(self) -> _field_mask_pb2.FieldMask:
-        """Which of `name`, `description`, `scopes` and `expire_time` to write."""
+        """Which of `name`, `description`, `scopes`, `expire_time` and
+        `allowed_addresses` to write.
+        """
 
     def __init__(
         self,
@@ -561,3 +623,154 @@ class RotateApiKeyResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___RotateApiKeyResponse: _TypeAlias = RotateApiKeyResponse  # noqa: Y015
+
+@_typing.final
+class VerifyApiKeyRequest(_message.Message):
+    """What VerifyApiKey needs."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KEY_FIELD_NUMBER: _builtins.int
+    SCOPE_FIELD_NUMBER: _builtins.int
+    ADDRESS_FIELD_NUMBER: _builtins.int
+    key: _builtins.str
+    """The key, as a caller sent it. It is kept out of logs and errors. Up to 256
+    characters; what has not the form of a key is NOT_FOUND.
+    """
+    scope: _builtins.str
+    """The scope that the caller's request needs, such as `documents:read`. Empty
+    if it needs none.
+    """
+    address: _builtins.str
+    """The address of the caller's peer, IPv4 or IPv6, or `unix` for a Unix domain
+    socket. When empty, a key that is bound to addresses is IP_NOT_ALLOWED.
+    """
+    def __init__(
+        self,
+        *,
+        key: _builtins.str = ...,
+        scope: _builtins.str = ...,
+        address: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "key", b"key", "scope", b"scope"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___VerifyApiKeyRequest: _TypeAlias = VerifyApiKeyRequest  # noqa: Y015
+
+@_typing.final
+class VerifyApiKeyResponse(_message.Message):
+    """What is known of a key."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    VERDICT_FIELD_NUMBER: _builtins.int
+    KEY_ID_FIELD_NUMBER: _builtins.int
+    OWNER_ID_FIELD_NUMBER: _builtins.int
+    OWNER_ROLE_FIELD_NUMBER: _builtins.int
+    SCOPES_FIELD_NUMBER: _builtins.int
+    EXPIRE_TIME_FIELD_NUMBER: _builtins.int
+    verdict: Global___ApiKeyVerdict.ValueType
+    """Whether it is to be let in. Everything else is empty for NOT_FOUND."""
+    key_id: _builtins.str
+    """The key's id."""
+    owner_id: _builtins.str
+    """Whose key it is."""
+    owner_role: _options_pb2.Role.ValueType
+    """The owner's role, which bounds what the key does."""
+    @_builtins.property
+    def scopes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The scopes that it holds, sorted; `*` is everything that the role allows."""
+
+    @_builtins.property
+    def expire_time(self) -> _timestamp_pb2.Timestamp:
+        """When it ends. Never, if absent."""
+
+    def __init__(
+        self,
+        *,
+        verdict: Global___ApiKeyVerdict.ValueType = ...,
+        key_id: _builtins.str = ...,
+        owner_id: _builtins.str = ...,
+        owner_role: _options_pb2.Role.ValueType = ...,
+        scopes: _abc.Iterable[_builtins.str] | None = ...,
+        expire_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["expire_time", b"expire_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["expire_time", b"expire_time", "key_id", b"key_id", "owner_id", b"owner_id", "owner_role", b"owner_role", "scopes", b"scopes", "verdict", b"verdict"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___VerifyApiKeyResponse: _TypeAlias = VerifyApiKeyResponse  # noqa: Y015
+
+@_typing.final
+class GetCurrentPrincipalRequest(_message.Message):
+    """What GetCurrentPrincipal may be told: nothing."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetCurrentPrincipalRequest: _TypeAlias = GetCurrentPrincipalRequest  # noqa: Y015
+
+@_typing.final
+class Principal(_message.Message):
+    """Who calls."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    USER_ID_FIELD_NUMBER: _builtins.int
+    ROLE_FIELD_NUMBER: _builtins.int
+    KEY_ID_FIELD_NUMBER: _builtins.int
+    SESSION_ID_FIELD_NUMBER: _builtins.int
+    SCOPES_FIELD_NUMBER: _builtins.int
+    EXPIRE_TIME_FIELD_NUMBER: _builtins.int
+    ADDRESS_FIELD_NUMBER: _builtins.int
+    user_id: _builtins.str
+    """The user's id."""
+    role: _options_pb2.Role.ValueType
+    """The user's role."""
+    key_id: _builtins.str
+    """The id of the API key that was sent; empty for a session's access token."""
+    session_id: _builtins.str
+    """The id of the session whose access token was sent; empty for an API key."""
+    address: _builtins.str
+    """The address of the peer as the service sees it: IPv4, IPv6, or `unix`."""
+    @_builtins.property
+    def scopes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The scopes that are held, sorted; `*` is everything that the role allows, as
+        it is in a session.
+        """
+
+    @_builtins.property
+    def expire_time(self) -> _timestamp_pb2.Timestamp:
+        """When the credential ends: the key, or the access token. Never, if absent."""
+
+    def __init__(
+        self,
+        *,
+        user_id: _builtins.str = ...,
+        role: _options_pb2.Role.ValueType = ...,
+        key_id: _builtins.str = ...,
+        session_id: _builtins.str = ...,
+        scopes: _abc.Iterable[_builtins.str] | None = ...,
+        expire_time: _timestamp_pb2.Timestamp | None = ...,
+        address: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["expire_time", b"expire_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "expire_time", b"expire_time", "key_id", b"key_id", "role", b"role", "scopes", b"scopes", "session_id", b"session_id", "user_id", b"user_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Principal: _TypeAlias = Principal  # noqa: Y015

@@ -40,6 +40,12 @@ class ApiKeyServiceStub:
     in `:all`, is an ADMIN's to give, to keys of any owner; who is not ADMIN
     neither adds it to a key nor changes the end of a key that has it.
 
+    A key may be bound to addresses. What counts is the address of the peer that
+    the service itself sees, such as that of a proxy before it; headers that name
+    another one are not read. Elsewhere it is PERMISSION_DENIED
+    (ADDRESS_NOT_ALLOWED). A key that is made by way of a bound key is bound
+    within it.
+
     A revoked, disabled, deleted, expired or changed key is refused or limited in
     the process that took the change at once, and in every other one within 5
     seconds; its open streams end with it.
@@ -96,6 +102,16 @@ class ApiKeyServiceStub:
                 request_serializer=moragmeta_dot_v1_dot_api__keys__pb2.RotateApiKeyRequest.SerializeToString,
                 response_deserializer=moragmeta_dot_v1_dot_api__keys__pb2.RotateApiKeyResponse.FromString,
                 _registered_method=True)
+        self.VerifyApiKey = channel.unary_unary(
+                '/moragmeta.v1.ApiKeyService/VerifyApiKey',
+                request_serializer=moragmeta_dot_v1_dot_api__keys__pb2.VerifyApiKeyRequest.SerializeToString,
+                response_deserializer=moragmeta_dot_v1_dot_api__keys__pb2.VerifyApiKeyResponse.FromString,
+                _registered_method=True)
+        self.GetCurrentPrincipal = channel.unary_unary(
+                '/moragmeta.v1.ApiKeyService/GetCurrentPrincipal',
+                request_serializer=moragmeta_dot_v1_dot_api__keys__pb2.GetCurrentPrincipalRequest.SerializeToString,
+                response_deserializer=moragmeta_dot_v1_dot_api__keys__pb2.Principal.FromString,
+                _registered_method=True)
 
 
 class ApiKeyServiceServicer:
@@ -111,6 +127,12 @@ class ApiKeyServiceServicer:
     other lacks and does not outlive it. A scope of everybody's rows, which ends
     in `:all`, is an ADMIN's to give, to keys of any owner; who is not ADMIN
     neither adds it to a key nor changes the end of a key that has it.
+
+    A key may be bound to addresses. What counts is the address of the peer that
+    the service itself sees, such as that of a proxy before it; headers that name
+    another one are not read. Elsewhere it is PERMISSION_DENIED
+    (ADDRESS_NOT_ALLOWED). A key that is made by way of a bound key is bound
+    within it.
 
     A revoked, disabled, deleted, expired or changed key is refused or limited in
     the process that took the change at once, and in every other one within 5
@@ -150,9 +172,9 @@ class ApiKeyServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def UpdateApiKey(self, request, context):
-        """Changes the name, description, scopes or end of a key. A field that the
-        mask names and the message leaves out is cleared: no description, no end,
-        every scope.
+        """Changes the name, description, scopes, end or addresses of a key. A field
+        that the mask names and the message leaves out is cleared: no description,
+        no end, every scope, any address.
 
         Idempotent. Adds NOT_FOUND, ALREADY_EXISTS (RESOURCE_EXISTS) when the owner
         has another live key of that name, ABORTED (ETAG_MISMATCH),
@@ -229,6 +251,30 @@ class ApiKeyServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def VerifyApiKey(self, request, context):
+        """Says whether a key works, for services that are called with the same keys.
+
+        It is known of the caller's own keys, and by `api_keys:verify:all` of
+        everybody's; any other key is NOT_FOUND. It is as fresh as the access to this
+        service, writes nothing, and does not count as a use of the key.
+
+        Adds no status: INVALID_ARGUMENT for a scope that this service does not
+        know, or an address that is none.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetCurrentPrincipal(self, request, context):
+        """Says who calls: which user, in which role, by which key or session. Any key
+        may ask, whatever its scopes.
+
+        Adds no status.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_ApiKeyServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -277,6 +323,16 @@ def add_ApiKeyServiceServicer_to_server(servicer, server):
                     request_deserializer=moragmeta_dot_v1_dot_api__keys__pb2.RotateApiKeyRequest.FromString,
                     response_serializer=moragmeta_dot_v1_dot_api__keys__pb2.RotateApiKeyResponse.SerializeToString,
             ),
+            'VerifyApiKey': grpc.unary_unary_rpc_method_handler(
+                    servicer.VerifyApiKey,
+                    request_deserializer=moragmeta_dot_v1_dot_api__keys__pb2.VerifyApiKeyRequest.FromString,
+                    response_serializer=moragmeta_dot_v1_dot_api__keys__pb2.VerifyApiKeyResponse.SerializeToString,
+            ),
+            'GetCurrentPrincipal': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetCurrentPrincipal,
+                    request_deserializer=moragmeta_dot_v1_dot_api__keys__pb2.GetCurrentPrincipalRequest.FromString,
+                    response_serializer=moragmeta_dot_v1_dot_api__keys__pb2.Principal.SerializeToString,
+            ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
             'moragmeta.v1.ApiKeyService', rpc_method_handlers)
@@ -298,6 +354,12 @@ class ApiKeyService:
     other lacks and does not outlive it. A scope of everybody's rows, which ends
     in `:all`, is an ADMIN's to give, to keys of any owner; who is not ADMIN
     neither adds it to a key nor changes the end of a key that has it.
+
+    A key may be bound to addresses. What counts is the address of the peer that
+    the service itself sees, such as that of a proxy before it; headers that name
+    another one are not read. Elsewhere it is PERMISSION_DENIED
+    (ADDRESS_NOT_ALLOWED). A key that is made by way of a bound key is bound
+    within it.
 
     A revoked, disabled, deleted, expired or changed key is refused or limited in
     the process that took the change at once, and in every other one within 5
@@ -537,6 +599,60 @@ class ApiKeyService:
             '/moragmeta.v1.ApiKeyService/RotateApiKey',
             moragmeta_dot_v1_dot_api__keys__pb2.RotateApiKeyRequest.SerializeToString,
             moragmeta_dot_v1_dot_api__keys__pb2.RotateApiKeyResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def VerifyApiKey(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/moragmeta.v1.ApiKeyService/VerifyApiKey',
+            moragmeta_dot_v1_dot_api__keys__pb2.VerifyApiKeyRequest.SerializeToString,
+            moragmeta_dot_v1_dot_api__keys__pb2.VerifyApiKeyResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetCurrentPrincipal(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/moragmeta.v1.ApiKeyService/GetCurrentPrincipal',
+            moragmeta_dot_v1_dot_api__keys__pb2.GetCurrentPrincipalRequest.SerializeToString,
+            moragmeta_dot_v1_dot_api__keys__pb2.Principal.FromString,
             options,
             channel_credentials,
             insecure,

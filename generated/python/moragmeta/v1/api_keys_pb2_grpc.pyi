@@ -41,6 +41,12 @@ class ApiKeyServiceStub:
     in `:all`, is an ADMIN's to give, to keys of any owner; who is not ADMIN
     neither adds it to a key nor changes the end of a key that has it.
 
+    A key may be bound to addresses. What counts is the address of the peer that
+    the service itself sees, such as that of a proxy before it; headers that name
+    another one are not read. Elsewhere it is PERMISSION_DENIED
+    (ADDRESS_NOT_ALLOWED). A key that is made by way of a bound key is bound
+    within it.
+
     A revoked, disabled, deleted, expired or changed key is refused or limited in
     the process that took the change at once, and in every other one within 5
     seconds; its open streams end with it.
@@ -71,9 +77,9 @@ class ApiKeyServiceStub:
     Adds no status.
     """
     UpdateApiKey: _grpc.UnaryUnaryMultiCallable[_api_keys_pb2.UpdateApiKeyRequest, _api_keys_pb2.ApiKey]
-    """Changes the name, description, scopes or end of a key. A field that the
-    mask names and the message leaves out is cleared: no description, no end,
-    every scope.
+    """Changes the name, description, scopes, end or addresses of a key. A field
+    that the mask names and the message leaves out is cleared: no description,
+    no end, every scope, any address.
 
     Idempotent. Adds NOT_FOUND, ALREADY_EXISTS (RESOURCE_EXISTS) when the owner
     has another live key of that name, ABORTED (ETAG_MISMATCH),
@@ -126,6 +132,22 @@ class ApiKeyServiceStub:
     PERMISSION_DENIED (SCOPE_NOT_ALLOWED), and FAILED_PRECONDITION
     (INVALID_STATE) for a key that is not ACTIVE or has a successor.
     """
+    VerifyApiKey: _grpc.UnaryUnaryMultiCallable[_api_keys_pb2.VerifyApiKeyRequest, _api_keys_pb2.VerifyApiKeyResponse]
+    """Says whether a key works, for services that are called with the same keys.
+
+    It is known of the caller's own keys, and by `api_keys:verify:all` of
+    everybody's; any other key is NOT_FOUND. It is as fresh as the access to this
+    service, writes nothing, and does not count as a use of the key.
+
+    Adds no status: INVALID_ARGUMENT for a scope that this service does not
+    know, or an address that is none.
+    """
+    GetCurrentPrincipal: _grpc.UnaryUnaryMultiCallable[_api_keys_pb2.GetCurrentPrincipalRequest, _api_keys_pb2.Principal]
+    """Says who calls: which user, in which role, by which key or session. Any key
+    may ask, whatever its scopes.
+
+    Adds no status.
+    """
 
 @_typing.type_check_only
 class ApiKeyServiceAsyncStub(ApiKeyServiceStub):
@@ -141,6 +163,12 @@ class ApiKeyServiceAsyncStub(ApiKeyServiceStub):
     other lacks and does not outlive it. A scope of everybody's rows, which ends
     in `:all`, is an ADMIN's to give, to keys of any owner; who is not ADMIN
     neither adds it to a key nor changes the end of a key that has it.
+
+    A key may be bound to addresses. What counts is the address of the peer that
+    the service itself sees, such as that of a proxy before it; headers that name
+    another one are not read. Elsewhere it is PERMISSION_DENIED
+    (ADDRESS_NOT_ALLOWED). A key that is made by way of a bound key is bound
+    within it.
 
     A revoked, disabled, deleted, expired or changed key is refused or limited in
     the process that took the change at once, and in every other one within 5
@@ -169,9 +197,9 @@ class ApiKeyServiceAsyncStub(ApiKeyServiceStub):
     Adds no status.
     """
     UpdateApiKey: _aio.UnaryUnaryMultiCallable[_api_keys_pb2.UpdateApiKeyRequest, _api_keys_pb2.ApiKey]  # type: ignore[assignment]
-    """Changes the name, description, scopes or end of a key. A field that the
-    mask names and the message leaves out is cleared: no description, no end,
-    every scope.
+    """Changes the name, description, scopes, end or addresses of a key. A field
+    that the mask names and the message leaves out is cleared: no description,
+    no end, every scope, any address.
 
     Idempotent. Adds NOT_FOUND, ALREADY_EXISTS (RESOURCE_EXISTS) when the owner
     has another live key of that name, ABORTED (ETAG_MISMATCH),
@@ -224,6 +252,22 @@ class ApiKeyServiceAsyncStub(ApiKeyServiceStub):
     PERMISSION_DENIED (SCOPE_NOT_ALLOWED), and FAILED_PRECONDITION
     (INVALID_STATE) for a key that is not ACTIVE or has a successor.
     """
+    VerifyApiKey: _aio.UnaryUnaryMultiCallable[_api_keys_pb2.VerifyApiKeyRequest, _api_keys_pb2.VerifyApiKeyResponse]  # type: ignore[assignment]
+    """Says whether a key works, for services that are called with the same keys.
+
+    It is known of the caller's own keys, and by `api_keys:verify:all` of
+    everybody's; any other key is NOT_FOUND. It is as fresh as the access to this
+    service, writes nothing, and does not count as a use of the key.
+
+    Adds no status: INVALID_ARGUMENT for a scope that this service does not
+    know, or an address that is none.
+    """
+    GetCurrentPrincipal: _aio.UnaryUnaryMultiCallable[_api_keys_pb2.GetCurrentPrincipalRequest, _api_keys_pb2.Principal]  # type: ignore[assignment]
+    """Says who calls: which user, in which role, by which key or session. Any key
+    may ask, whatever its scopes.
+
+    Adds no status.
+    """
 
 class ApiKeyServiceServicer(metaclass=_abc_1.ABCMeta):
     """Manages the keys with which programs call the service.
@@ -238,6 +282,12 @@ class ApiKeyServiceServicer(metaclass=_abc_1.ABCMeta):
     other lacks and does not outlive it. A scope of everybody's rows, which ends
     in `:all`, is an ADMIN's to give, to keys of any owner; who is not ADMIN
     neither adds it to a key nor changes the end of a key that has it.
+
+    A key may be bound to addresses. What counts is the address of the peer that
+    the service itself sees, such as that of a proxy before it; headers that name
+    another one are not read. Elsewhere it is PERMISSION_DENIED
+    (ADDRESS_NOT_ALLOWED). A key that is made by way of a bound key is bound
+    within it.
 
     A revoked, disabled, deleted, expired or changed key is refused or limited in
     the process that took the change at once, and in every other one within 5
@@ -288,9 +338,9 @@ class ApiKeyServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _api_keys_pb2.UpdateApiKeyRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_api_keys_pb2.ApiKey, _abc.Awaitable[_api_keys_pb2.ApiKey]]:
-        """Changes the name, description, scopes or end of a key. A field that the
-        mask names and the message leaves out is cleared: no description, no end,
-        every scope.
+        """Changes the name, description, scopes, end or addresses of a key. A field
+        that the mask names and the message leaves out is cleared: no description,
+        no end, every scope, any address.
 
         Idempotent. Adds NOT_FOUND, ALREADY_EXISTS (RESOURCE_EXISTS) when the owner
         has another live key of that name, ABORTED (ETAG_MISMATCH),
@@ -372,6 +422,34 @@ class ApiKeyServiceServicer(metaclass=_abc_1.ABCMeta):
         when the first answer was lost. Adds NOT_FOUND, ABORTED (ETAG_MISMATCH),
         PERMISSION_DENIED (SCOPE_NOT_ALLOWED), and FAILED_PRECONDITION
         (INVALID_STATE) for a key that is not ACTIVE or has a successor.
+        """
+
+    @_abc_1.abstractmethod
+    def VerifyApiKey(
+        self,
+        request: _api_keys_pb2.VerifyApiKeyRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_api_keys_pb2.VerifyApiKeyResponse, _abc.Awaitable[_api_keys_pb2.VerifyApiKeyResponse]]:
+        """Says whether a key works, for services that are called with the same keys.
+
+        It is known of the caller's own keys, and by `api_keys:verify:all` of
+        everybody's; any other key is NOT_FOUND. It is as fresh as the access to this
+        service, writes nothing, and does not count as a use of the key.
+
+        Adds no status: INVALID_ARGUMENT for a scope that this service does not
+        know, or an address that is none.
+        """
+
+    @_abc_1.abstractmethod
+    def GetCurrentPrincipal(
+        self,
+        request: _api_keys_pb2.GetCurrentPrincipalRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_api_keys_pb2.Principal, _abc.Awaitable[_api_keys_pb2.Principal]]:
+        """Says who calls: which user, in which role, by which key or session. Any key
+        may ask, whatever its scopes.
+
+        Adds no status.
         """
 
 def add_ApiKeyServiceServicer_to_server(servicer: ApiKeyServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -72,6 +72,10 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """A worker's key watches the jobs of its own workers alone: name them in
     `filter.worker_ids` (PERMISSION_DENIED).
     """
+    ERROR_REASON_ADDRESS_NOT_ALLOWED: _ErrorReason.ValueType  # 27
+    """The API key is not to be used from the caller's address
+    (PERMISSION_DENIED) {address}.
+    """
     ERROR_REASON_RESOURCE_NOT_FOUND: _ErrorReason.ValueType  # 30
     """The resource does not exist, or is not the caller's (NOT_FOUND)
     {resource_type, resource_id}.
@@ -207,6 +211,10 @@ makes it (PERMISSION_DENIED) {scope}.
 ERROR_REASON_FILTER_NOT_ALLOWED: ErrorReason.ValueType  # 26
 """A worker's key watches the jobs of its own workers alone: name them in
 `filter.worker_ids` (PERMISSION_DENIED).
+"""
+ERROR_REASON_ADDRESS_NOT_ALLOWED: ErrorReason.ValueType  # 27
+"""The API key is not to be used from the caller's address
+(PERMISSION_DENIED) {address}.
 """
 ERROR_REASON_RESOURCE_NOT_FOUND: ErrorReason.ValueType  # 30
 """The resource does not exist, or is not the caller's (NOT_FOUND)
