@@ -183,6 +183,24 @@ class Settings(BaseSettings):
         0,
         3650 * 86_400,
     )
+    api_key_rate: float = _setting(
+        0,
+        "Calls per second of an API key that has no limit of its own; 0 for no limit. Of each process.",
+        "a number from 0 to 100000",
+        ge=0,
+        le=100_000,
+        allow_inf_nan=False,
+    )
+    api_key_burst: int = _count(0, "Calls at once of such a key; 0 for those of a second.", 0, 1_000_000)
+    public_rate: float = _setting(
+        20,
+        "Calls per second without a credential, as Login, of one address; 0 for no limit. Of each process.",
+        "a number from 0 to 100000",
+        ge=0,
+        le=100_000,
+        allow_inf_nan=False,
+    )
+    public_burst: int = _count(500, "Such calls at once; 0 for those of a second.", 0, 1_000_000)
     api_key_usage_interval: float = _seconds(5, "Pause between two writes of key usage.", 0.05, 3600)
 
     workers: int = _count(1, "Serving processes that share the port.", 1, 64)

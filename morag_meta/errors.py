@@ -52,6 +52,7 @@ class Reason(enum.StrEnum):
     USER_ACTIVE = enum.auto()
     REPORT_NUMBER_USED = enum.auto()
     LEASE_LOST = enum.auto()
+    RATE_LIMITED = enum.auto()
     POSITION_BEYOND_END = enum.auto()
     POSITION_TRIMMED = enum.auto()
     SERVER_BUSY = enum.auto()
@@ -123,6 +124,10 @@ class Unauthenticated(MetaError):
 
 class Forbidden(MetaError):
     """It is known who calls, and they may not do this."""
+
+
+class Exhausted(MetaError):
+    """The caller has used up what it may use; ``retry_after`` says when there is more of it."""
 
 
 class OutOfRange(MetaError):

@@ -30,6 +30,8 @@ def _columns() -> list[sa.Column[Any]]:
         *parts.times("disable_time", null=True),
         *parts.ids("predecessor_id", "successor_id", null=True),
         *parts.jsons("allowed_addresses", null=True),
+        *parts.long_numbers("rate_per_1000_s", null=True),
+        *parts.numbers("rate_burst", null=True),
     ]
 
 

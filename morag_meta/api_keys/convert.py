@@ -6,7 +6,9 @@ import datetime as dt
 
 from morag_meta.api_keys.rules import DEFAULT_GRACE, EVERY_SCOPE, LONGEST_GRACE, state_of
 from morag_meta.auth.addresses import address_of
-from morag_meta.auth.principal import Principal
+from morag_meta.auth.principal import Limit, Principal
+from morag_meta.auth.rates import Allowance
+from morag_meta.auth.standing import limit_of
 from morag_meta.db.unit import Row
 from morag_meta.rpc.etags import etag_of
 from morag_meta.rpc.times import from_duration, from_timestamp, to_timestamp, write_time
@@ -38,6 +40,7 @@ def key_to_proto(row: Row, now: dt.datetime) -> pb.ApiKey:
         predecessor_id=row["predecessor_id"] or "",
         successor_id=row["successor_id"] or "",
         allowed_addresses=row["allowed_addresses"] or (),
+        rate_limit=_limit_to_proto(limit_of(row)),
     )
 
 
@@ -54,8 +57,10 @@ def principal_to_proto(principal: Principal, peer: str) -> pb.Principal:
     )
 
 
-def verdict_to_proto(verdict: str, holder: Principal | None) -> pb.VerifyApiKeyResponse:
-    """Give the message of what is known of a key, and whose it is where that may be told."""
+def verdict_to_proto(
+    verdict: str, holder: Principal | None, allowance: Allowance | None
+) -> pb.VerifyApiKeyResponse:
+    """Give the message of what is known of a key, whose it is where that may be told, and what is left."""
     response = pb.VerifyApiKeyResponse(verdict=pb.ApiKeyVerdict.Value(_VERDICT + verdict))
     if holder is not None:
         response.key_id, response.owner_id = holder.key_id, holder.user_id
@@ -63,7 +68,18 @@ def verdict_to_proto(verdict: str, holder: Principal | None) -> pb.VerifyApiKeyR
         response.scopes.extend(_scopes(holder))
         if holder.expire_time is not None:
             write_time(response.expire_time, holder.expire_time)
+    if allowance is not None:
+        response.rate_limit.per_second = allowance.limit.per_second
+        response.rate_limit.burst = allowance.limit.burst
+        response.remaining_calls = allowance.left
     return response
+
+
+def limit_from_proto(key: pb.ApiKey) -> Limit | None:
+    """Give the limit that a key shall have of its own, to a thousandth of a call per second."""
+    if not key.HasField("rate_limit"):
+        return None
+    return Limit.of(round(key.rate_limit.per_second, 3), key.rate_limit.burst)
 
 
 def end_from_proto(key: pb.ApiKey) -> dt.datetime | None:
@@ -79,6 +95,10 @@ def grace_from_proto(request: pb.RotateApiKeyRequest) -> dt.timedelta:
     """
     milliseconds = from_duration(request, "grace", path="", least=0, most=LONGEST_GRACE.total_seconds())
     return DEFAULT_GRACE if milliseconds is None else dt.timedelta(milliseconds=milliseconds)
+
+
+def _limit_to_proto(limit: Limit | None) -> pb.RateLimit | None:
+    return None if limit is None else pb.RateLimit(per_second=limit.per_second, burst=limit.burst)
 
 
 def _role(principal: Principal) -> options_pb2.Role.ValueType:

@@ -9,7 +9,8 @@ from typing import Any, Final
 
 from morag_meta import forms
 from morag_meta.auth.addresses import canonical_range, contains
-from morag_meta.auth.principal import Role
+from morag_meta.auth.principal import Limit, Role
+from morag_meta.auth.standing import limit_of
 from morag_meta.errors import Forbidden, Reason, invalid, wrong_state
 
 EVERY_SCOPE: Final = "*"
@@ -30,22 +31,42 @@ LONGEST_GRACE: Final = dt.timedelta(days=30)
 class Grantor:
     """What bounds the keys that a caller makes or changes.
 
-    ``role`` is the caller's. ``scopes``, ``end`` and ``addresses`` are those of the API key that calls; None,
-    or no addresses, for a caller who is not bound, such as a session.
+    ``role`` is the caller's. ``scopes``, ``end``, ``addresses`` and ``limit`` are those of the API key that
+    calls; None, or no addresses, for a caller who is not bound, such as a session.
     """
 
     role: Role
     scopes: frozenset[str] | None = None
     end: dt.datetime | None = None
     addresses: tuple[str, ...] = ()
+    limit: Limit | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """What the installation asks of the end of keys: that there is one, and how far it may be."""
+    """What the installation asks of keys.
+
+    That they end, how far off the end may be, and the limit of those that have none of their own.
+    """
 
     needs_end: bool = False
     longest_life: dt.timedelta | None = None
+    limit: Limit | None = None
+
+    def check_limit(self, own: Limit | None, role: Role) -> None:
+        """Refuse a limit that gives more than the installation does, unless an ADMIN gives it.
+
+        Raises:
+            Forbidden: ROLE_TOO_LOW.
+        """
+        if self.limit is None or own is None or role is Role.ADMIN or own.is_within(self.limit):
+            return
+        raise Forbidden(
+            f"only an ADMIN gives a key more than {self.limit.per_second:g} calls per second, "
+            f"{self.limit.burst} at once",
+            reason=Reason.ROLE_TOO_LOW,
+            metadata={"required_role": Role.ADMIN.name},
+        )
 
     def check(self, end: dt.datetime | None, *, now: dt.datetime, field: str) -> None:
         """Refuse an end that the policy does not allow.
@@ -131,7 +152,8 @@ def check_within(key: Mapping[str, Any], *, grantor: Grantor, path: str) -> None
     Raises:
         Forbidden: a scope is beyond the grantor's, or of everybody's rows, and the grantor no ADMIN
             (SCOPE_NOT_ALLOWED).
-        Invalid: names the end that is after the grantor's, or addresses that are not among the grantor's.
+        Invalid: names the end that is after the grantor's, addresses that are not among the grantor's, or
+            the rate that is beyond the grantor's.
     """
     for scope in key["scopes"]:
         if _is_of_everybody(scope) and grantor.role is not Role.ADMIN:
@@ -140,8 +162,11 @@ def check_within(key: Mapping[str, Any], *, grantor: Grantor, path: str) -> None
             raise _not_allowed(scope, "the key that grants it")
     end, addresses = key["expire_time"], key["allowed_addresses"] or ()
     if grantor.end is not None and (end is None or end > grantor.end):
-        limit = grantor.end.isoformat()
-        raise invalid(f"{path}expire_time", f"must not be after the end of the calling key, {limit}")
+        latest = grantor.end.isoformat()
+        raise invalid(f"{path}expire_time", f"must not be after the end of the calling key, {latest}")
+    own = limit_of(key)
+    if grantor.limit is not None and not (own is not None and own.is_within(grantor.limit)):
+        raise invalid(f"{path}rate_limit", "must not be more than that of the calling key")
     bound = grantor.addresses
     if bound and not (addresses and all(contains(bound, each) for each in addresses)):
         raise invalid(f"{path}allowed_addresses", f"must be within the calling key's, {', '.join(bound)}")

@@ -17,6 +17,7 @@ from morag_meta.api_keys.convert import (
     end_from_proto,
     grace_from_proto,
     key_to_proto,
+    limit_from_proto,
     principal_to_proto,
     verdict_to_proto,
 )
@@ -31,8 +32,9 @@ from morag_meta.api_keys.rules import (
 )
 from morag_meta.api_keys.verification import question, verdict_of, visible
 from morag_meta.auth.keys import KeyHasher
-from morag_meta.auth.principal import Role
-from morag_meta.auth.standing import Standing
+from morag_meta.auth.principal import Principal, Role
+from morag_meta.auth.rates import Allowance
+from morag_meta.auth.standing import Standing, columns_of
 from morag_meta.db.statements import EVERYONE
 from morag_meta.errors import NotFound
 from morag_meta.rpc.call import Call
@@ -44,7 +46,7 @@ from morag_meta.uow import UnitOfWork
 from moragmeta.v1 import api_keys_pb2 as pb
 
 _PATH = "api_key."
-_STANDING = ("scopes", "expire_time", "allowed_addresses")
+_STANDING = ("scopes", "expire_time", "allowed_addresses", "rate_limit")
 
 StandingOf = Callable[[str], Awaitable[Standing]]
 
@@ -54,7 +56,9 @@ def _grantor(call: Call) -> Grantor:
     principal = call.principal
     if not principal.key_id:
         return Grantor(principal.role)
-    return Grantor(principal.role, principal.scopes, principal.expire_time, principal.addresses)
+    return Grantor(
+        principal.role, principal.scopes, principal.expire_time, principal.addresses, principal.limit
+    )
 
 
 class ApiKeyServicer:
@@ -67,17 +71,19 @@ class ApiKeyServicer:
         pages: Pages,
         hasher: KeyHasher,
         standing_of: StandingOf,
+        allowance: Callable[[Principal], Allowance | None],
         *,
         scopes: Mapping[str, Role],
         policy: Policy,
     ) -> None:
-        """Take what seals page tokens, what hashes keys, and what says which key stands.
+        """Take what seals page tokens, what hashes keys, and what says which key stands, and what it may do.
 
         ``scopes`` are the known ones, each with its least role.
         """
         self._pages = pages
         self._hasher = hasher
         self._standing_of = standing_of
+        self._allowance = allowance
         self._scopes = scopes
         self._policy = policy
 
@@ -105,7 +111,7 @@ class ApiKeyServicer:
         self, uow: UnitOfWork, request: pb.CreateApiKeyRequest, call: Call
     ) -> pb.CreateApiKeyResponse:
         owner_id = call.owner_for(request.owner_id)
-        standing = self._granted(uow, owner_id, request.api_key, _STANDING)
+        standing = self._granted(uow, call, owner_id, request.api_key, _STANDING)
         check_within(standing, grantor=_grantor(call), path=_PATH)
         row, secret = actions.create_key(
             uow,
@@ -150,7 +156,7 @@ class ApiKeyServicer:
             name: getattr(request.api_key, name) for name in names if name in ("name", "description")
         }
         if standing:
-            values |= self._granted(uow, row["owner_id"], request.api_key, standing)
+            values |= self._granted(uow, call, row["owner_id"], request.api_key, standing)
             check_within({**row, **values}, grantor=_grantor(call), path=_PATH)
             uow.epoch.bump()
         if values:
@@ -205,14 +211,15 @@ class ApiKeyServicer:
     async def VerifyApiKey(self, request: pb.VerifyApiKeyRequest, call: Call) -> pb.VerifyApiKeyResponse:
         asked = question(request.scope, request.address, self._scopes)
         standing = visible(await self._standing_of(request.key), call.principal)
-        return verdict_to_proto(verdict_of(standing, asked, self._scopes), standing.holder)
+        left = None if standing.holder is None else self._allowance(standing.holder)
+        return verdict_to_proto(verdict_of(standing, asked, self._scopes, left), standing.holder, left)
 
     @composes
     async def GetCurrentPrincipal(self, request: pb.GetCurrentPrincipalRequest, call: Call) -> pb.Principal:
         return principal_to_proto(call.principal, call.peer)
 
     def _granted(
-        self, uow: UnitOfWork, owner_id: str, key: pb.ApiKey, names: Sequence[str]
+        self, uow: UnitOfWork, call: Call, owner_id: str, key: pb.ApiKey, names: Sequence[str]
     ) -> dict[str, Any]:
         """Give what these fields say that a key may, where the owner and the installation allow it."""
         granted: dict[str, Any] = {}
@@ -228,4 +235,8 @@ class ApiKeyServicer:
             granted["allowed_addresses"] = check_addresses(
                 key.allowed_addresses, field=_PATH + "allowed_addresses"
             )
+        if "rate_limit" in names:
+            limit = limit_from_proto(key)
+            self._policy.check_limit(limit, role=call.principal.role)
+            granted |= columns_of(limit)
         return granted

@@ -28,6 +28,8 @@ _PLAIN: Final[Row] = {
     "scopes": [],
     "expire_time": None,
     "allowed_addresses": None,
+    "rate_per_1000_s": None,
+    "rate_burst": None,
     "revoke_time": None,
     "disable_time": None,
     "predecessor_id": None,
@@ -37,7 +39,9 @@ _PLAIN: Final[Row] = {
     "revision": 1,
 }
 """A new key of which nothing is asked; it has no scopes, and so may nothing."""
-INHERITED: Final = ("name", "description", "scopes", "expire_time", "allowed_addresses")
+INHERITED: Final = (
+    *("name", "description", "scopes", "expire_time", "allowed_addresses", "rate_per_1000_s", "rate_burst"),
+)
 """What a key that replaces another one has of it."""
 _CHANGED: Final = (
     *INHERITED,

@@ -11,11 +11,13 @@ from typing import Final
 
 from morag_meta.auth.addresses import canonical_address, is_allowed
 from morag_meta.auth.principal import Principal, Role
+from morag_meta.auth.rates import Allowance
 from morag_meta.auth.standing import UNKNOWN, Standing, Verdict
 from morag_meta.errors import invalid
 
 IP_NOT_ALLOWED: Final = "IP_NOT_ALLOWED"
 INSUFFICIENT_SCOPE: Final = "INSUFFICIENT_SCOPE"
+RATE_LIMITED: Final = "RATE_LIMITED"
 OF_EVERYBODY: Final = "api_keys:verify:all"
 
 
@@ -49,7 +51,9 @@ def visible(standing: Standing, asker: Principal) -> Standing:
     return UNKNOWN
 
 
-def verdict_of(standing: Standing, asked: Question, known: Mapping[str, Role]) -> str:
+def verdict_of(
+    standing: Standing, asked: Question, known: Mapping[str, Role], allowance: Allowance | None
+) -> str:
     """Decide; the first reason to refuse counts."""
     holder = standing.principal
     if holder is None:
@@ -58,6 +62,8 @@ def verdict_of(standing: Standing, asked: Question, known: Mapping[str, Role]) -
         return IP_NOT_ALLOWED
     if asked.scope and not _may_use(holder, asked.scope, known[asked.scope]):
         return INSUFFICIENT_SCOPE
+    if allowance is not None and not allowance.left:
+        return RATE_LIMITED
     return Verdict.VALID
 
 

@@ -11,7 +11,7 @@ import enum
 from dataclasses import dataclass
 from typing import Final
 
-from morag_meta.auth.principal import Principal, Role
+from morag_meta.auth.principal import Limit, Principal, Role
 from morag_meta.db.unit import Row
 
 ALL_SCOPES: Final = "*"
@@ -60,8 +60,22 @@ def standing_of(row: Row, end: dt.datetime | None, now: dt.datetime) -> Standing
         session_id="" if is_key else row["credential_id"],
         expire_time=row["expire_time"] if end is None else end,
         addresses=tuple(row["allowed_addresses"] or ()) if is_key else (),
+        limit=limit_of(row) if is_key else None,
     )
     return Standing(_verdict(row, (row["expire_time"], end), now), holder)
+
+
+def limit_of(row: Row) -> Limit | None:
+    """Give the limit that a key has of its own; the row keeps the rate in calls per 1000 seconds."""
+    rate = row["rate_per_1000_s"]
+    return None if rate is None else Limit(rate / 1000, row["rate_burst"])
+
+
+def columns_of(limit: Limit | None) -> dict[str, int | None]:
+    """Give the columns of a row that keep the limit of a key."""
+    if limit is None:
+        return {"rate_per_1000_s": None, "rate_burst": None}
+    return {"rate_per_1000_s": round(limit.per_second * 1000), "rate_burst": limit.burst}
 
 
 def _verdict(row: Row, ends: tuple[dt.datetime | None, ...], now: dt.datetime) -> Verdict:

@@ -10,7 +10,8 @@ import typer
 
 from morag_meta.api_keys import actions
 from morag_meta.api_keys.rules import DEFAULT_GRACE, LONGEST_GRACE, check_addresses, check_scopes, state_of
-from morag_meta.auth.principal import Role
+from morag_meta.auth.principal import Limit, Role
+from morag_meta.auth.standing import columns_of
 from morag_meta.cli.accounts import person, unit_of_work
 from morag_meta.cli.options import DatabaseUrl, Format, Output, read_settings
 from morag_meta.cli.output import print_json, print_table, say
@@ -32,18 +33,19 @@ _SHOWN = (
     "name",
     "key_prefix",
     "scopes",
-    "allowed_addresses",
     "state",
     "expire_time",
     "last_used_time",
     "use_count",
 )
+_TOLD = (*_SHOWN, "allowed_addresses")  # as JSON, which any width holds
 
 
 @app.command()
 def create(
     name: Annotated[str, typer.Argument(help="What the key is called, once among the owner's keys.")],
     owner: Annotated[str, typer.Option("--owner", metavar="EMAIL", help="Whose key it is.")],
+    *,
     scope: Annotated[
         list[str] | None,
         typer.Option(
@@ -62,6 +64,13 @@ def create(
             "From anywhere if not given.",
         ),
     ] = None,
+    rate: Annotated[
+        float,
+        typer.Option("--rate", min=0, max=100_000, help="Calls per second; 0 for what keys have by default."),
+    ] = 0.0,
+    burst: Annotated[
+        int, typer.Option("--burst", min=0, max=1_000_000, help="Calls at once; 0 for those of a second.")
+    ] = 0,
     output: Output = Format.TABLE,
     database_url: DatabaseUrl = None,
 ) -> None:
@@ -82,6 +91,7 @@ def create(
             scopes=scopes,
             expire_time=end,
             allowed_addresses=check_addresses(address or [], field="--address"),
+            **columns_of(Limit.of(rate, burst)),
         )
         uow.commit()
     if output is Format.JSON:
@@ -105,7 +115,7 @@ def list_(
         rows = [{**row, "state": state_of(row, uow.now)} for row in _pages(uow, reach, show_revoked=show_all)]
     if output is Format.JSON:
         for row in rows:
-            print_json({name: _plain(row[name]) for name in _SHOWN})
+            print_json({name: _plain(row[name]) for name in _TOLD})
         return
     print_table(_SHOWN, [[_cell(row[name]) for name in _SHOWN] for row in rows])
 

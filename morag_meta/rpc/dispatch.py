@@ -21,6 +21,7 @@ from google.protobuf.message_factory import GetMessageClass
 
 from morag_meta.auth.authenticator import Authenticator
 from morag_meta.auth.principal import ANONYMOUS
+from morag_meta.auth.rates import Rates
 from morag_meta.db.database import Database
 from morag_meta.errors import Invalid, MetaError, Reason
 from morag_meta.ids import new_id
@@ -92,9 +93,15 @@ class Dispatcher:
     """Makes gRPC handlers of servicers."""
 
     def __init__(
-        self, database: Database, authenticator: Authenticator, streams: Streams, fingerprint_key: bytes
+        self,
+        database: Database,
+        authenticator: Authenticator,
+        rates: Rates,
+        streams: Streams,
+        fingerprint_key: bytes,
     ) -> None:
         """Serve through these parts; ``fingerprint_key`` keys the hashes of requests with a request id."""
+        self._rates = rates
         self._database = database
         self._authenticator = authenticator
         self._streams = streams
@@ -200,9 +207,14 @@ class Dispatcher:
         except DecodeError:
             name = method.request_type.DESCRIPTOR.full_name
             raise Invalid(f"the request is not a {name}", reason=Reason.UNDECODABLE_REQUEST) from None
-        if not method.access.public:
-            call.principal = await self._authenticator.authenticate(metadata, call.peer)
-            check_access(method.access, call.principal)
+        if method.access.public:
+            validate(request)
+            self._rates.admit_address(call.peer)  # what is not valid costs nothing, and so counts for nothing
+            return request
+        call.principal = await self._authenticator.authenticate(metadata, call.peer)
+        if call.principal.key_id:
+            self._rates.admit_key(call.principal)
+        check_access(method.access, call.principal)
         validate(request)
         return request
 

@@ -21,7 +21,8 @@ from morag_meta.auth.authenticator import Authenticator
 from morag_meta.auth.epoch import EpochWatch
 from morag_meta.auth.keys import KeyHasher
 from morag_meta.auth.passwords import Passwords
-from morag_meta.auth.principal import Role
+from morag_meta.auth.principal import Limit, Role
+from morag_meta.auth.rates import Rates
 from morag_meta.auth.secret import RootSecret
 from morag_meta.auth.tokens import Tokens
 from morag_meta.auth.usage import KeyUsage
@@ -72,9 +73,13 @@ def database_options(settings: Settings) -> DatabaseOptions:
 
 
 def key_policy(settings: Settings) -> Policy:
-    """Give what the settings ask of the end of API keys."""
+    """Give what the settings ask of API keys."""
     longest = settings.api_key_longest_life
-    return Policy(settings.api_key_require_expiry, dt.timedelta(seconds=longest) if longest else None)
+    return Policy(
+        settings.api_key_require_expiry,
+        dt.timedelta(seconds=longest) if longest else None,
+        Limit.of(settings.api_key_rate, settings.api_key_burst),
+    )
 
 
 def _make_tokens(settings: Settings, secret: RootSecret) -> Tokens:
@@ -123,8 +128,13 @@ class App:
         self._feed.on_event(self.openings.note_event, lambda: self.openings.waiting)
         self._probe = Probe(options)
         self._health = Health(self._probe, SERVICES)
+        self._rates = Rates(key_policy(settings).limit, Limit.of(settings.public_rate, settings.public_burst))
         self._dispatcher = Dispatcher(
-            self.database, self.authenticator, self._streams, secret.subkey("request-fingerprint")
+            self.database,
+            self.authenticator,
+            self._rates,
+            self._streams,
+            secret.subkey("request-fingerprint"),
         )
         self._pages = Pages(secret.subkey("page-token"))
         self._token_key = secret.subkey("resume-token")
@@ -218,6 +228,7 @@ class App:
                 self._pages,
                 self._hasher,
                 self.authenticator.standing_of_key,
+                self._rates.allowance,
                 scopes=known_scopes(),
                 policy=key_policy(settings),
             ),

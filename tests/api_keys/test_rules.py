@@ -21,7 +21,8 @@ from morag_meta.api_keys.rules import (
     check_within,
     state_of,
 )
-from morag_meta.auth.principal import Role
+from morag_meta.auth.principal import Limit, Role
+from morag_meta.auth.standing import columns_of
 from morag_meta.errors import Forbidden, Invalid, Reason, WrongState
 from morag_meta.rpc.access import known_scopes
 
@@ -36,7 +37,8 @@ _OF_EVERYBODY = ("jobs:work:all", "api_keys:verify:all")
 def _key(
     scopes: list[str], end: dt.datetime | None = None, addresses: list[str] | None = None
 ) -> dict[str, Any]:
-    return {"scopes": scopes, "expire_time": end, "allowed_addresses": addresses}
+    limit = columns_of(None)
+    return {"scopes": scopes, "expire_time": end, "allowed_addresses": addresses, **limit}
 
 
 def _check(asked: list[str], role: Role = Role.ADMIN) -> list[str]:
@@ -143,6 +145,40 @@ def test_key_is_used_from_where_its_maker_is(
         check_within(_key([], None, asked), grantor=Grantor(Role.USER, addresses=maker), path="api_key.")
     if caught is not None:
         assert [violation.field for violation in caught.value.violations] == ["api_key.allowed_addresses"]
+
+
+@pytest.mark.parametrize(
+    ("maker", "asked", "within"),
+    [
+        (None, None, True),
+        (None, Limit(5, 5), True),
+        (Limit(5, 10), None, False),
+        (Limit(5, 10), Limit(5, 10), True),
+        (Limit(5, 10), Limit(0.001, 1), True),
+        (Limit(5, 10), Limit(5.001, 1), False),
+        (Limit(5, 10), Limit(1, 11), False),
+    ],
+)
+def test_key_calls_no_faster_than_its_maker(
+    maker: Limit | None, asked: Limit | None, *, within: bool
+) -> None:
+    """A key that a limited key makes has a limit, and none that lets through more."""
+    key = _key([]) | columns_of(asked)
+    with contextlib.nullcontext() if within else pytest.raises(Invalid):
+        check_within(key, grantor=Grantor(Role.USER, limit=maker), path="api_key.")
+
+
+def test_only_an_admin_goes_beyond_the_limit_of_the_installation() -> None:
+    """Where keys are limited by default, others than an ADMIN may only give less."""
+    policy = Policy(limit=Limit(10, 20))
+    for own in (None, Limit(10, 20), Limit(1, 1)):
+        policy.check_limit(own, Role.USER)
+    for own in (Limit(11, 20), Limit(10, 21)):
+        policy.check_limit(own, Role.ADMIN)
+        Policy().check_limit(own, Role.USER)
+        with pytest.raises(Forbidden) as caught:
+            policy.check_limit(own, Role.USER)
+        assert caught.value.metadata == {"required_role": "ADMIN"}
 
 
 @pytest.mark.parametrize(

@@ -178,6 +178,14 @@ def a_key_is_used_from_its_addresses(bench: Bench) -> None:
 
 
 @AREA.case
+def a_key_keeps_to_its_rate(bench: Bench) -> None:
+    """A key with a rate is RESOURCE_EXHAUSTED once its burst is used up, in whichever process."""
+    _, caller = bench.add_key(rate_limit=pb.RateLimit(per_second=0.001, burst=2))
+    same("who calls within the burst", caller.users.GetUser(_ME).id, bench.me.id)
+    becomes_refused("RESOURCE_EXHAUSTED", "RATE_LIMITED", lambda: caller.users.GetUser(_ME))
+
+
+@AREA.case
 def a_key_knows_who_it_is(bench: Bench) -> None:
     """GetCurrentPrincipal answers user, key and scopes to a key of any scope."""
     key_id, caller = bench.add_key("jobs:read")

@@ -62,6 +62,8 @@ api_keys = table(
     sa.Column("key_prefix", sa.String(16), nullable=False),  # shown, so that a person knows which key it is
     sa.Column("scopes", Json, nullable=False),
     sa.Column("allowed_addresses", Json),  # canonical ranges, null or none for anywhere
+    sa.Column("rate_per_1000_s", sa.BigInteger),  # calls; null without a limit of its own, as the next one
+    sa.Column("rate_burst", sa.Integer),
     sa.Column("expire_time", UtcDateTime),
     sa.Column("revoke_time", UtcDateTime),
     sa.Column("disable_time", UtcDateTime),

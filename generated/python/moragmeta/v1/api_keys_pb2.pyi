@@ -43,13 +43,15 @@ class _ApiKeyVerdictEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ApiKeyV
     """The key's end has passed."""
     API_KEY_VERDICT_IP_NOT_ALLOWED: _ApiKeyVerdict.ValueType  # 6
     """The key is not to be used from the address."""
+    API_KEY_VERDICT_RATE_LIMITED: _ApiKeyVerdict.ValueType  # 7
+    """The key may make no call now in the process that answers."""
     API_KEY_VERDICT_INSUFFICIENT_SCOPE: _ApiKeyVerdict.ValueType  # 8
     """The key does not hold the scope, or its owner's role does not allow it."""
 
 class ApiKeyVerdict(_ApiKeyVerdict, metaclass=_ApiKeyVerdictEnumTypeWrapper):
     """Whether a key is to be let in. Of several that apply, the first in this order
     is told: NOT_FOUND, REVOKED, DISABLED, EXPIRED, IP_NOT_ALLOWED,
-    INSUFFICIENT_SCOPE.
+    INSUFFICIENT_SCOPE, RATE_LIMITED.
     """
 
 API_KEY_VERDICT_UNSPECIFIED: ApiKeyVerdict.ValueType  # 0
@@ -66,6 +68,8 @@ API_KEY_VERDICT_EXPIRED: ApiKeyVerdict.ValueType  # 5
 """The key's end has passed."""
 API_KEY_VERDICT_IP_NOT_ALLOWED: ApiKeyVerdict.ValueType  # 6
 """The key is not to be used from the address."""
+API_KEY_VERDICT_RATE_LIMITED: ApiKeyVerdict.ValueType  # 7
+"""The key may make no call now in the process that answers."""
 API_KEY_VERDICT_INSUFFICIENT_SCOPE: ApiKeyVerdict.ValueType  # 8
 """The key does not hold the scope, or its owner's role does not allow it."""
 Global___ApiKeyVerdict: _TypeAlias = ApiKeyVerdict  # noqa: Y015
@@ -132,6 +136,7 @@ class ApiKey(_message.Message):
     PREDECESSOR_ID_FIELD_NUMBER: _builtins.int
     SUCCESSOR_ID_FIELD_NUMBER: _builtins.int
     ALLOWED_ADDRESSES_FIELD_NUMBER: _builtins.int
+    RATE_LIMIT_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """The key's UUIDv7. Not a secret."""
     owner_id: _builtins.str
@@ -204,6 +209,13 @@ class ApiKey(_message.Message):
         repeats.
         """
 
+    @_builtins.property
+    def rate_limit(self) -> Global___RateLimit:
+        """How fast the key may call. The limit that the installation gives to keys
+        without one (`MORAG_API_KEY_RATE`) if absent, which by default is none; only
+        an ADMIN gives a key more than that.
+        """
+
     def __init__(
         self,
         *,
@@ -225,14 +237,45 @@ class ApiKey(_message.Message):
         predecessor_id: _builtins.str = ...,
         successor_id: _builtins.str = ...,
         allowed_addresses: _abc.Iterable[_builtins.str] | None = ...,
+        rate_limit: Global___RateLimit | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "disable_time", b"disable_time", "expire_time", b"expire_time", "last_used_time", b"last_used_time", "revoke_time", b"revoke_time", "update_time", b"update_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "disable_time", b"disable_time", "expire_time", b"expire_time", "last_used_time", b"last_used_time", "rate_limit", b"rate_limit", "revoke_time", b"revoke_time", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["allowed_addresses", b"allowed_addresses", "create_time", b"create_time", "description", b"description", "disable_time", b"disable_time", "etag", b"etag", "expire_time", b"expire_time", "id", b"id", "key_prefix", b"key_prefix", "last_used_time", b"last_used_time", "name", b"name", "owner_id", b"owner_id", "predecessor_id", b"predecessor_id", "revoke_time", b"revoke_time", "scopes", b"scopes", "state", b"state", "successor_id", b"successor_id", "update_time", b"update_time", "use_count", b"use_count"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["allowed_addresses", b"allowed_addresses", "create_time", b"create_time", "description", b"description", "disable_time", b"disable_time", "etag", b"etag", "expire_time", b"expire_time", "id", b"id", "key_prefix", b"key_prefix", "last_used_time", b"last_used_time", "name", b"name", "owner_id", b"owner_id", "predecessor_id", b"predecessor_id", "rate_limit", b"rate_limit", "revoke_time", b"revoke_time", "scopes", b"scopes", "state", b"state", "successor_id", b"successor_id", "update_time", b"update_time", "use_count", b"use_count"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ApiKey: _TypeAlias = ApiKey  # noqa: Y015
+
+@_typing.final
+class RateLimit(_message.Message):
+    """How fast calls may be made: a bucket of `burst` calls that is full at first
+    and gains `per_second` of them.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PER_SECOND_FIELD_NUMBER: _builtins.int
+    BURST_FIELD_NUMBER: _builtins.int
+    per_second: _builtins.float
+    """Calls per second in the long run, from 0.001 to 100,000, to three places
+    behind the point.
+    """
+    burst: _builtins.int
+    """Calls at once, up to 1,000,000. 0 is those of one second, at least one."""
+    def __init__(
+        self,
+        *,
+        per_second: _builtins.float = ...,
+        burst: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["burst", b"burst", "per_second", b"per_second"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RateLimit: _TypeAlias = RateLimit  # noqa: Y015
 
 @_typing.final
 class CreateApiKeyRequest(_message.Message):
@@ -405,8 +448,8 @@ class UpdateApiKeyRequest(_message.Message):
 
     @_builtins.property
     def update_mask(self) -> _field_mask_pb2.FieldMask:
-        """Which of `name`, `description`, `scopes`, `expire_time` and
-        `allowed_addresses` to write.
+        """Which of `name`, `description`, `scopes`, `expire_time`,
+        `allowed_addresses` and `rate_limit` to write.
         """
 
     def __init__(
@@ -672,6 +715,8 @@ class VerifyApiKeyResponse(_message.Message):
     OWNER_ROLE_FIELD_NUMBER: _builtins.int
     SCOPES_FIELD_NUMBER: _builtins.int
     EXPIRE_TIME_FIELD_NUMBER: _builtins.int
+    RATE_LIMIT_FIELD_NUMBER: _builtins.int
+    REMAINING_CALLS_FIELD_NUMBER: _builtins.int
     verdict: Global___ApiKeyVerdict.ValueType
     """Whether it is to be let in. Everything else is empty for NOT_FOUND."""
     key_id: _builtins.str
@@ -680,6 +725,10 @@ class VerifyApiKeyResponse(_message.Message):
     """Whose key it is."""
     owner_role: _options_pb2.Role.ValueType
     """The owner's role, which bounds what the key does."""
+    remaining_calls: _builtins.int
+    """How many calls the process that answers would let through now, of that
+    limit; the verification itself takes none. 0 without a limit.
+    """
     @_builtins.property
     def scopes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """The scopes that it holds, sorted; `*` is everything that the role allows."""
@@ -687,6 +736,10 @@ class VerifyApiKeyResponse(_message.Message):
     @_builtins.property
     def expire_time(self) -> _timestamp_pb2.Timestamp:
         """When it ends. Never, if absent."""
+
+    @_builtins.property
+    def rate_limit(self) -> Global___RateLimit:
+        """How fast it may call. Absent where it has no limit."""
 
     def __init__(
         self,
@@ -697,10 +750,12 @@ class VerifyApiKeyResponse(_message.Message):
         owner_role: _options_pb2.Role.ValueType = ...,
         scopes: _abc.Iterable[_builtins.str] | None = ...,
         expire_time: _timestamp_pb2.Timestamp | None = ...,
+        rate_limit: Global___RateLimit | None = ...,
+        remaining_calls: _builtins.int = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["expire_time", b"expire_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["expire_time", b"expire_time", "rate_limit", b"rate_limit"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["expire_time", b"expire_time", "key_id", b"key_id", "owner_id", b"owner_id", "owner_role", b"owner_role", "scopes", b"scopes", "verdict", b"verdict"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["expire_time", b"expire_time", "key_id", b"key_id", "owner_id", b"owner_id", "owner_role", b"owner_role", "rate_limit", b"rate_limit", "remaining_calls", b"remaining_calls", "scopes", b"scopes", "verdict", b"verdict"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -46,6 +46,11 @@ class ApiKeyServiceStub:
     (ADDRESS_NOT_ALLOWED). A key that is made by way of a bound key is bound
     within it.
 
+    A key may have a limit to the rate of its calls. Every call for which it is
+    recognized counts, whatever comes of it; beyond the limit it is
+    RESOURCE_EXHAUSTED (RATE_LIMITED). Each process of the service counts by
+    itself: a key that calls all of them may make its rate with each.
+
     A revoked, disabled, deleted, expired or changed key is refused or limited in
     the process that took the change at once, and in every other one within 5
     seconds; its open streams end with it.
@@ -134,6 +139,11 @@ class ApiKeyServiceServicer:
     (ADDRESS_NOT_ALLOWED). A key that is made by way of a bound key is bound
     within it.
 
+    A key may have a limit to the rate of its calls. Every call for which it is
+    recognized counts, whatever comes of it; beyond the limit it is
+    RESOURCE_EXHAUSTED (RATE_LIMITED). Each process of the service counts by
+    itself: a key that calls all of them may make its rate with each.
+
     A revoked, disabled, deleted, expired or changed key is refused or limited in
     the process that took the change at once, and in every other one within 5
     seconds; its open streams end with it.
@@ -172,9 +182,9 @@ class ApiKeyServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def UpdateApiKey(self, request, context):
-        """Changes the name, description, scopes, end or addresses of a key. A field
-        that the mask names and the message leaves out is cleared: no description,
-        no end, every scope, any address.
+        """Changes the name, description, scopes, end, addresses or rate of a key. A
+        field that the mask names and the message leaves out is cleared: no
+        description, no end, every scope, any address, no rate of its own.
 
         Idempotent. Adds NOT_FOUND, ALREADY_EXISTS (RESOURCE_EXISTS) when the owner
         has another live key of that name, ABORTED (ETAG_MISMATCH),
@@ -360,6 +370,11 @@ class ApiKeyService:
     another one are not read. Elsewhere it is PERMISSION_DENIED
     (ADDRESS_NOT_ALLOWED). A key that is made by way of a bound key is bound
     within it.
+
+    A key may have a limit to the rate of its calls. Every call for which it is
+    recognized counts, whatever comes of it; beyond the limit it is
+    RESOURCE_EXHAUSTED (RATE_LIMITED). Each process of the service counts by
+    itself: a key that calls all of them may make its rate with each.
 
     A revoked, disabled, deleted, expired or changed key is refused or limited in
     the process that took the change at once, and in every other one within 5

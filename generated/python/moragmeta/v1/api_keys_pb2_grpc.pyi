@@ -47,6 +47,11 @@ class ApiKeyServiceStub:
     (ADDRESS_NOT_ALLOWED). A key that is made by way of a bound key is bound
     within it.
 
+    A key may have a limit to the rate of its calls. Every call for which it is
+    recognized counts, whatever comes of it; beyond the limit it is
+    RESOURCE_EXHAUSTED (RATE_LIMITED). Each process of the service counts by
+    itself: a key that calls all of them may make its rate with each.
+
     A revoked, disabled, deleted, expired or changed key is refused or limited in
     the process that took the change at once, and in every other one within 5
     seconds; its open streams end with it.
@@ -77,9 +82,9 @@ class ApiKeyServiceStub:
     Adds no status.
     """
     UpdateApiKey: _grpc.UnaryUnaryMultiCallable[_api_keys_pb2.UpdateApiKeyRequest, _api_keys_pb2.ApiKey]
-    """Changes the name, description, scopes, end or addresses of a key. A field
-    that the mask names and the message leaves out is cleared: no description,
-    no end, every scope, any address.
+    """Changes the name, description, scopes, end, addresses or rate of a key. A
+    field that the mask names and the message leaves out is cleared: no
+    description, no end, every scope, any address, no rate of its own.
 
     Idempotent. Adds NOT_FOUND, ALREADY_EXISTS (RESOURCE_EXISTS) when the owner
     has another live key of that name, ABORTED (ETAG_MISMATCH),
@@ -170,6 +175,11 @@ class ApiKeyServiceAsyncStub(ApiKeyServiceStub):
     (ADDRESS_NOT_ALLOWED). A key that is made by way of a bound key is bound
     within it.
 
+    A key may have a limit to the rate of its calls. Every call for which it is
+    recognized counts, whatever comes of it; beyond the limit it is
+    RESOURCE_EXHAUSTED (RATE_LIMITED). Each process of the service counts by
+    itself: a key that calls all of them may make its rate with each.
+
     A revoked, disabled, deleted, expired or changed key is refused or limited in
     the process that took the change at once, and in every other one within 5
     seconds; its open streams end with it.
@@ -197,9 +207,9 @@ class ApiKeyServiceAsyncStub(ApiKeyServiceStub):
     Adds no status.
     """
     UpdateApiKey: _aio.UnaryUnaryMultiCallable[_api_keys_pb2.UpdateApiKeyRequest, _api_keys_pb2.ApiKey]  # type: ignore[assignment]
-    """Changes the name, description, scopes, end or addresses of a key. A field
-    that the mask names and the message leaves out is cleared: no description,
-    no end, every scope, any address.
+    """Changes the name, description, scopes, end, addresses or rate of a key. A
+    field that the mask names and the message leaves out is cleared: no
+    description, no end, every scope, any address, no rate of its own.
 
     Idempotent. Adds NOT_FOUND, ALREADY_EXISTS (RESOURCE_EXISTS) when the owner
     has another live key of that name, ABORTED (ETAG_MISMATCH),
@@ -289,6 +299,11 @@ class ApiKeyServiceServicer(metaclass=_abc_1.ABCMeta):
     (ADDRESS_NOT_ALLOWED). A key that is made by way of a bound key is bound
     within it.
 
+    A key may have a limit to the rate of its calls. Every call for which it is
+    recognized counts, whatever comes of it; beyond the limit it is
+    RESOURCE_EXHAUSTED (RATE_LIMITED). Each process of the service counts by
+    itself: a key that calls all of them may make its rate with each.
+
     A revoked, disabled, deleted, expired or changed key is refused or limited in
     the process that took the change at once, and in every other one within 5
     seconds; its open streams end with it.
@@ -338,9 +353,9 @@ class ApiKeyServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _api_keys_pb2.UpdateApiKeyRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_api_keys_pb2.ApiKey, _abc.Awaitable[_api_keys_pb2.ApiKey]]:
-        """Changes the name, description, scopes, end or addresses of a key. A field
-        that the mask names and the message leaves out is cleared: no description,
-        no end, every scope, any address.
+        """Changes the name, description, scopes, end, addresses or rate of a key. A
+        field that the mask names and the message leaves out is cleared: no
+        description, no end, every scope, any address, no rate of its own.
 
         Idempotent. Adds NOT_FOUND, ALREADY_EXISTS (RESOURCE_EXISTS) when the owner
         has another live key of that name, ABORTED (ETAG_MISMATCH),

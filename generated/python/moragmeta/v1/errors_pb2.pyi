@@ -122,6 +122,11 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """The lease has expired, was given back, or is another's: stop the work
     (FAILED_PRECONDITION) {attempt, current_attempt}.
     """
+    ERROR_REASON_RATE_LIMITED: _ErrorReason.ValueType  # 69
+    """The API key, or for a public method the address, made its calls too fast;
+    the `RetryInfo` delay says when the next one is let through
+    (RESOURCE_EXHAUSTED, RetryInfo) {per_second, burst}.
+    """
     ERROR_REASON_POSITION_BEYOND_END: _ErrorReason.ValueType  # 70
     """The stream position is beyond the last event (OUT_OF_RANGE)
     {last_sequence, where the stream is of one job}.
@@ -261,6 +266,11 @@ ERROR_REASON_REPORT_NUMBER_USED: ErrorReason.ValueType  # 66
 ERROR_REASON_LEASE_LOST: ErrorReason.ValueType  # 67
 """The lease has expired, was given back, or is another's: stop the work
 (FAILED_PRECONDITION) {attempt, current_attempt}.
+"""
+ERROR_REASON_RATE_LIMITED: ErrorReason.ValueType  # 69
+"""The API key, or for a public method the address, made its calls too fast;
+the `RetryInfo` delay says when the next one is let through
+(RESOURCE_EXHAUSTED, RetryInfo) {per_second, burst}.
 """
 ERROR_REASON_POSITION_BEYOND_END: ErrorReason.ValueType  # 70
 """The stream position is beyond the last event (OUT_OF_RANGE)
