@@ -40,12 +40,30 @@ def upgrade() -> None:
     for column in _columns():
         steps.add_column("api_keys", column)
     _free_names_of_revoked_keys()
+    _api_key_calls()
 
 
 def downgrade() -> None:
-    """Go back: a key that gave up its name is then called by what stands for it."""
+    """Go back: a key that gave up its name is then called by what stands for it, and its calls are lost."""
+    steps.drop_table("api_key_calls")
     for column in reversed(_columns()):
         steps.drop_column("api_keys", column.name)
+
+
+def _api_key_calls() -> None:
+    steps.create_table(
+        "api_key_calls",
+        *parts.ids("key_id"),
+        *parts.times("day"),
+        *parts.texts(100, "method"),
+        *parts.ids("owner_id"),
+        *parts.long_numbers("calls", "errors", "total_us", "longest_us"),
+        parts.primary_key("api_key_calls", "key_id", "day", "method"),
+        parts.parent("api_key_calls", "key_id", of="api_keys"),
+        parts.parent("api_key_calls", "owner_id", of="users"),
+    )
+    steps.create_index("ix_api_key_calls__owner_id_key_id", "api_key_calls", ("owner_id", "key_id"))
+    steps.create_index("ix_api_key_calls__day", "api_key_calls", ("day",))
 
 
 def _free_names_of_revoked_keys() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+from collections.abc import Sequence
 
 from morag_meta.api_keys.rules import DEFAULT_GRACE, EVERY_SCOPE, LONGEST_GRACE, state_of
 from morag_meta.auth.addresses import address_of
@@ -11,7 +12,7 @@ from morag_meta.auth.rates import Allowance
 from morag_meta.auth.standing import limit_of
 from morag_meta.db.unit import Row
 from morag_meta.rpc.etags import etag_of
-from morag_meta.rpc.times import from_duration, from_timestamp, to_timestamp, write_time
+from morag_meta.rpc.times import from_duration, from_timestamp, to_duration, to_timestamp, write_time
 from moragmeta.v1 import api_keys_pb2 as pb
 from moragmeta.v1 import options_pb2
 
@@ -73,6 +74,26 @@ def verdict_to_proto(
         response.rate_limit.burst = allowance.limit.burst
         response.remaining_calls = allowance.left
     return response
+
+
+def usage_to_proto(days: Sequence[Row], methods: Sequence[Row]) -> pb.ApiKeyUsage:
+    """Give the message of a key's calls, which are summed up by day and by method."""
+    return pb.ApiKeyUsage(
+        total=_figures(days),
+        days=[pb.DayOfCalls(day=to_timestamp(row["day"]), figures=_figures([row])) for row in days],
+        methods=[pb.MethodOfCalls(method=row["method"], figures=_figures([row])) for row in methods],
+    )
+
+
+def _figures(rows: Sequence[Row]) -> pb.CallFigures:
+    count = sum(row["calls"] for row in rows)
+    total, longest = sum(row["total_us"] for row in rows), max((row["longest_us"] for row in rows), default=0)
+    return pb.CallFigures(
+        call_count=count,
+        error_count=sum(row["errors"] for row in rows),
+        mean_latency=to_duration(total / count / 1000 if count else None),
+        max_latency=to_duration(longest / 1000 if count else None),
+    )
 
 
 def limit_from_proto(key: pb.ApiKey) -> Limit | None:

@@ -7,6 +7,7 @@ lets somebody in (``auth/authenticator.py``).
 from __future__ import annotations
 
 import contextlib
+import datetime as dt
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
@@ -19,6 +20,7 @@ from morag_meta.api_keys.convert import (
     key_to_proto,
     limit_from_proto,
     principal_to_proto,
+    usage_to_proto,
     verdict_to_proto,
 )
 from morag_meta.api_keys.rules import (
@@ -47,6 +49,8 @@ from moragmeta.v1 import api_keys_pb2 as pb
 
 _PATH = "api_key."
 _STANDING = ("scopes", "expire_time", "allowed_addresses", "rate_limit")
+
+_USAGE_DAYS = 30
 
 StandingOf = Callable[[str], Awaitable[Standing]]
 
@@ -213,6 +217,17 @@ class ApiKeyServicer:
         standing = visible(await self._standing_of(request.key), call.principal)
         left = None if standing.holder is None else self._allowance(standing.holder)
         return verdict_to_proto(verdict_of(standing, asked, self._scopes, left), standing.holder, left)
+
+    @reads(snapshot=True)
+    def GetApiKeyUsage(
+        self, uow: UnitOfWork, request: pb.GetApiKeyUsageRequest, call: Call
+    ) -> pb.ApiKeyUsage:
+        row = uow.api_keys.get(call.reach, request.id)
+        today = uow.now.replace(hour=0, minute=0, second=0, microsecond=0)
+        first = today - dt.timedelta(days=(request.days or _USAGE_DAYS) - 1)
+        return usage_to_proto(
+            uow.api_keys.calls_by_day(row, first, today), uow.api_keys.calls_by_method(row, first, today)
+        )
 
     @composes
     async def GetCurrentPrincipal(self, request: pb.GetCurrentPrincipalRequest, call: Call) -> pb.Principal:

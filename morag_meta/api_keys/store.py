@@ -9,8 +9,9 @@ from typing import Any, Final
 
 import sqlalchemy as sa
 
+from morag_meta.db.schema import api_key_calls as calls
 from morag_meta.db.schema import api_keys as keys
-from morag_meta.db.statements import EVERYONE, after_row, everyone, owned, reach, system
+from morag_meta.db.statements import EVERYONE, after_row, end_of_batch, everyone, owned, reach, system
 from morag_meta.db.unit import Row, Unit
 from morag_meta.errors import not_found
 from morag_meta.ids import new_id
@@ -61,12 +62,72 @@ _ADD_USE: Final = system(
     .values(
         use_count=keys.c.use_count + sa.bindparam("uses", type_=sa.BigInteger()),
         last_used_time=sa.case(
-            (sa.or_(keys.c.last_used_time.is_(None), keys.c.last_used_time < _USED), _USED),
+            (
+                sa.and_(
+                    sa.bindparam("uses", type_=sa.BigInteger()) > 0,
+                    sa.or_(keys.c.last_used_time.is_(None), keys.c.last_used_time < _USED),
+                ),
+                _USED,
+            ),
             else_=keys.c.last_used_time,
         ),
     ),
     "the service itself notes the use of every key",
 )
+
+_WHY_COUNTED: Final = "the service itself notes the calls of every key"
+_FIGURES: Final = ("calls", "errors", "total_us")
+_LONGEST: Final = sa.bindparam("longest_us", type_=sa.BigInteger())
+_ADD_CALLS: Final = system(
+    sa.update(calls)
+    .where(
+        calls.c.key_id == sa.bindparam("of_key"),
+        calls.c.day == sa.bindparam("of_day", type_=calls.c.day.type),
+        calls.c.method == sa.bindparam("of_method"),
+    )
+    .values(
+        {
+            **{name: calls.c[name] + sa.bindparam(name, type_=sa.BigInteger()) for name in _FIGURES},
+            "longest_us": sa.case((calls.c.longest_us < _LONGEST, _LONGEST), else_=calls.c.longest_us),
+        }
+    ),
+    _WHY_COUNTED,
+)
+_FIRST_CALLS: Final = system(
+    sa.insert(calls).from_select(
+        ["key_id", "owner_id", "day", "method", *_FIGURES, "longest_us"],
+        sa.select(
+            keys.c.id,
+            keys.c.owner_id,
+            sa.bindparam("of_day", type_=calls.c.day.type),
+            sa.bindparam("of_method", type_=calls.c.method.type),
+            *(sa.bindparam(name, type_=sa.BigInteger()) for name in _FIGURES),
+            _LONGEST,
+        ).where(keys.c.id == sa.bindparam("of_key")),
+    ),
+    _WHY_COUNTED,
+)
+_DELETE_CALLS: Final = sa.delete(calls).where(owned(calls), calls.c.key_id == sa.bindparam("key_id"))
+_DELETE_ALL_CALLS: Final = sa.delete(calls).where(owned(calls))
+_WHY_SWEPT: Final = "the calls of every key are kept for a time only"
+_SWEEP_END: Final = end_of_batch(calls.c.day, _WHY_SWEPT)
+_SWEEP: Final = system(sa.delete(calls).where(calls.c.day <= sa.bindparam("last")), _WHY_SWEPT)
+
+
+def _calls_by(column: sa.Column[Any]) -> sa.Select[Any]:
+    """Sum up the calls of a key between two days, for each value of a column."""
+    sums = (sa.cast(sa.func.sum(calls.c[name]), sa.BigInteger).label(name) for name in _FIGURES)
+    found = sa.select(column, *sums, sa.func.max(calls.c.longest_us).label("longest_us")).where(
+        owned(calls),
+        calls.c.key_id == sa.bindparam("key_id"),
+        calls.c.day >= sa.bindparam("first", type_=calls.c.day.type),
+        calls.c.day <= sa.bindparam("last", type_=calls.c.day.type),
+    )
+    return found.group_by(column).order_by(column)
+
+
+_CALLS_BY_DAY: Final = _calls_by(calls.c.day)
+_CALLS_BY_METHOD: Final = _calls_by(calls.c.method)
 
 
 @lru_cache(maxsize=8)
@@ -152,11 +213,13 @@ class ApiKeyStore:
         return new
 
     def delete(self, row: Row) -> None:
-        """Remove a key."""
+        """Remove a key, and what is known of its calls."""
+        self._unit.run(_DELETE_CALLS, owner_id=row["owner_id"], key_id=row["id"])
         self._unit.run(_DELETE, owner_id=row["owner_id"], key_id=row["id"])
 
     def delete_all(self, owner_id: str) -> int:
         """Remove every key of an owner, and give their number."""
+        self._unit.run(_DELETE_ALL_CALLS, owner_id=owner_id)
         return self._unit.run(_DELETE_ALL, owner_id=owner_id)
 
     def add_uses(self, uses: Sequence[tuple[str, int, dt.datetime]]) -> None:
@@ -166,6 +229,37 @@ class ApiKeyStore:
         """
         rows = [{"key_id": key_id, "uses": count, "used_time": time} for key_id, count, time in sorted(uses)]
         self._unit.run_many(_ADD_USE, rows)
+
+    def add_calls(self, figures: Sequence[Row]) -> None:
+        """Add to the calls of keys; what is of keys that are gone is dropped.
+
+        Each of ``figures`` has of_key, of_day, of_method, calls, errors, total_us and longest_us. In one
+        transaction behind ``add_uses`` of the same keys, whose lock keeps two processes from making a row at
+        once.
+        """
+        for each in figures:
+            if not self._unit.run(_ADD_CALLS, **each):
+                self._unit.run(_FIRST_CALLS, **each)
+
+    def calls_by_day(self, row: Row, first: dt.datetime, last: dt.datetime) -> list[Row]:
+        """Sum up the calls of a key by day, from one beginning of a day to another."""
+        whose = {"owner_id": row["owner_id"], "key_id": row["id"]}
+        return self._unit.all(_CALLS_BY_DAY, first=first, last=last, **whose)
+
+    def calls_by_method(self, row: Row, first: dt.datetime, last: dt.datetime) -> list[Row]:
+        """Sum up the calls of a key by method, from one beginning of a day to another."""
+        whose = {"owner_id": row["owner_id"], "key_id": row["id"]}
+        return self._unit.all(_CALLS_BY_METHOD, first=first, last=last, **whose)
+
+    def sweep_calls(self, age: dt.timedelta, limit: int) -> int:
+        """Remove the calls of days so long ago, the oldest first, and give the number of rows.
+
+        Once that is less than ``limit``, none is left.
+        """
+        found = self._unit.one(_SWEEP_END, before=self._unit.now - age, limit=limit)
+        if found is None or found["last"] is None:
+            return 0
+        return self._unit.run(_SWEEP, last=found["last"])
 
 
 def _found(row: Row | None, key_id: str) -> Row:

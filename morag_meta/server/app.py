@@ -133,6 +133,7 @@ class App:
             self.database,
             self.authenticator,
             self._rates,
+            self._usage,
             self._streams,
             secret.subkey("request-fingerprint"),
         )

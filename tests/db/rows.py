@@ -115,6 +115,16 @@ def sample() -> Mapping[str, dict[str, Any]]:
         "users": user(OWNER, "ada@example.org"),
         "sessions": _session(),
         "api_keys": _api_key(),
+        "api_key_calls": {
+            "key_id": OTHER,
+            "day": NOW,
+            "method": "JobService.GetJob",
+            "owner_id": OWNER,
+            "calls": 2**40,
+            "errors": 1,
+            "total_us": 2**50,
+            "longest_us": 2**40,
+        },
         "servers": server(SERVER, OWNER, "vectors"),
         "databases": database(DATABASE, OWNER, SERVER, "papers"),
         "user_settings": {

@@ -126,7 +126,9 @@ class Trial:
         usage = KeyUsage(self.database, interval=60)
         authenticator = Authenticator(self.database, hasher, tokens, epochs, usage)
         self.streams = Streams(options, authenticator.recheck, lambda: epochs.newest)
-        self.dispatcher = Dispatcher(self.database, authenticator, Rates.unlimited(), self.streams, _KEY)
+        self.dispatcher = Dispatcher(
+            self.database, authenticator, Rates.unlimited(), usage, self.streams, _KEY
+        )
         self._server = grpc.aio.server()
         self._server.add_generic_rpc_handlers((self.dispatcher.handler(self.servicer),))
         port = self._server.add_insecure_port("127.0.0.1:0")

@@ -186,6 +186,22 @@ def a_key_keeps_to_its_rate(bench: Bench) -> None:
 
 
 @AREA.case
+def calls_of_a_key_are_counted(bench: Bench) -> None:
+    """GetApiKeyUsage tells a key's calls by method within 10 s, with how many were errors."""
+    key_id, caller = bench.add_key("users:read")
+    caller.users.GetUser(_ME)
+    with refused("PERMISSION_DENIED", "SCOPE_MISSING"):
+        caller.servers.ListServers(_LIST)
+
+    def seen() -> dict[str, tuple[int, int]]:
+        usage = bench.mine.api_keys.GetApiKeyUsage(pb.GetApiKeyUsageRequest(id=key_id))
+        return {each.method: (each.figures.call_count, each.figures.error_count) for each in usage.methods}
+
+    expected = {"UserService.GetUser": (1, 0), "ServerService.ListServers": (1, 1)}
+    becomes(f"calls and errors {expected}", lambda: seen() == expected)
+
+
+@AREA.case
 def a_key_knows_who_it_is(bench: Bench) -> None:
     """GetCurrentPrincipal answers user, key and scopes to a key of any scope."""
     key_id, caller = bench.add_key("jobs:read")

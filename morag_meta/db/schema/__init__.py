@@ -11,7 +11,15 @@ by ``utf8mb4_nopad_bin`` (case-sensitive, unpadded), as the other two do by them
 
 from __future__ import annotations
 
-from morag_meta.db.schema.accounts import THEMES, USER_ROLES, api_keys, sessions, user_settings, users
+from morag_meta.db.schema.accounts import (
+    THEMES,
+    USER_ROLES,
+    api_key_calls,
+    api_keys,
+    sessions,
+    user_settings,
+    users,
+)
 from morag_meta.db.schema.bookkeeping import auth_epoch, request_records
 from morag_meta.db.schema.content import DOCUMENT_STATES, SERVER_KINDS, databases, documents, servers
 from morag_meta.db.schema.parts import metadata
@@ -35,6 +43,7 @@ __all__ = [
     "SERVER_KINDS",
     "THEMES",
     "USER_ROLES",
+    "api_key_calls",
     "api_keys",
     "auth_epoch",
     "databases",

@@ -77,3 +77,18 @@ api_keys = table(
     sa.Index("ix_api_keys__owner_id_create_time_id", "owner_id", "create_time", "id"),
     sa.Index("ix_api_keys__create_time_id", "create_time", "id"),
 )
+
+# The calls of a key to one method on one day. Rows are written behind the calls (auth/usage.py).
+api_key_calls = table(
+    "api_key_calls",
+    sa.Column("key_id", identifier(), sa.ForeignKey("api_keys.id", ondelete="RESTRICT"), primary_key=True),
+    sa.Column("day", UtcDateTime, primary_key=True),  # its beginning in UTC
+    sa.Column("method", sa.String(100), primary_key=True),
+    owner(),
+    sa.Column("calls", sa.BigInteger, nullable=False),
+    sa.Column("errors", sa.BigInteger, nullable=False),
+    sa.Column("total_us", sa.BigInteger, nullable=False),
+    sa.Column("longest_us", sa.BigInteger, nullable=False),
+    sa.Index("ix_api_key_calls__owner_id_key_id", "owner_id", "key_id"),
+    sa.Index("ix_api_key_calls__day", "day"),
+)

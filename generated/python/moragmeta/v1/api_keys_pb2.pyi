@@ -762,6 +762,172 @@ class VerifyApiKeyResponse(_message.Message):
 Global___VerifyApiKeyResponse: _TypeAlias = VerifyApiKeyResponse  # noqa: Y015
 
 @_typing.final
+class GetApiKeyUsageRequest(_message.Message):
+    """What GetApiKeyUsage needs."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    DAYS_FIELD_NUMBER: _builtins.int
+    id: _builtins.str
+    """The key's id."""
+    days: _builtins.int
+    """How many days to sum up, today (UTC) as the last: from 1 to 92. 0 means 30."""
+    def __init__(
+        self,
+        *,
+        id: _builtins.str = ...,
+        days: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["days", b"days", "id", b"id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetApiKeyUsageRequest: _TypeAlias = GetApiKeyUsageRequest  # noqa: Y015
+
+@_typing.final
+class ApiKeyUsage(_message.Message):
+    """The calls of a key in a time."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TOTAL_FIELD_NUMBER: _builtins.int
+    DAYS_FIELD_NUMBER: _builtins.int
+    METHODS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def total(self) -> Global___CallFigures:
+        """All of them."""
+
+    @_builtins.property
+    def days(self) -> _containers.RepeatedCompositeFieldContainer[Global___DayOfCalls]:
+        """By day, the oldest first; days without calls are left out, so there are at
+        most 92.
+        """
+
+    @_builtins.property
+    def methods(self) -> _containers.RepeatedCompositeFieldContainer[Global___MethodOfCalls]:
+        """By method, in the order of their names; methods without calls are left out,
+        so there are at most as many as the API has.
+        """
+
+    def __init__(
+        self,
+        *,
+        total: Global___CallFigures | None = ...,
+        days: _abc.Iterable[Global___DayOfCalls] | None = ...,
+        methods: _abc.Iterable[Global___MethodOfCalls] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["total", b"total"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["days", b"days", "methods", b"methods", "total", b"total"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ApiKeyUsage: _TypeAlias = ApiKeyUsage  # noqa: Y015
+
+@_typing.final
+class DayOfCalls(_message.Message):
+    """The calls of a day."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DAY_FIELD_NUMBER: _builtins.int
+    FIGURES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def day(self) -> _timestamp_pb2.Timestamp:
+        """When the day began, in UTC."""
+
+    @_builtins.property
+    def figures(self) -> Global___CallFigures:
+        """Its calls."""
+
+    def __init__(
+        self,
+        *,
+        day: _timestamp_pb2.Timestamp | None = ...,
+        figures: Global___CallFigures | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["day", b"day", "figures", b"figures"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["day", b"day", "figures", b"figures"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DayOfCalls: _TypeAlias = DayOfCalls  # noqa: Y015
+
+@_typing.final
+class MethodOfCalls(_message.Message):
+    """The calls of a method."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    METHOD_FIELD_NUMBER: _builtins.int
+    FIGURES_FIELD_NUMBER: _builtins.int
+    method: _builtins.str
+    """The method, such as `JobService.GetJob`."""
+    @_builtins.property
+    def figures(self) -> Global___CallFigures:
+        """Its calls."""
+
+    def __init__(
+        self,
+        *,
+        method: _builtins.str = ...,
+        figures: Global___CallFigures | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["figures", b"figures"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["figures", b"figures", "method", b"method"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___MethodOfCalls: _TypeAlias = MethodOfCalls  # noqa: Y015
+
+@_typing.final
+class CallFigures(_message.Message):
+    """How many calls there were, and how long they took. A stream takes as long as
+    it is open.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CALL_COUNT_FIELD_NUMBER: _builtins.int
+    ERROR_COUNT_FIELD_NUMBER: _builtins.int
+    MEAN_LATENCY_FIELD_NUMBER: _builtins.int
+    MAX_LATENCY_FIELD_NUMBER: _builtins.int
+    call_count: _builtins.int
+    """How many."""
+    error_count: _builtins.int
+    """How many of them ended with an error; a call that its client canceled is
+    none.
+    """
+    @_builtins.property
+    def mean_latency(self) -> _duration_pb2.Duration:
+        """How long they took on average."""
+
+    @_builtins.property
+    def max_latency(self) -> _duration_pb2.Duration:
+        """How long the longest took."""
+
+    def __init__(
+        self,
+        *,
+        call_count: _builtins.int = ...,
+        error_count: _builtins.int = ...,
+        mean_latency: _duration_pb2.Duration | None = ...,
+        max_latency: _duration_pb2.Duration | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["max_latency", b"max_latency", "mean_latency", b"mean_latency"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["call_count", b"call_count", "error_count", b"error_count", "max_latency", b"max_latency", "mean_latency", b"mean_latency"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CallFigures: _TypeAlias = CallFigures  # noqa: Y015
+
+@_typing.final
 class GetCurrentPrincipalRequest(_message.Message):
     """What GetCurrentPrincipal may be told: nothing."""
 

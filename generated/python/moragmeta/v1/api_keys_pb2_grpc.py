@@ -112,6 +112,11 @@ class ApiKeyServiceStub:
                 request_serializer=moragmeta_dot_v1_dot_api__keys__pb2.VerifyApiKeyRequest.SerializeToString,
                 response_deserializer=moragmeta_dot_v1_dot_api__keys__pb2.VerifyApiKeyResponse.FromString,
                 _registered_method=True)
+        self.GetApiKeyUsage = channel.unary_unary(
+                '/moragmeta.v1.ApiKeyService/GetApiKeyUsage',
+                request_serializer=moragmeta_dot_v1_dot_api__keys__pb2.GetApiKeyUsageRequest.SerializeToString,
+                response_deserializer=moragmeta_dot_v1_dot_api__keys__pb2.ApiKeyUsage.FromString,
+                _registered_method=True)
         self.GetCurrentPrincipal = channel.unary_unary(
                 '/moragmeta.v1.ApiKeyService/GetCurrentPrincipal',
                 request_serializer=moragmeta_dot_v1_dot_api__keys__pb2.GetCurrentPrincipalRequest.SerializeToString,
@@ -275,6 +280,18 @@ class ApiKeyServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetApiKeyUsage(self, request, context):
+        """Sums up the calls of a key, by day and by method, for up to 92 days: their
+        number, how many were errors, and how long they took. Every call for which
+        the key was recognized counts when it ends; older days are not kept.
+
+        Written in batches: up to 10 seconds late, and the last seconds may be
+        missing after a crash. Adds NOT_FOUND.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def GetCurrentPrincipal(self, request, context):
         """Says who calls: which user, in which role, by which key or session. Any key
         may ask, whatever its scopes.
@@ -337,6 +354,11 @@ def add_ApiKeyServiceServicer_to_server(servicer, server):
                     servicer.VerifyApiKey,
                     request_deserializer=moragmeta_dot_v1_dot_api__keys__pb2.VerifyApiKeyRequest.FromString,
                     response_serializer=moragmeta_dot_v1_dot_api__keys__pb2.VerifyApiKeyResponse.SerializeToString,
+            ),
+            'GetApiKeyUsage': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetApiKeyUsage,
+                    request_deserializer=moragmeta_dot_v1_dot_api__keys__pb2.GetApiKeyUsageRequest.FromString,
+                    response_serializer=moragmeta_dot_v1_dot_api__keys__pb2.ApiKeyUsage.SerializeToString,
             ),
             'GetCurrentPrincipal': grpc.unary_unary_rpc_method_handler(
                     servicer.GetCurrentPrincipal,
@@ -641,6 +663,33 @@ class ApiKeyService:
             '/moragmeta.v1.ApiKeyService/VerifyApiKey',
             moragmeta_dot_v1_dot_api__keys__pb2.VerifyApiKeyRequest.SerializeToString,
             moragmeta_dot_v1_dot_api__keys__pb2.VerifyApiKeyResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetApiKeyUsage(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/moragmeta.v1.ApiKeyService/GetApiKeyUsage',
+            moragmeta_dot_v1_dot_api__keys__pb2.GetApiKeyUsageRequest.SerializeToString,
+            moragmeta_dot_v1_dot_api__keys__pb2.ApiKeyUsage.FromString,
             options,
             channel_credentials,
             insecure,

@@ -147,6 +147,14 @@ class ApiKeyServiceStub:
     Adds no status: INVALID_ARGUMENT for a scope that this service does not
     know, or an address that is none.
     """
+    GetApiKeyUsage: _grpc.UnaryUnaryMultiCallable[_api_keys_pb2.GetApiKeyUsageRequest, _api_keys_pb2.ApiKeyUsage]
+    """Sums up the calls of a key, by day and by method, for up to 92 days: their
+    number, how many were errors, and how long they took. Every call for which
+    the key was recognized counts when it ends; older days are not kept.
+
+    Written in batches: up to 10 seconds late, and the last seconds may be
+    missing after a crash. Adds NOT_FOUND.
+    """
     GetCurrentPrincipal: _grpc.UnaryUnaryMultiCallable[_api_keys_pb2.GetCurrentPrincipalRequest, _api_keys_pb2.Principal]
     """Says who calls: which user, in which role, by which key or session. Any key
     may ask, whatever its scopes.
@@ -271,6 +279,14 @@ class ApiKeyServiceAsyncStub(ApiKeyServiceStub):
 
     Adds no status: INVALID_ARGUMENT for a scope that this service does not
     know, or an address that is none.
+    """
+    GetApiKeyUsage: _aio.UnaryUnaryMultiCallable[_api_keys_pb2.GetApiKeyUsageRequest, _api_keys_pb2.ApiKeyUsage]  # type: ignore[assignment]
+    """Sums up the calls of a key, by day and by method, for up to 92 days: their
+    number, how many were errors, and how long they took. Every call for which
+    the key was recognized counts when it ends; older days are not kept.
+
+    Written in batches: up to 10 seconds late, and the last seconds may be
+    missing after a crash. Adds NOT_FOUND.
     """
     GetCurrentPrincipal: _aio.UnaryUnaryMultiCallable[_api_keys_pb2.GetCurrentPrincipalRequest, _api_keys_pb2.Principal]  # type: ignore[assignment]
     """Says who calls: which user, in which role, by which key or session. Any key
@@ -453,6 +469,20 @@ class ApiKeyServiceServicer(metaclass=_abc_1.ABCMeta):
 
         Adds no status: INVALID_ARGUMENT for a scope that this service does not
         know, or an address that is none.
+        """
+
+    @_abc_1.abstractmethod
+    def GetApiKeyUsage(
+        self,
+        request: _api_keys_pb2.GetApiKeyUsageRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_api_keys_pb2.ApiKeyUsage, _abc.Awaitable[_api_keys_pb2.ApiKeyUsage]]:
+        """Sums up the calls of a key, by day and by method, for up to 92 days: their
+        number, how many were errors, and how long they took. Every call for which
+        the key was recognized counts when it ends; older days are not kept.
+
+        Written in batches: up to 10 seconds late, and the last seconds may be
+        missing after a crash. Adds NOT_FOUND.
         """
 
     @_abc_1.abstractmethod
