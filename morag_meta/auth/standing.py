@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import datetime as dt
 import enum
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 from morag_meta.auth.principal import Limit, Principal, Role
-from morag_meta.db.unit import Row
 
 ALL_SCOPES: Final = "*"
 
@@ -46,7 +46,7 @@ class Standing:
 UNKNOWN: Final = Standing(Verdict.NOT_FOUND)
 
 
-def standing_of(row: Row, end: dt.datetime | None, now: dt.datetime) -> Standing:
+def standing_of(row: Mapping[str, Any], end: dt.datetime | None, now: dt.datetime) -> Standing:
     """Judge a row; ``end`` is when the credential ends, if not by its row."""
     if row["credential_id"] is None:
         return UNKNOWN
@@ -65,7 +65,7 @@ def standing_of(row: Row, end: dt.datetime | None, now: dt.datetime) -> Standing
     return Standing(_verdict(row, (row["expire_time"], end), now), holder)
 
 
-def limit_of(row: Row) -> Limit | None:
+def limit_of(row: Mapping[str, Any]) -> Limit | None:
     """Give the limit that a key has of its own; the row keeps the rate in calls per 1000 seconds."""
     rate = row["rate_per_1000_s"]
     return None if rate is None else Limit(rate / 1000, row["rate_burst"])
@@ -78,7 +78,7 @@ def columns_of(limit: Limit | None) -> dict[str, int | None]:
     return {"rate_per_1000_s": round(limit.per_second * 1000), "rate_burst": limit.burst}
 
 
-def _verdict(row: Row, ends: tuple[dt.datetime | None, ...], now: dt.datetime) -> Verdict:
+def _verdict(row: Mapping[str, Any], ends: tuple[dt.datetime | None, ...], now: dt.datetime) -> Verdict:
     if row["end_time"] is not None:
         return Verdict.REVOKED
     if not row["active"] or row.get("disable_time") is not None:
