@@ -129,14 +129,7 @@ class App:
         self._probe = Probe(options)
         self._health = Health(self._probe, SERVICES)
         self._rates = Rates(key_policy(settings).limit, Limit.of(settings.public_rate, settings.public_burst))
-        self._dispatcher = Dispatcher(
-            self.database,
-            self.authenticator,
-            self._rates,
-            self._usage,
-            self._streams,
-            secret.subkey("request-fingerprint"),
-        )
+        self._dispatcher = self._make_dispatcher(secret.subkey("request-fingerprint"))
         self._pages = Pages(secret.subkey("page-token"))
         self._token_key = secret.subkey("resume-token")
         self._handlers = tuple(map(self._dispatcher.handler, self._make_servicers()))
@@ -196,6 +189,11 @@ class App:
 
     def _begin(self, work: Coroutine[Any, Any, None]) -> None:
         self._tasks.append(asyncio.create_task(work))
+
+    def _make_dispatcher(self, fingerprint_key: bytes) -> Dispatcher:
+        return Dispatcher(
+            self.database, self.authenticator, self._rates, self._usage, self._streams, fingerprint_key
+        )
 
     def _make_servicers(self) -> list[Any]:
         settings = self._settings

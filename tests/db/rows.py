@@ -92,6 +92,11 @@ def _api_key() -> dict[str, Any]:
     return {"id": OTHER, "owner_id": OWNER, **key, "scopes": ["jobs:read"], "use_count": 0, **STAMPS}
 
 
+def _api_key_calls() -> dict[str, Any]:
+    figures = {"calls": 2**40, "errors": 1, "total_us": 2**50, "longest_us": 2**40}
+    return {"key_id": OTHER, "day": NOW, "method": "JobService.GetJob", "owner_id": OWNER, **figures}
+
+
 def _job_event() -> dict[str, Any]:
     return {
         "job_id": JOB,
@@ -115,16 +120,7 @@ def sample() -> Mapping[str, dict[str, Any]]:
         "users": user(OWNER, "ada@example.org"),
         "sessions": _session(),
         "api_keys": _api_key(),
-        "api_key_calls": {
-            "key_id": OTHER,
-            "day": NOW,
-            "method": "JobService.GetJob",
-            "owner_id": OWNER,
-            "calls": 2**40,
-            "errors": 1,
-            "total_us": 2**50,
-            "longest_us": 2**40,
-        },
+        "api_key_calls": _api_key_calls(),
         "servers": server(SERVER, OWNER, "vectors"),
         "databases": database(DATABASE, OWNER, SERVER, "papers"),
         "user_settings": {
