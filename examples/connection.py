@@ -12,6 +12,7 @@ import re
 import sys
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, Final, Self, TypeVar
 
 import grpc
@@ -49,6 +50,31 @@ def target() -> str:
     return DEFAULT_TARGET
 
 
+def tls() -> grpc.ChannelCredentials | None:
+    """Return what ``MORAG_CA_FILE`` and the files of a client's own certificate say; None is plaintext."""
+    names = ("MORAG_CA_FILE", "MORAG_CLIENT_KEY_FILE", "MORAG_CLIENT_CERT_FILE")
+    ca, key, certificate = (
+        Path(file).read_bytes() if (file := os.environ.get(name)) else None for name in names
+    )
+    return None if ca is None else grpc.ssl_channel_credentials(ca, key, certificate)
+
+
+def open_channel() -> grpc.Channel:
+    """Open a channel to the service, by TLS where the environment says so."""
+    secure = tls()
+    if secure is None:
+        return grpc.insecure_channel(target(), options=CHANNEL_OPTIONS)
+    return grpc.secure_channel(target(), secure, options=CHANNEL_OPTIONS)
+
+
+def open_async_channel() -> grpc.aio.Channel:
+    """Open a channel for asyncio, by TLS where the environment says so."""
+    secure = tls()
+    if secure is None:
+        return grpc.aio.insecure_channel(target(), options=CHANNEL_OPTIONS)
+    return grpc.aio.secure_channel(target(), secure, options=CHANNEL_OPTIONS)
+
+
 def credentials() -> tuple[tuple[str, str], ...]:
     """Return the metadata that goes with every call; without ``MORAG_API_KEY`` the program ends."""
     key = os.environ.get("MORAG_API_KEY", "").strip()
@@ -62,7 +88,7 @@ class Connection:
 
     def __init__(self) -> None:
         self._metadata = credentials()
-        self._channel = grpc.insecure_channel(target(), options=CHANNEL_OPTIONS)
+        self._channel = open_channel()
         self.servers = ServerServiceStub(self._channel)
         self.databases = DatabaseServiceStub(self._channel)
         self.documents = DocumentServiceStub(self._channel)

@@ -30,7 +30,7 @@ from typing import Final
 
 import grpc
 from chunking import NotTextError, chunk, decode, printable_share
-from connection import Connection, explain, info, reason
+from connection import Connection, explain, info, reason, tls
 from demo_bars import Bars
 from register_folder import ensure_database, new_request_id, register, text_files
 from rich.console import Console
@@ -231,7 +231,7 @@ def main() -> None:
     signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))  # and so end all that it began
     with service() as (target, key):
         os.environ |= {"MORAG_TARGET": target, "MORAG_API_KEY": key}
-        with Connection() as connection, connect(target, key) as channel:
+        with Connection() as connection, connect(target, key, credentials=tls()) as channel:
             try:
                 right = show(connection, channel, folders, root, arguments)
             except grpc.RpcError as error:

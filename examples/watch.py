@@ -20,16 +20,15 @@ from typing import TYPE_CHECKING, Final
 
 import grpc
 from connection import (
-    CHANNEL_OPTIONS,
     Connection,
     code,
     credentials,
     explain,
     info,
     may_repeat,
+    open_async_channel,
     pauses,
     reason,
-    target,
     wait_of,
 )
 from register_folder import DATABASE_NAME, find_database
@@ -111,7 +110,7 @@ async def events(stub: JobServiceAsyncStub, job_id: str) -> AsyncIterator[jobs_p
 async def watch(jobs: list[jobs_pb2.Job], console: Console) -> None:
     """Show the events of all jobs at once, until each has ended."""
     bars = Bars(console, jobs)
-    async with grpc.aio.insecure_channel(target(), options=CHANNEL_OPTIONS) as channel:
+    async with open_async_channel() as channel:
         stub = JobServiceStub(channel)
 
         async def follow(job: jobs_pb2.Job) -> None:

@@ -1,19 +1,15 @@
 """The settings of a process: what may be set, its limits, and how a bad value is told.
 
-This is the only reader of the environment. What does not live here: making missing secrets
+What does not live here: variables that are no settings (``variables.py``), making missing secrets
 (``auth/secret.py``, ``auth/credentials.py``), the meaning of a database URL (``db/url.py``) and of an
 address (``server/address.py``).
 """
 
 from __future__ import annotations
 
-import difflib
-import os
-from collections.abc import Mapping
-from pathlib import Path
+from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Literal, Self
 
-from dotenv import dotenv_values
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationError
 from pydantic_core import ErrorDetails, PydanticCustomError
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -26,12 +22,9 @@ ENV_FILE = ".env"
 
 HOW_TO_MAKE = "make one with: openssl rand -base64 48"
 
-# Read by the command line alone; they are no settings of the service, yet no mistakes either.
-KEY_VARIABLE = "MORAG_API_KEY"
-CLIENT_VARIABLES = {
-    KEY_VARIABLE: "The API key to call with.",
-    "MORAG_TARGET": "The server to call, `<host>:<port>`; what `MORAG_GRPC_ADDRESS` says if not set.",
-}
+LEAST_PARTING_SECONDS = 5.0
+"""What a connection must outlive its oldest stream by, for that to end by the service's own word."""
+_PARTING_SECONDS = 60.0
 
 _JWT_KEY_BYTES = {"HS256": 32, "HS384": 48, "HS512": 64}
 
@@ -92,6 +85,10 @@ def _secret(what: str) -> Any:
     return _setting(None, what, HOW_TO_MAKE)
 
 
+def _pem(what: str) -> Any:
+    return _setting(None, what, "the name of a PEM file")
+
+
 DatabaseUrl = Annotated[str, AfterValidator(_known_database)]
 Secret = Annotated[SecretStr, AfterValidator(_random_enough)]
 
@@ -132,8 +129,35 @@ class Settings(BaseSettings):
     grpc_address: str = _setting(
         "127.0.0.1:50051", "Where the service listens.", "<host>:<port> with a port from 0 to 65535"
     )
+    allow_plaintext: bool = _switch(default=False, what="Listen beyond this machine without TLS.")
+    tls_cert_file: str | None = _pem("The service's certificate and those between it and its authority.")
+    tls_key_file: str | None = _pem("The private key of that certificate, which others may not read.")
+    tls_client_ca_file: str | None = _pem("With it, every client needs a certificate of these authorities.")
+    tls_reload_interval: float = _seconds(5, "Pause between two looks for new TLS files.", 0.1, 3600)
+    health_address: str | None = _setting(
+        None,
+        "Where health alone is told too, always without TLS.",
+        "<host>:<port> with a port from 0 to 65535",
+    )
     grpc_reflection: bool = _switch(default=True, what="Offer gRPC server reflection.")
     grpc_max_request_bytes: int = _count(4 * 1024 * 1024, "Largest request in bytes.", 1024, 64 * 1024 * 1024)
+    grpc_max_metadata_bytes: int = _count(16_384, "Largest metadata of a call in bytes.", 4096, 1024 * 1024)
+    grpc_max_connection_calls: int = _count(
+        1000, "Calls, open streams among them, that a connection may have at once.", 1, 1_000_000
+    )
+    grpc_min_ping_interval: float = _seconds(
+        10, "Clients that ping more often are disconnected after some patience.", 0.1, 3600
+    )
+    grpc_connection_age: float = _seconds(
+        3600, "Age, jittered, at which a connection takes no new calls.", 1, 604_800
+    )
+    grpc_connection_grace: float | None = _setting(
+        None,
+        "Time that calls get after that; `MORAG_STREAM_MAX_AGE` and a minute if not set.",
+        "a number of seconds that exceeds MORAG_STREAM_MAX_AGE by 5 at least",
+        ge=1,
+        allow_inf_nan=False,
+    )
     shutdown_grace: float = _seconds(10, "Time that calls in flight get at shutdown.", 0, 3600)
 
     stream_heartbeat: float = _seconds(10, "Silence after which a stream sends a heartbeat.", 0.05, 3600)
@@ -141,6 +165,7 @@ class Settings(BaseSettings):
         20, "Time after which a reader that takes nothing is cut.", 0.1, 3600
     )
     stream_max_age: float = _seconds(3600, "Age, jittered, at which a stream asks to be resumed.", 1, 604_800)
+    stream_limit: int = _count(10_000, "Open streams of one user in one process.", 1, 1_000_000)
     stream_poll_interval: float = _seconds(0.2, "Pause between two looks for new events.", 0.01, 60)
 
     lease_duration: float = _seconds(90, "Life of a lease after each renewal by default.", 1, 3600)
@@ -174,6 +199,28 @@ class Settings(BaseSettings):
     enable_user_registration: bool = _switch(default=True, what="Let anybody register.")
     default_user_role: Annotated[Literal["USER", "VIEWER"], _any_case("USER", "VIEWER")] = _setting(
         "USER", "The role of who registers.", "USER or VIEWER (never ADMIN)"
+    )
+    login_window: float = _seconds(
+        3600, "Time in which failed log-ins up to the numbers below are forgotten again.", 1, 604_800
+    )
+    login_failures: int = _count(
+        10, "Failed log-ins for one account from one address; 0 for no bound.", 0, 100_000
+    )
+    login_account_failures: int = _count(
+        100,
+        "Failed log-ins for one account from all addresses at which its user has not logged in for 30 days; "
+        "0 for no bound.",
+        0,
+        1_000_000,
+    )
+    login_address_failures: int = _count(
+        300, "Failed log-ins from one address, or IPv6 network of 64 bits; 0 for no bound.", 0, 1_000_000
+    )
+    password_reset_life: float = _seconds(
+        3600,
+        "How long a token that resets a password works, and a request for one waits to be taken.",
+        60,
+        604_800,
     )
     bcrypt_cost: int = _count(12, "Cost of a password hash, as a power of two.", 10, 16)
     api_key_require_expiry: bool = _switch(default=False, what="Make no API key that has no end.")
@@ -211,6 +258,12 @@ class Settings(BaseSettings):
         None, "How lines are logged; console on a terminal, json elsewhere.", "json or console"
     )
     auto_migrate: bool = _switch(default=True, what="Bring the schema up to date at start.")
+
+    @property
+    def connection_grace(self) -> float:
+        """Seconds that the calls of a connection get when it has reached its age."""
+        given = self.grpc_connection_grace
+        return self.stream_max_age + _PARTING_SECONDS if given is None else given
 
     @property
     def is_sqlite(self) -> bool:
@@ -261,12 +314,30 @@ def load(**overrides: Any) -> Settings:
         raise ConfigurationError(*(_problem(e, given) for e in error.errors(include_url=False))) from None
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigurationError(f"{ENV_FILE} cannot be read: {error}") from None
+    problems = list(_contradictions(settings))
+    if problems:
+        raise ConfigurationError(*problems)
+    return settings
+
+
+def _contradictions(settings: Settings) -> Iterator[str]:
+    """Give one line for each setting that does not fit another."""
     key, needed = settings.jwt_secret_key, _JWT_KEY_BYTES[settings.jwt_algorithm]
     if key is not None and len(key.get_secret_value().encode()) < needed:
-        raise ConfigurationError(
-            f"{PREFIX}JWT_SECRET_KEY is too short for {settings.jwt_algorithm}: {HOW_TO_MAKE}"
+        yield f"{PREFIX}JWT_SECRET_KEY is too short for {settings.jwt_algorithm}: {HOW_TO_MAKE}"
+    for name, other in (
+        ("tls_cert_file", "tls_key_file"),
+        ("tls_key_file", "tls_cert_file"),
+        ("tls_client_ca_file", "tls_cert_file"),
+    ):
+        if getattr(settings, name) is not None and getattr(settings, other) is None:
+            yield f"{PREFIX}{name.upper()} is set and {PREFIX}{other.upper()} is not: set both, or neither"
+    if settings.connection_grace < settings.stream_max_age + LEAST_PARTING_SECONDS:
+        yield (
+            f"{PREFIX}GRPC_CONNECTION_GRACE is {settings.connection_grace:g} and {PREFIX}STREAM_MAX_AGE "
+            f"{settings.stream_max_age:g}: a connection that ends first cuts streams without a word; "
+            f"give {settings.stream_max_age + LEAST_PARTING_SECONDS:g} or more"
         )
-    return settings
 
 
 def _problem(error: ErrorDetails, options: Mapping[str, Any]) -> str:
@@ -282,24 +353,3 @@ def _problem(error: ErrorDetails, options: Mapping[str, Any]) -> str:
     if error["type"] == "url":
         return f"{said} is not accepted: {error['msg']}"
     return f"{said} is {str(error['input'])!r}: give {fix}"
-
-
-def client_key() -> str:
-    """Return the API key that a command calls a server with; empty if the environment has none."""
-    return os.environ.get(KEY_VARIABLE, "")
-
-
-def unknown_variables(environ: Mapping[str, str] | None = None) -> list[str]:
-    """Return one warning for each ``MORAG_`` variable that is no setting, with the nearest name.
-
-    ``environ`` is the process's environment unless given; ``.env`` is looked at too.
-    """
-    known = {f"{PREFIX}{name.upper()}" for name in Settings.model_fields} | set(CLIENT_VARIABLES)
-    names = {name.upper() for name in (os.environ if environ is None else environ)}
-    if Path(ENV_FILE).is_file():
-        names |= {name.upper() for name in dotenv_values(ENV_FILE)}
-    warnings = []
-    for name in sorted(n for n in names if n.startswith(PREFIX) and n not in known):
-        near = difflib.get_close_matches(name, known, n=1)
-        warnings.append(f"{name} is not a setting" + (f"; did you mean {near[0]}?" if near else ""))
-    return warnings

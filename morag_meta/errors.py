@@ -30,6 +30,7 @@ class Reason(enum.StrEnum):
     LOGIN_FAILED = enum.auto()
     REFRESH_TOKEN_INVALID = enum.auto()
     PASSWORD_WRONG = enum.auto()
+    RESET_TOKEN_INVALID = enum.auto()
     ROLE_TOO_LOW = enum.auto()
     SCOPE_MISSING = enum.auto()
     SESSION_REQUIRED = enum.auto()
@@ -53,6 +54,7 @@ class Reason(enum.StrEnum):
     REPORT_NUMBER_USED = enum.auto()
     LEASE_LOST = enum.auto()
     RATE_LIMITED = enum.auto()
+    TOO_MANY_TRIES = enum.auto()
     POSITION_BEYOND_END = enum.auto()
     POSITION_TRIMMED = enum.auto()
     SERVER_BUSY = enum.auto()
@@ -62,6 +64,7 @@ class Reason(enum.StrEnum):
     STREAM_AGED = enum.auto()
     READER_TOO_SLOW = enum.auto()
     DEADLINE_IN_QUEUE = enum.auto()
+    TOO_MANY_STREAMS = enum.auto()
     INTERNAL = enum.auto()
 
 
@@ -126,12 +129,12 @@ class Forbidden(MetaError):
     """It is known who calls, and they may not do this."""
 
 
-class Exhausted(MetaError):
-    """The caller has used up what it may use; ``retry_after`` says when there is more of it."""
-
-
 class OutOfRange(MetaError):
     """The position in a stream is beyond what is kept."""
+
+
+class Exhausted(MetaError):
+    """The caller has used up what one caller may; ``retry_after`` is given where time alone makes room."""
 
 
 class Unavailable(MetaError):

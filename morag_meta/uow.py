@@ -4,8 +4,8 @@ It is the in-process API as well as the servicers': ``Database.unit_of_work()`` 
 block rolls back, and only an explicit ``commit()`` keeps. Nothing below it commits. How a statement
 runs stands in ``db/unit.py``, and each feature's statements in its ``store.py``.
 
-Lock order, for all who lock more than one row: epoch of authorization, user, server, database, document,
-job, worker.
+Lock order, for all who lock more than one row: epoch of authorization, user, session, password
+reset, tries, server, database, document, job, worker.
 """
 
 from __future__ import annotations
@@ -13,7 +13,9 @@ from __future__ import annotations
 from functools import cached_property
 
 from morag_meta.api_keys.store import ApiKeyStore
-from morag_meta.auth.store import EpochStore, SessionStore
+from morag_meta.auth.sessions import SessionStore
+from morag_meta.auth.store import EpochStore
+from morag_meta.auth.tries import TryStore
 from morag_meta.databases.store import DatabaseStore
 from morag_meta.db.requests import RequestStore
 from morag_meta.db.unit import Unit
@@ -24,6 +26,7 @@ from morag_meta.jobs.removal import JobRemovals
 from morag_meta.jobs.stats import JobStats
 from morag_meta.jobs.store import JobStore
 from morag_meta.servers.store import ServerStore
+from morag_meta.users.resets import ResetStore
 from morag_meta.users.store import SettingsStore, UserStore
 from morag_meta.workers.store import WorkerStore
 
@@ -45,6 +48,16 @@ class UnitOfWork(Unit):
     def sessions(self) -> SessionStore:
         """Log-ins and their refresh tokens."""
         return SessionStore(self)
+
+    @cached_property
+    def resets(self) -> ResetStore:
+        """Password resets."""
+        return ResetStore(self)
+
+    @cached_property
+    def tries(self) -> TryStore:
+        """Tries at something secret."""
+        return TryStore(self)
 
     @cached_property
     def api_keys(self) -> ApiKeyStore:

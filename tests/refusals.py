@@ -22,6 +22,7 @@ class Refusal:
     reason: str = ""
     metadata: dict[str, str] = field(default_factory=dict)
     fields: list[str] = field(default_factory=list)
+    retry: float | None = None  # seconds
 
 
 @contextmanager
@@ -45,9 +46,12 @@ def read_details(refusal: Refusal, error: Any) -> None:
     status = status_pb2.Status.FromString(trailers["grpc-status-details-bin"])
     assert status.message == refusal.message
     info, bad = error_details_pb2.ErrorInfo(), error_details_pb2.BadRequest()
+    retry = error_details_pb2.RetryInfo()
     for detail in status.details:
         if detail.Unpack(info):
             assert info.domain == DOMAIN
             refusal.reason, refusal.metadata = info.reason, dict(info.metadata)
+        elif detail.Unpack(retry):
+            refusal.retry = retry.retry_delay.ToTimedelta().total_seconds()
         elif detail.Unpack(bad):
             refusal.fields = [violation.field for violation in bad.field_violations]

@@ -46,9 +46,16 @@ CREDENTIAL_KEYS = "t1:" + base64.b64encode(secrets.token_bytes(32)).decode()
 class Channel:
     """The stubs of one caller."""
 
-    def __init__(self, target: str, metadata: tuple[tuple[str, str], ...]) -> None:
-        """Connect; ``metadata`` goes with every call that brings none of its own."""
-        self.raw = grpc.insecure_channel(target)
+    def __init__(
+        self,
+        target: str,
+        metadata: tuple[tuple[str, str], ...],
+        credentials: grpc.ChannelCredentials | None = None,
+    ) -> None:
+        """Connect, by TLS with credentials; ``metadata`` goes with every call that brings none of its own."""
+        self.raw = (
+            grpc.insecure_channel(target) if credentials is None else grpc.secure_channel(target, credentials)
+        )
         intercepted = grpc.intercept_channel(self.raw, _Credentials(metadata))
         self.users = users_pb2_grpc.UserServiceStub(intercepted)
         self.servers = servers_pb2_grpc.ServerServiceStub(intercepted)
@@ -112,6 +119,7 @@ class Service:
             "secret_key": SECRET_KEY,
             "credential_keys": CREDENTIAL_KEYS,
             "bcrypt_cost": 10,
+            "login_address_failures": 0,  # all tests log in from one address
         } | overrides
         self.settings = Settings(database_url=url, grpc_address="127.0.0.1:0", **given)
         self.url = url

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from morag_meta.api_keys.rules import DEFAULT_GRACE, EVERY_SCOPE, LONGEST_GRACE, state_of
 from morag_meta.auth.addresses import address_of
-from morag_meta.auth.principal import Limit, Principal
+from morag_meta.auth.principal import Principal, Rate
 from morag_meta.auth.rates import Allowance
 from morag_meta.auth.standing import limit_of
 from morag_meta.db.unit import Row
@@ -96,11 +96,11 @@ def _figures(rows: Sequence[Row]) -> pb.CallFigures:
     )
 
 
-def limit_from_proto(key: pb.ApiKey) -> Limit | None:
+def limit_from_proto(key: pb.ApiKey) -> Rate | None:
     """Give the limit that a key shall have of its own, to a thousandth of a call per second."""
     if not key.HasField("rate_limit"):
         return None
-    return Limit.of(round(key.rate_limit.per_second, 3), key.rate_limit.burst)
+    return Rate.of(round(key.rate_limit.per_second, 3), key.rate_limit.burst)
 
 
 def end_from_proto(key: pb.ApiKey) -> dt.datetime | None:
@@ -118,7 +118,7 @@ def grace_from_proto(request: pb.RotateApiKeyRequest) -> dt.timedelta:
     return DEFAULT_GRACE if milliseconds is None else dt.timedelta(milliseconds=milliseconds)
 
 
-def _limit_to_proto(limit: Limit | None) -> pb.RateLimit | None:
+def _limit_to_proto(limit: Rate | None) -> pb.RateLimit | None:
     return None if limit is None else pb.RateLimit(per_second=limit.per_second, burst=limit.burst)
 
 

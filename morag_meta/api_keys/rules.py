@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from morag_meta import forms
 from morag_meta.auth.addresses import canonical_range, contains
-from morag_meta.auth.principal import Limit, Role
+from morag_meta.auth.principal import Rate, Role
 from morag_meta.auth.standing import limit_of
 from morag_meta.errors import Forbidden, Reason, invalid, wrong_state
 
@@ -39,7 +39,7 @@ class Grantor:
     scopes: frozenset[str] | None = None
     end: dt.datetime | None = None
     addresses: tuple[str, ...] = ()
-    limit: Limit | None = None
+    limit: Rate | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,9 +51,9 @@ class Policy:
 
     needs_end: bool = False
     longest_life: dt.timedelta | None = None
-    limit: Limit | None = None
+    limit: Rate | None = None
 
-    def check_limit(self, own: Limit | None, role: Role) -> None:
+    def check_limit(self, own: Rate | None, role: Role) -> None:
         """Refuse a limit that gives more than the installation does, unless an ADMIN gives it.
 
         Raises:

@@ -18,7 +18,7 @@ class Role(enum.IntEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Limit:
+class Rate:
     """A rate of calls: so many per second in the long run, and ``burst`` of them at once."""
 
     per_second: float
@@ -29,7 +29,7 @@ class Limit:
         """Give the limit, None for a rate of 0; a burst of 0 is the calls of one second, at least one."""
         return cls(per_second, burst or max(1, math.ceil(per_second))) if per_second else None
 
-    def is_within(self, other: Limit) -> bool:
+    def is_within(self, other: Rate) -> bool:
         """Whether this limit lets through no more than another one."""
         return self.per_second <= other.per_second and self.burst <= other.burst
 
@@ -51,7 +51,7 @@ class Principal:
     session_id: str
     expire_time: dt.datetime | None
     addresses: tuple[str, ...] = ()
-    limit: Limit | None = None
+    limit: Rate | None = None
 
     def has_scope(self, scope: str) -> bool:
         """Whether the credential holds a scope; one of everybody's rows (``:all``) is an ADMIN's to give."""

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Final, Self
 
 from morag_meta.auth.addresses import UNIX, address_of
-from morag_meta.auth.principal import Limit, Principal
+from morag_meta.auth.principal import Principal, Rate
 from morag_meta.errors import Exhausted, Reason
 
 MOST_PLACES: Final = 100_000
@@ -37,7 +37,7 @@ class Buckets:
         self._size = size
         self._full_at: OrderedDict[str, float] = OrderedDict()
 
-    def take(self, place: str, limit: Limit, now: float) -> float:
+    def take(self, place: str, limit: Rate, now: float) -> float:
         """Take a token at ``now`` (monotonic seconds); give 0.0, or the seconds until there is one."""
         step = 1 / limit.per_second
         full_at = max(self._full_at.get(place, now), now) + step
@@ -50,7 +50,7 @@ class Buckets:
             self._full_at.popitem(last=False)
         return 0.0
 
-    def left(self, place: str, limit: Limit, now: float) -> int:
+    def left(self, place: str, limit: Rate, now: float) -> int:
         """Count the tokens that are there."""
         missing = max(self._full_at.get(place, now) - now, 0.0) * limit.per_second
         return max(0, math.floor(limit.burst - missing + _TOLERANCE))
@@ -60,7 +60,7 @@ class Buckets:
 class Allowance:
     """What a key may still do: its limit, and how many calls are left of it in this process now."""
 
-    limit: Limit
+    limit: Rate
     left: int
 
 
@@ -69,11 +69,11 @@ class Rates:
 
     def __init__(
         self,
-        of_keys: Limit | None = None,
-        of_addresses: Limit | None = None,
+        of_keys: Rate | None = None,
+        of_addresses: Rate | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Limit keys without a limit of their own, and addresses that call public methods; None is none."""
+        """Rate keys without a limit of their own, and addresses that call public methods; None is none."""
         self._of_keys = of_keys
         self._of_addresses = of_addresses
         self._clock = clock
@@ -82,7 +82,7 @@ class Rates:
 
     @classmethod
     def unlimited(cls) -> Self:
-        """Limit only keys that have a limit of their own."""
+        """Rate only keys that have a limit of their own."""
         return cls()
 
     def admit_key(self, principal: Principal) -> None:
@@ -124,7 +124,7 @@ def _place_of(address: str) -> str:
     return str(ipaddress.ip_network((address, _SAME_NETWORK_BITS), strict=False))
 
 
-def _limited(who: str, limit: Limit, wait: float) -> Exhausted:
+def _limited(who: str, limit: Rate, wait: float) -> Exhausted:
     rate = f"{limit.per_second:g}"
     return Exhausted(
         f"{who} may make {rate} calls per second, {limit.burst} at once; wait",

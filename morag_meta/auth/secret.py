@@ -19,7 +19,16 @@ from morag_meta.config import HOW_TO_MAKE, ConfigurationError
 from morag_meta.strength import weakness
 
 PURPOSES: Final = frozenset(
-    {"api-key", "jwt", "page-token", "refresh-token", "request-fingerprint", "resume-token"}
+    {
+        "api-key",
+        "jwt",
+        "page-token",
+        "password-reset",
+        "refresh-token",
+        "request-fingerprint",
+        "resume-token",
+        "tries",
+    }
 )
 """What keys are derived for. A new use gets a new name; a name is never given to another use."""
 

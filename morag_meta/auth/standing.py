@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from morag_meta.auth.principal import Limit, Principal, Role
+from morag_meta.auth.principal import Principal, Rate, Role
 
 ALL_SCOPES: Final = "*"
 
@@ -65,13 +65,13 @@ def standing_of(row: Mapping[str, Any], end: dt.datetime | None, now: dt.datetim
     return Standing(_verdict(row, (row["expire_time"], end), now), holder)
 
 
-def limit_of(row: Mapping[str, Any]) -> Limit | None:
+def limit_of(row: Mapping[str, Any]) -> Rate | None:
     """Give the limit that a key has of its own; the row keeps the rate in calls per 1000 seconds."""
     rate = row["rate_per_1000_s"]
-    return None if rate is None else Limit(rate / 1000, row["rate_burst"])
+    return None if rate is None else Rate(rate / 1000, row["rate_burst"])
 
 
-def columns_of(limit: Limit | None) -> dict[str, int | None]:
+def columns_of(limit: Rate | None) -> dict[str, int | None]:
     """Give the columns of a row that keep the limit of a key."""
     if limit is None:
         return {"rate_per_1000_s": None, "rate_burst": None}

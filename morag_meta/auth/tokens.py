@@ -1,22 +1,22 @@
-"""The two tokens of a session: the access token (a JWT, RFC 7519) and the refresh token (opaque).
+"""The access token of a session: a JWT (RFC 7519).
 
-Pure: what a session is, and whether it goes on, is in its row (``auth/store.py``). An access token alone
-lets nobody in; the authenticator asks for its session too.
+Pure: what a session is, and whether it goes on, is in its row (``auth/sessions.py``). An access token
+alone lets nobody in; the authenticator asks for its session too. What renews it is
+``auth/refresh_tokens.py``'s.
 """
 
 from __future__ import annotations
 
 import base64
 import datetime as dt
-import secrets
 import uuid
 from dataclasses import dataclass
 from typing import Final
 
 import jwt
 
-from morag_meta.auth.keys import KeyHasher
 from morag_meta.auth.principal import Role
+from morag_meta.auth.refresh_tokens import RefreshTokens
 from morag_meta.errors import Reason, Unauthenticated
 
 ALGORITHMS: Final = ("HS256", "HS384", "HS512")
@@ -24,7 +24,6 @@ ACCESS_LIFE: Final = dt.timedelta(minutes=15)
 ISSUER: Final = "morag-meta"
 AUDIENCE: Final = "morag-meta"
 
-_REFRESH_BYTES: Final = 32
 _LONGEST: Final = 4096
 _PARTS: Final = 3  # header, claims, signature
 _CLAIMS: Final = ["sub", "sid", "role", "iat", "exp", "jti", "iss", "aud"]
@@ -59,7 +58,7 @@ class Tokens:
             raise ValueError(f"{algorithm!r} is not one of {', '.join(ALGORITHMS)}")
         self._key = jwt_key
         self._algorithm = algorithm
-        self._refresh = KeyHasher(refresh_key)
+        self.refresh = RefreshTokens(refresh_key)
         self.session_life = session_life
 
     def issue(
@@ -104,14 +103,6 @@ class Tokens:
             raise Unauthenticated(
                 "the access token is not valid, or has expired", reason=Reason.CREDENTIAL_INVALID
             ) from None
-
-    def new_refresh_token(self) -> str:
-        """Make a refresh token: 32 random bytes in base64url without padding."""
-        return secrets.token_urlsafe(_REFRESH_BYTES)
-
-    def refresh_hash(self, refresh_token: str) -> str:
-        """Give the keyed hash under which a session keeps its refresh token."""
-        return self._refresh.digest(refresh_token)
 
 
 def is_access_token(text: str) -> bool:

@@ -27,10 +27,14 @@ def health(
     output: Output = Format.TABLE,
     database_url: DatabaseUrl = None,
 ) -> ExitCode:
-    """Ask a server for its health: 0 serving, 2 unreachable, 3 unknown service, 4 not serving."""
+    """Ask a server for its health: 0 serving, 2 unreachable, 3 unknown service, 4 not serving.
+
+    This machine's own is asked at MORAG_HEALTH_ADDRESS, where that is set.
+    """
     settings = read_settings(database_url)
+    own = settings.health_address if target is None else None
     stub: Any
-    with open_channel(target or settings.grpc_address) as channel:
+    with open_channel(own or target or settings.grpc_address, plaintext=own is not None) as channel:
         stub = health_pb2_grpc.HealthStub(channel)
         status = _ask(stub, service, timeout)
     if output is Format.JSON:

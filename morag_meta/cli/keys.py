@@ -10,7 +10,7 @@ import typer
 
 from morag_meta.api_keys import actions
 from morag_meta.api_keys.rules import DEFAULT_GRACE, LONGEST_GRACE, check_addresses, check_scopes, state_of
-from morag_meta.auth.principal import Limit, Role
+from morag_meta.auth.principal import Rate, Role
 from morag_meta.auth.standing import columns_of
 from morag_meta.cli.accounts import person, unit_of_work
 from morag_meta.cli.options import DatabaseUrl, Format, Output, read_settings
@@ -91,7 +91,7 @@ def create(
             scopes=scopes,
             expire_time=end,
             allowed_addresses=check_addresses(address or [], field="--address"),
-            **columns_of(Limit.of(rate, burst)),
+            **columns_of(Rate.of(rate, burst)),
         )
         uow.commit()
     if output is Format.JSON:

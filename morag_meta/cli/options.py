@@ -11,6 +11,7 @@ import typer
 from morag_meta import config, logs
 from morag_meta.cli.output import warn
 from morag_meta.config import Settings
+from morag_meta.variables import unknown_variables
 
 DatabaseUrl = Annotated[
     str | None,
@@ -47,7 +48,7 @@ def read_settings(database_url: str | None = None, **overrides: Any) -> Settings
     Raises:
         ConfigurationError: a value is not accepted.
     """
-    for warning in config.unknown_variables():
+    for warning in unknown_variables():
         warn(warning)
     settings = config.load(database_url=database_url or _given.get(), **overrides)
     # A command speaks for itself: libraries are heard when something is wrong, unless DEBUG asks for more.

@@ -16,6 +16,7 @@ import typer
 from morag_meta import logs
 from morag_meta.cli import failures
 from morag_meta.cli.options import DatabaseUrl, remember
+from morag_meta.cli.target import CaFile, ClientCert, ClientKey, TlsOptions, remember_tls
 from morag_meta.exits import ExitCode
 
 _COMMANDS = ("serve", "health", "conformance")
@@ -58,6 +59,9 @@ def _print_version(wanted: bool) -> None:
 
 def _root(
     database_url: DatabaseUrl = None,
+    ca_file: CaFile = None,
+    client_cert: ClientCert = None,
+    client_key: ClientKey = None,
     show_version: Annotated[
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
     ] = False,
@@ -65,3 +69,4 @@ def _root(
     """Take the options that hold for every command."""
     del show_version
     remember(database_url)
+    remember_tls(TlsOptions(ca_file, client_cert, client_key))

@@ -1,27 +1,32 @@
-"""``morag-meta user``: accounts, made straight in the database."""
+"""``morag-meta user``: accounts, their sessions and forgotten passwords, straight in the database."""
 
 from __future__ import annotations
 
+import datetime as dt
 import sys
-from typing import Annotated
+from collections.abc import Iterator
+from typing import Annotated, Any
 
 import typer
 
 from morag_meta.auth.passwords import hash_password
 from morag_meta.auth.principal import Role
-from morag_meta.cli.accounts import unit_of_work
+from morag_meta.cli.accounts import person, unit_of_work
 from morag_meta.cli.failures import CommandError
 from morag_meta.cli.options import DatabaseUrl, Format, Output, read_settings
-from morag_meta.cli.output import print_json, say
+from morag_meta.cli.output import print_json, print_table, say
+from morag_meta.db.unit import Row
 from morag_meta.exits import ExitCode
-from morag_meta.users.actions import create_user
+from morag_meta.server.app import make_reset_tokens
+from morag_meta.server.secrets import root_secret
+from morag_meta.uow import UnitOfWork
+from morag_meta.users.actions import create_user, end_all_sessions, end_session
 
-app = typer.Typer(name="user", help="Accounts.", no_args_is_help=True)
+_PAGE = 500
+_SHOWN = ("id", "create_time", "refresh_time", "expire_time", "address", "user_agent")
+Email = Annotated[str, typer.Argument(help="The user's email.")]
 
-
-@app.callback()
-def group() -> None:
-    """Keep ``create`` a command of its own, alone as it is."""
+app = typer.Typer(name="user", help="Accounts, their sessions and passwords.", no_args_is_help=True)
 
 
 @app.command()
@@ -50,6 +55,74 @@ def create(
         print_json({"id": row["id"], "email": row["email"], "role": row["role"]})
     else:
         say(f"created {row['role']} {row['email']} {row['id']}")
+
+
+@app.command()
+def sessions(email: Email, output: Output = Format.TABLE, database_url: DatabaseUrl = None) -> None:
+    """List a user's sessions that go on, newest first: when and from where each was used last."""
+    with unit_of_work(read_settings(database_url)) as uow:
+        rows = list(_pages(uow, person(uow, email)["id"]))
+    if output is Format.JSON:
+        for row in rows:
+            print_json({name: _plain(row[name]) for name in _SHOWN})
+        return
+    print_table(_SHOWN, [[_cell(row[name]) for name in _SHOWN] for row in rows])
+
+
+@app.command(name="end-sessions")
+def end_sessions(
+    email: Email,
+    session: Annotated[
+        str, typer.Option("--session", metavar="ID", help="This one alone, as user sessions shows it.")
+    ] = "",
+    database_url: DatabaseUrl = None,
+) -> None:
+    """End a user's sessions, or one; every process refuses their tokens within seconds. API keys stay."""
+    with unit_of_work(read_settings(database_url)) as uow:
+        user = person(uow, email)
+        if session:
+            uow.sessions.owner(user["id"], session)  # the user's own, or none
+            ended = int(end_session(uow, user["id"], session))
+        else:
+            ended = end_all_sessions(uow, user["id"])
+        uow.commit()
+    say(f"ended {ended} session{'' if ended == 1 else 's'} of {user['email']}")
+
+
+@app.command(name="reset-password")
+def reset_password(email: Email, output: Output = Format.TABLE, database_url: DatabaseUrl = None) -> None:
+    """Print a token with which the user sets a new password, once (ResetPassword); a newer one replaces it.
+
+    The password and the sessions of before hold until it is used.
+    """
+    settings = read_settings(database_url)
+    tokens = make_reset_tokens(settings, root_secret(settings))
+    with unit_of_work(settings) as uow:
+        reset = tokens.issue(uow, person(uow, email)["email"])
+        if reset is None:
+            raise CommandError(f"the user {email} is deactivated", ExitCode.REFUSED)
+        uow.commit()
+    end = reset.expire_time.isoformat(timespec="seconds")
+    if output is Format.JSON:
+        print_json({"user_id": reset.user["id"], "token": reset.token, "expire_time": end})
+    else:
+        say(f"reset token: {reset.token}")
+        say(f"until {end}")
+
+
+def _pages(uow: UnitOfWork, owner_id: str) -> Iterator[Row]:
+    after: Row | None = None
+    while rows := uow.sessions.page(owner_id, after, _PAGE):
+        yield from rows
+        after = rows[-1]
+
+
+def _plain(value: Any) -> Any:
+    return value.isoformat() if isinstance(value, dt.datetime) else value
+
+
+def _cell(value: Any) -> Any:
+    return value.strftime("%Y-%m-%d %H:%M:%SZ") if isinstance(value, dt.datetime) else value
 
 
 def _password() -> str:

@@ -54,6 +54,10 @@ class UnforeseenFault(Exception):
         super().__init__(" ".join(str(word) for word in known if word))
 
 
+_CLAIMS: Final = {"request_records": "fingerprint", "tries": "clear_time", "reset_requests": "ask_time"}
+"""Tables whose rows are claimed by whoever comes first, and of each a column that no other table has."""
+
+
 def _unique_names() -> dict[str, tuple[str, str]]:
     """Map each unique constraint, and SQLite's list of its columns, to a resource type and a field."""
     names: dict[str, tuple[str, str]] = {}
@@ -174,8 +178,8 @@ def _integrity(fault: IntegrityError, parameters: Mapping[str, Any]) -> Exceptio
 
 def _taken(fault: IntegrityError, text: str, parameters: Mapping[str, Any]) -> MetaError:
     resource, field = _UNIQUE.get(_constraint(fault, text, parameters), ("resource", "id"))
-    if resource == "request_record":
-        return Collision("the same request id is being worked on")
+    if f"{resource}s" in _CLAIMS:
+        return Collision()
     if field == "open_document_id":
         return AlreadyExists("the document has an open ingestion job", reason=Reason.JOB_ALREADY_OPEN)
     return exists(resource, field)
@@ -192,5 +196,6 @@ def _constraint(fault: IntegrityError, text: str, parameters: Mapping[str, Any])
     table, name = found.groups()
     if name != "PRIMARY":
         return str(name)
-    # MySQL names the table and MariaDB does not; a claim is the only change that brings a fingerprint.
-    return f"{table or ('request_records' if 'fingerprint' in parameters else '')}.PRIMARY"
+    # MySQL names the table and MariaDB does not; a claim is known by what it alone brings.
+    claimed = [name for name, column in _CLAIMS.items() if column in parameters]
+    return f"{table or ''.join(claimed)}.PRIMARY"

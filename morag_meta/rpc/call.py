@@ -14,6 +14,7 @@ from typing import Any
 from morag_meta.auth.principal import Principal, Role
 from morag_meta.db.statements import EVERYONE
 from morag_meta.errors import Forbidden, Reason
+from morag_meta.rpc.peers import address_of
 
 
 @dataclass(slots=True)
@@ -21,7 +22,8 @@ class Call:
     """The context of one call.
 
     ``method`` is "Service.Method", ``request_id`` the id in the logs (not the request's own field),
-    ``deadline`` monotonic seconds, and ``replayed`` whether a request id was found to be used.
+    ``deadline`` monotonic seconds, ``agent`` the client's user agent, bounded, and ``replayed`` whether a
+    request id was found to be used.
     """
 
     principal: Principal
@@ -29,8 +31,14 @@ class Call:
     request_id: str
     peer: str
     deadline: float | None = None
+    agent: str = ""
     replayed: bool = False
     fingerprint_key: bytes = field(default=b"", repr=False)
+
+    @property
+    def address(self) -> str:
+        """The address of the peer; empty where it has none, as on a Unix socket."""
+        return address_of(self.peer)
 
     @property
     def own(self) -> str:

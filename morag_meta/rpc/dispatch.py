@@ -30,6 +30,7 @@ from morag_meta.rpc import status
 from morag_meta.rpc.access import Access, access_of, check_access, service
 from morag_meta.rpc.call import Call
 from morag_meta.rpc.methods import Kind, Mark, mark_of
+from morag_meta.rpc.peers import agent_of
 from morag_meta.rpc.streams import Streams, draining
 from morag_meta.rpc.validation import validate
 
@@ -206,6 +207,7 @@ class Dispatcher:
             request_id=sent if isinstance(sent, str) and _REQUEST_ID.fullmatch(sent) else new_id(),
             peer=context.peer(),
             deadline=None if remaining is None else time.monotonic() + remaining,
+            agent=agent_of(str(metadata.get("user-agent", ""))),
             fingerprint_key=self._fingerprint_key,
         )
 

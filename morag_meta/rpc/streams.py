@@ -10,6 +10,7 @@ import asyncio
 import datetime as dt
 import random
 import time
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any, Final
@@ -18,7 +19,7 @@ import grpc
 import structlog
 
 from morag_meta.auth.principal import Principal
-from morag_meta.errors import Forbidden, MetaError, Reason, Unauthenticated, Unavailable
+from morag_meta.errors import Exhausted, Forbidden, MetaError, Reason, Unauthenticated, Unavailable
 from morag_meta.rpc.access import Access, check_access
 from morag_meta.rpc.turns import Turns
 
@@ -32,11 +33,12 @@ Recheck = Callable[[Principal, str], Awaitable[Principal]]
 
 @dataclass(frozen=True, slots=True)
 class StreamOptions:
-    """Times of streams, in seconds."""
+    """Times of streams, in seconds, and how many of them a user may have open in this process."""
 
     heartbeat: float = 10.0
     write_timeout: float = 20.0
     max_age: float = 3600.0
+    limit: int = 10_000
 
 
 class Stream:
@@ -186,6 +188,7 @@ class Streams:
         self._epoch = epoch
         self._turns = Turns()
         self._open: set[Stream] = set()
+        self._held: Counter[str] = Counter()  # by user
         self._draining = False
 
     def __len__(self) -> int:
@@ -197,9 +200,13 @@ class Streams:
 
         Raises:
             Unavailable: the server is draining.
+            Exhausted: the user has too many streams here already (TOO_MANY_STREAMS).
         """
         if self._draining:
             raise draining()
+        if self._held.get(principal.user_id, 0) >= self._options.limit:
+            raise _too_many(self._options.limit)
+        self._held[principal.user_id] += 1
         stream = Stream(context, self._options, self._turns, principal, access, peer)
         self._open.add(stream)
         return stream
@@ -208,6 +215,10 @@ class Streams:
         """Forget a stream that ended."""
         stream.end_turn()
         self._open.discard(stream)
+        user = stream.principal.user_id
+        self._held[user] -= 1
+        if not self._held[user]:
+            del self._held[user]
 
     def drain(self) -> None:
         """End every stream, and refuse new ones, with the advice to resume elsewhere."""
@@ -295,6 +306,14 @@ def _keep_or_end(stream: Stream, present: Principal) -> None:
 
 def _too_slow() -> Unavailable:
     return Unavailable("the reader took nothing for too long; resume", reason=Reason.READER_TOO_SLOW)
+
+
+def _too_many(limit: int) -> Exhausted:
+    return Exhausted(
+        f"the user has {limit} open streams here already",
+        reason=Reason.TOO_MANY_STREAMS,
+        metadata={"limit": str(limit)},
+    )
 
 
 def draining() -> Unavailable:

@@ -16,17 +16,18 @@ import socket
 import sys
 import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from morag_meta.config import ConfigurationError
+from morag_meta.config import PREFIX, ConfigurationError
 
 _FORM = re.compile(r"(?:\[(?P<v6>[0-9A-Fa-f:.%\w]+)\]|(?P<host>[^\s:\[\]/]+)):(?P<port>[0-9]{1,5})")
 _HIGHEST_PORT = 65_535
-_FIX = "give <host>:<port>, as in 127.0.0.1:50051 or [::1]:50051, with --address or MORAG_GRPC_ADDRESS"
-_ELSEWHERE = "choose another address with --address or MORAG_GRPC_ADDRESS"
+_FIX = "give <host>:<port>, as in 127.0.0.1:50051 or [::1]:50051, with"
+_ELSEWHERE = "choose another address with"
+_VARIABLE = f"{PREFIX}GRPC_ADDRESS"
 _EVERYWHERE = ("0.0.0.0", "::")  # noqa: S104 - to know them by
 _ABSTRACT_NAMES = sys.platform == "linux"
 _CAUSES = {
@@ -44,27 +45,33 @@ class AddressError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """A host and a port; port 0 lets the system choose a free one."""
+    """A host and a port; port 0 lets the system choose a free one. ``variable`` is what sets it."""
 
     host: str
     port: int
+    variable: str = field(default=_VARIABLE, compare=False)
 
     def __str__(self) -> str:
         """Write the address as gRPC takes it."""
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
     @classmethod
-    def parse(cls, text: str) -> Self:
-        """Read ``host:port`` or ``[v6]:port``; ``*`` is every interface.
+    def parse(cls, text: str, variable: str = _VARIABLE) -> Self:
+        """Read ``host:port`` or ``[v6]:port``; ``*`` is every interface. ``variable`` is told in errors.
 
         Raises:
             ConfigurationError: it is neither, or the port is out of range.
         """
         match = _FORM.fullmatch(text.strip())
         if match is None or int(match["port"]) > _HIGHEST_PORT:
-            raise ConfigurationError(f"MORAG_GRPC_ADDRESS is {text!r}: {_FIX}")
+            raise ConfigurationError(f"{variable} is {text!r}: {_FIX} {_ways(variable)}")
         host = match["v6"] or match["host"]
-        return cls("0.0.0.0" if host == "*" else host, int(match["port"]))  # noqa: S104 - asked for
+        return cls("0.0.0.0" if host == "*" else host, int(match["port"]), variable)  # noqa: S104 - asked for
+
+    @property
+    def elsewhere(self) -> str:
+        """How to listen on another address."""
+        return f"{_ELSEWHERE} {_ways(self.variable)}"
 
     def resolve(self) -> list[SocketAddress]:
         """Return the socket addresses that the host stands for.
@@ -75,7 +82,9 @@ class Address:
         try:
             found = socket.getaddrinfo(self.host, self.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
         except (socket.gaierror, UnicodeError):
-            raise AddressError(f"address {self}: the host has no address; {_FIX}") from None
+            raise AddressError(
+                f"address {self}: the host has no address; {_FIX} {_ways(self.variable)}"
+            ) from None
         return sorted({(family, str(name[0]), self.port) for family, *_, name in found})
 
 
@@ -137,11 +146,17 @@ class AddressLock:
         return port
 
 
+def _ways(variable: str) -> str:
+    return f"--address or {variable}" if variable == _VARIABLE else variable
+
+
 def _lock(address: Address, resolved: SocketAddress) -> Callable[[], None]:
     """Take the lock of one socket address and return how to give it back."""
     _, host, port = resolved
     name = f"morag-meta/{'*' if host in _EVERYWHERE else host}:{port}"
-    taken = AddressError(f"address {address} is in use by another morag-meta; stop it, or {_ELSEWHERE}")
+    taken = AddressError(
+        f"address {address} is in use by another morag-meta; stop it, or {address.elsewhere}"
+    )
     if _ABSTRACT_NAMES:
         # The kernel frees an abstract name with the process that bound it, however that ended.
         holder = socket.socket(socket.AF_UNIX)
@@ -176,4 +191,4 @@ def _bind(address: Address, holder: socket.socket, name: tuple[str, int]) -> Non
         holder.bind(name)
     except OSError as error:
         cause = _CAUSES.get(error.errno or 0, f"cannot be listened on ({os.strerror(error.errno or 0)});")
-        raise AddressError(f"address {address} {cause} {_ELSEWHERE}") from None
+        raise AddressError(f"address {address} {cause} {address.elsewhere}") from None

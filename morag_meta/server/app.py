@@ -13,7 +13,6 @@ from collections.abc import Coroutine
 from typing import Any, Final
 
 import grpc
-from grpc_reflection.v1alpha import reflection
 
 from morag_meta.api_keys.rules import Policy
 from morag_meta.api_keys.servicer import ApiKeyServicer
@@ -21,9 +20,10 @@ from morag_meta.auth.authenticator import Authenticator
 from morag_meta.auth.epoch import EpochWatch
 from morag_meta.auth.keys import KeyHasher
 from morag_meta.auth.passwords import Passwords
-from morag_meta.auth.principal import Limit, Role
+from morag_meta.auth.principal import Rate, Role
 from morag_meta.auth.rates import Rates
 from morag_meta.auth.secret import RootSecret
+from morag_meta.auth.throttle import Limit, Limits, Throttle
 from morag_meta.auth.tokens import Tokens
 from morag_meta.auth.usage import KeyUsage
 from morag_meta.config import Settings
@@ -33,7 +33,6 @@ from morag_meta.db.engine import DatabaseOptions
 from morag_meta.db.notices import Notices
 from morag_meta.documents.servicer import DocumentServicer
 from morag_meta.health.probe import Probe
-from morag_meta.health.servicer import SERVICE as HEALTH_SERVICE
 from morag_meta.health.servicer import Health
 from morag_meta.jobs.feed import Feed
 from morag_meta.jobs.limits import Backoff
@@ -44,16 +43,18 @@ from morag_meta.rpc.dispatch import Dispatcher
 from morag_meta.rpc.drain import drain
 from morag_meta.rpc.pages import Pages
 from morag_meta.rpc.streams import StreamOptions, Streams, draining
-from morag_meta.server import sweeper
+from morag_meta.server import listening, sweeper
 from morag_meta.server.reaper import Reaper
 from morag_meta.server.secrets import credential_ring, root_secret
+from morag_meta.server.tls import Tls
 from morag_meta.servers.servicer import ServerServicer
+from morag_meta.users.password_resets import PasswordResets, ResetTokens
+from morag_meta.users.rules import Registration
 from morag_meta.users.servicer import UserServicer
 from morag_meta.workers.openings import Openings
 from morag_meta.workers.servicer import WorkerServicer
 
 _FAREWELL_SECONDS: Final = 0.2
-_PENDING: Final = 20_000  # calls that gRPC's core lets wait: thousands of watchers may come back at once
 
 
 def database_options(settings: Settings) -> DatabaseOptions:
@@ -78,7 +79,16 @@ def key_policy(settings: Settings) -> Policy:
     return Policy(
         settings.api_key_require_expiry,
         dt.timedelta(seconds=longest) if longest else None,
-        Limit.of(settings.api_key_rate, settings.api_key_burst),
+        Rate.of(settings.api_key_rate, settings.api_key_burst),
+    )
+
+
+def _stream_options(settings: Settings) -> StreamOptions:
+    return StreamOptions(
+        settings.stream_heartbeat,
+        settings.stream_write_timeout,
+        settings.stream_max_age,
+        settings.stream_limit,
     )
 
 
@@ -92,6 +102,23 @@ def _make_tokens(settings: Settings, secret: RootSecret) -> Tokens:
     )
 
 
+def make_throttle(settings: Settings, secret: RootSecret) -> Throttle:
+    """Give what bounds tries at passwords and tokens."""
+    period = dt.timedelta(seconds=settings.login_window)
+    limits = Limits(
+        of_account_at_address=Limit(settings.login_failures, period),
+        of_account=Limit(settings.login_account_failures, period),
+        of_address=Limit(settings.login_address_failures, period),
+    )
+    return Throttle(secret.subkey("tries"), limits)
+
+
+def make_reset_tokens(settings: Settings, secret: RootSecret) -> ResetTokens:
+    """Give what makes tokens that reset passwords."""
+    life = dt.timedelta(seconds=settings.password_reset_life)
+    return ResetTokens(secret.subkey("password-reset"), life)
+
+
 class App:
     """One server: make it, start it on a running event loop, stop it."""
 
@@ -99,7 +126,7 @@ class App:
         """Make every part; ``shared_port`` lets other processes listen on the same address.
 
         Raises:
-            ConfigurationError: a secret is missing or unusable.
+            ConfigurationError: a secret or a TLS file is missing or unusable.
             UndeclaredAccess, UnfitServicer: a service and its servicer do not fit.
         """
         self._settings = settings
@@ -109,15 +136,17 @@ class App:
         self._passwords = Passwords(settings.bcrypt_cost)
         self._hasher = KeyHasher(secret.subkey("api-key"))
         self._tokens = _make_tokens(settings, secret)
+        self._throttle = make_throttle(settings, secret)
+        self._resets = PasswordResets(
+            self.database, self._passwords, self._throttle, make_reset_tokens(settings, secret)
+        )
         self._epochs = EpochWatch(self.database)
         self._usage = KeyUsage(self.database, interval=settings.api_key_usage_interval)
         self.authenticator = Authenticator(
             self.database, self._hasher, self._tokens, self._epochs, self._usage
         )
         self._streams = Streams(
-            StreamOptions(settings.stream_heartbeat, settings.stream_write_timeout, settings.stream_max_age),
-            self.authenticator.recheck,
-            lambda: self._epochs.newest,
+            _stream_options(settings), self.authenticator.recheck, lambda: self._epochs.newest
         )
         self._feed = Feed(self.database, settings.stream_poll_interval, self._streams.end_all)
         shared = options.dialect == "postgresql"
@@ -128,13 +157,15 @@ class App:
         self._feed.on_event(self.openings.note_event, lambda: self.openings.waiting)
         self._probe = Probe(options)
         self._health = Health(self._probe, SERVICES)
-        self._rates = Rates(key_policy(settings).limit, Limit.of(settings.public_rate, settings.public_burst))
+        self._rates = Rates(key_policy(settings).limit, Rate.of(settings.public_rate, settings.public_burst))
         self._dispatcher = self._make_dispatcher(secret.subkey("request-fingerprint"))
         self._pages = Pages(secret.subkey("page-token"))
         self._token_key = secret.subkey("resume-token")
         self._handlers = tuple(map(self._dispatcher.handler, self._make_servicers()))
         self._shared_port = shared_port
+        self._tls = Tls.of(settings)
         self._server: grpc.aio.Server | None = None
+        self._health_server: grpc.aio.Server | None = None
         self._stop = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
         self._looking_after: list[asyncio.Task[None]] = []
@@ -153,7 +184,9 @@ class App:
         await self._probe.start()
         self._begin(self._epochs.run(self._stop))
         self._begin(self._usage.run(self._stop))
-        retention = sweeper.Retention(self._settings.job_retention, self._settings.event_retention)
+        retention = sweeper.Retention(
+            self._settings.job_retention, self._settings.event_retention, self._settings.password_reset_life
+        )
         self._begin(sweeper.run(self.database, self._stop, retention))
         self._begin(self._reaper.run(self._stop))
         self._looking_after = [
@@ -161,10 +194,9 @@ class App:
             asyncio.create_task(self._feed.run()),
             asyncio.create_task(self.openings.run()),
         ]
-        self._server = self._make_server()  # here, because it belongs to the running event loop
-        port = self._server.add_insecure_port(self._settings.grpc_address)
-        await self._server.start()
-        return port
+        if self._tls is not None:
+            self._begin(self._tls.run(self._stop))
+        return await self._listen()
 
     async def stop(self, grace: float) -> None:
         """End: readiness turns, streams are told to resume, calls finish within ``grace`` seconds."""
@@ -175,6 +207,8 @@ class App:
         if self._server is not None:
             await asyncio.sleep(min(_FAREWELL_SECONDS, grace))  # gRPC itself would say CANCELLED, and not why
             await drain(self._server, lambda: self._dispatcher.in_flight, grace)
+        if self._health_server is not None:
+            await self._health_server.stop(None)  # until now it told that calls are to go elsewhere
         self._stop.set()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         for task in self._looking_after:
@@ -186,6 +220,15 @@ class App:
             await asyncio.to_thread(self._notices.stop)
         await asyncio.to_thread(self._passwords.close)
         await asyncio.to_thread(self.database.close)
+
+    async def _listen(self) -> int:
+        """Take connections; the servers are made here, because they belong to the running event loop."""
+        settings, shared = self._settings, self._shared_port
+        self._server = self._make_server()
+        port = listening.add_port(self._server, settings.grpc_address, self._tls)
+        self._health_server = await listening.start_health(settings, self._health, shared_port=shared)
+        await self._server.start()
+        return port
 
     def _begin(self, work: Coroutine[Any, Any, None]) -> None:
         self._tasks.append(asyncio.create_task(work))
@@ -203,8 +246,11 @@ class App:
                 self._pages,
                 self._passwords,
                 self._tokens,
-                registration=settings.enable_user_registration,
-                default_role=Role[settings.default_user_role],
+                self._throttle,
+                self._resets,
+                Registration(
+                    enabled=settings.enable_user_registration, role=Role[settings.default_user_role]
+                ),
             ),
             ServerServicer(self._pages, credential_ring(settings)),
             DatabaseServicer(self._pages),
@@ -234,24 +280,6 @@ class App:
         ]
 
     def _make_server(self) -> grpc.aio.Server:
-        server = grpc.aio.server(
-            options=[
-                ("grpc.so_reuseport", int(self._shared_port)),
-                ("grpc.max_receive_message_length", self._settings.grpc_max_request_bytes),
-                ("grpc.server.max_pending_requests", _PENDING // 2),
-                ("grpc.server.max_pending_requests_hard_limit", _PENDING),
-                # A peer that is gone without a word is found within a minute; clients may ping each 10 s.
-                ("grpc.keepalive_time_ms", 30_000),
-                ("grpc.keepalive_timeout_ms", 20_000),
-                ("grpc.keepalive_permit_without_calls", 1),
-                ("grpc.http2.max_pings_without_data", 0),
-                ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
-                ("grpc.http2.max_ping_strikes", 5),
-            ]
+        return listening.make_server(
+            self._settings, self._handlers, self._health, shared_port=self._shared_port
         )
-        server.add_generic_rpc_handlers(self._handlers)
-        self._health.register(server)
-        if self._settings.grpc_reflection:
-            names = (*SERVICES, HEALTH_SERVICE, reflection.SERVICE_NAME)
-            reflection.enable_server_reflection(names, server)
-        return server

@@ -30,10 +30,11 @@ Sweeps = Mapping[str, Callable[[UnitOfWork], int]]
 
 @dataclass(frozen=True, slots=True)
 class Retention:
-    """How long jobs are kept after their end, and events after they were written, in seconds."""
+    """How long jobs are kept after their end, events after they were written, and requests untaken (s)."""
 
     jobs: float = 90 * 86_400.0
     events: float = 90 * 86_400.0
+    reset_requests: float = 3600.0
 
     @property
     def pause(self) -> float:
@@ -44,8 +45,12 @@ class Retention:
 def sweeps(retention: Retention) -> Sweeps:
     """Give all that is swept."""
     jobs, events = dt.timedelta(seconds=retention.jobs), dt.timedelta(seconds=retention.events)
+    requests = dt.timedelta(seconds=retention.reset_requests)
     return {
         "request_records": lambda uow: uow.requests.sweep(_BATCH),
+        "password_resets": lambda uow: uow.resets.sweep(_BATCH),
+        "reset_requests": lambda uow: uow.resets.sweep_requests(requests, _BATCH),
+        "tries": lambda uow: uow.tries.sweep(_BATCH),
         "sessions": lambda uow: uow.sessions.sweep(_BATCH),
         "jobs": lambda uow: uow.job_removals.expire_jobs(jobs, _BATCH),
         "api_key_calls": lambda uow: uow.api_keys.sweep_calls(_CALLS_KEPT, _BATCH),

@@ -17,6 +17,7 @@ from morag_meta.config import ConfigurationError, Settings
 from morag_meta.exits import ExitCode
 from morag_meta.server.address import AddressError
 from morag_meta.server.process import run
+from morag_meta.server.tls import TlsError
 
 _log = structlog.get_logger(__name__)
 
@@ -42,6 +43,11 @@ def main() -> ExitCode:
     structlog.contextvars.bind_contextvars(pid=os.getpid())
     try:
         return run(settings, shared_port=True, lifeline=descriptor)
+    except TlsError as error:
+        # The parent found them in order: they are being replaced, and a new try will do. No reason to end
+        # the workers that serve with those before.
+        _log.error("cannot serve yet", problem=str(error))
+        return ExitCode.FAILURE
     except ConfigurationError as error:
         _log.error("cannot serve", problem=str(error))
         return ExitCode.CONFIGURATION

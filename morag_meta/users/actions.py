@@ -76,6 +76,24 @@ def set_password(uow: UnitOfWork, row: Row, password_hash: str) -> Row:
     return _without_sessions(uow, uow.users.change(row, password_hash=password_hash))
 
 
+def end_session(uow: UnitOfWork, owner_id: str, session_id: str) -> bool:
+    """End one session, with its tokens and streams; False when it was over, and nothing changes."""
+    uow.epoch.lock()
+    ended = uow.sessions.end(owner_id, session_id)
+    if ended:
+        uow.epoch.bump()
+    return ended
+
+
+def end_all_sessions(uow: UnitOfWork, owner_id: str) -> int:
+    """End every session of a user, with its tokens and streams, and give their number."""
+    uow.epoch.lock()
+    ended = uow.sessions.end_all(owner_id)
+    if ended:
+        uow.epoch.bump()
+    return ended
+
+
 def delete_user(uow: UnitOfWork, row: Row) -> None:
     """Delete a locked user and every row that is the user's, children before parents.
 
@@ -95,6 +113,7 @@ def delete_user(uow: UnitOfWork, row: Row) -> None:
     uow.servers.delete_all(owner)
     uow.api_keys.delete_all(owner)
     uow.sessions.delete_all(owner)
+    uow.resets.void(owner)
     uow.requests.delete_all(owner)
     uow.users.delete(owner)
     uow.epoch.bump()
@@ -117,5 +136,6 @@ def _check_not_last_admin(uow: UnitOfWork, row: Row) -> None:
 
 def _without_sessions(uow: UnitOfWork, row: Row) -> Row:
     uow.sessions.end_all(row["id"])
+    uow.resets.void(row["id"])
     uow.epoch.bump()
     return row

@@ -1,4 +1,4 @@
-"""Users and settings between rows and messages."""
+"""Users, sessions and settings between rows and messages."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from morag_meta.db.unit import Row
 from morag_meta.rpc.etags import etag_of
 from morag_meta.rpc.structs import json_to_struct, struct_to_json
 from morag_meta.rpc.times import to_timestamp
+from morag_meta.users.password_resets import Reset
 from morag_meta.users.rules import check_email
 from morag_meta.users.store import DEFAULT_SETTINGS
 from moragmeta.v1 import options_pb2
@@ -52,6 +53,31 @@ def user_from_proto(user: pb.User, names: Iterable[str]) -> dict[str, Any]:
 def role_name(role: options_pb2.Role.ValueType) -> str:
     """Give a role's name, as rows hold it; empty for no role."""
     return Role(role).name if role else ""
+
+
+def session_to_proto(row: Row, current_id: str) -> pb.Session:
+    """Give a session's message, for a caller in the session ``current_id`` or, when empty, in none."""
+    return pb.Session(
+        id=row["id"],
+        owner_id=row["owner_id"],
+        create_time=to_timestamp(row["create_time"]),
+        last_used_time=to_timestamp(row["refresh_time"]),
+        expire_time=to_timestamp(row["expire_time"]),
+        address=row["address"],
+        user_agent=row["user_agent"],
+        current=row["id"] == current_id,
+    )
+
+
+def reset_to_proto(reset: Reset) -> pb.PasswordReset:
+    """Give the message of a token that was just given out."""
+    return pb.PasswordReset(
+        user_id=reset.user["id"],
+        email=reset.user["email"],
+        name=reset.user["name"],
+        token=reset.token,
+        expire_time=to_timestamp(reset.expire_time),
+    )
 
 
 def settings_to_proto(row: Row) -> pb.UserSettings:

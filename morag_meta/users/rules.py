@@ -1,12 +1,21 @@
-"""What holds for users: how an email is normalised, what a name is, and that an ADMIN remains. Pure."""
+"""What holds for users: emails, names, that an ADMIN remains, and what a refresh token opens. Pure."""
 
 from __future__ import annotations
 
+import datetime as dt
+import enum
+import hmac
 import unicodedata
-from typing import Final
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
 
 from morag_meta import forms
+from morag_meta.auth.principal import Role
 from morag_meta.errors import Reason, Unauthenticated, WrongState, invalid
+
+REPEAT: Final = dt.timedelta(seconds=30)
+"""How long a refresh token is accepted once it was replaced: its client may have lost the answer."""
 
 LONGEST_EMAIL: Final = 255
 _SHORTEST_NAME: Final = 2
@@ -59,6 +68,66 @@ def check_admin_remains(other_active_admins: int) -> None:
         raise WrongState(
             "the last active ADMIN cannot be demoted, deactivated or deleted", reason=Reason.LAST_ADMIN
         )
+
+
+@dataclass(frozen=True, slots=True)
+class Registration:
+    """Whether anybody may register, and what who registers becomes."""
+
+    enabled: bool = True
+    role: Role = Role.USER
+
+    def __post_init__(self) -> None:
+        """Refuse what would make anybody an ADMIN.
+
+        Raises:
+            ValueError: who registers would become one.
+        """
+        if self.role is Role.ADMIN:
+            raise ValueError("who registers never becomes an ADMIN")
+
+
+class Refresh(enum.Enum):
+    """What a genuine refresh token does to its session."""
+
+    ROTATE = enum.auto()
+    """It is the present one, and is replaced."""
+    REPEAT = enum.auto()
+    """It was replaced a moment ago: its client is given the same successor once more."""
+    REUSED = enum.auto()
+    """It was replaced before that, so two hold it, and nobody knows which of them rightly: all is over."""
+    OVER = enum.auto()
+    """The session has ended, and nothing changes that."""
+
+
+def judge_refresh(session: Mapping[str, Any], refresh_hash: str, *, active: bool) -> Refresh:
+    """Say what a genuine refresh token of this hash does to a session, of a user who is active or not.
+
+    ``session`` is a row with its tokens' hashes and the database's ``clock``, by which all times are read.
+    """
+    now = session["clock"]
+    if session["end_time"] is not None or session["expire_time"] <= now or not active:
+        return Refresh.OVER
+    if hmac.compare_digest(refresh_hash, session["refresh_hash"]):
+        return Refresh.ROTATE
+    is_previous = hmac.compare_digest(refresh_hash, session["previous_hash"] or "")
+    if is_previous and now < session["rotate_time"] + REPEAT:
+        return Refresh.REPEAT
+    return Refresh.REUSED
+
+
+def refresh_failed() -> Unauthenticated:
+    """Say that a refresh token opens nothing, in the same words whatever the cause."""
+    return Unauthenticated(
+        "the refresh token is unknown or used, or its session is over", reason=Reason.REFRESH_TOKEN_INVALID
+    )
+
+
+def reset_failed() -> Unauthenticated:
+    """Say that a token resets nothing, in the same words whatever the cause."""
+    return Unauthenticated(
+        "the token is unknown, used or replaced, or its time is over", reason=Reason.RESET_TOKEN_INVALID
+    )
 
 
 def login_failed() -> Unauthenticated:

@@ -6,17 +6,18 @@ standing away means (``users/actions.py``).
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 from google.protobuf.empty_pb2 import Empty
 
 from morag_meta.auth.passwords import Passwords, check_password
 from morag_meta.auth.principal import Role
+from morag_meta.auth.sessions import Device
+from morag_meta.auth.throttle import Throttle
 from morag_meta.auth.tokens import Tokens
 from morag_meta.db.database import Database
 from morag_meta.db.statements import EVERYONE
-from morag_meta.db.unit import Row
-from morag_meta.errors import Forbidden, Reason, Stale, Unauthenticated, invalid
+from morag_meta.errors import Forbidden, Reason, invalid
 from morag_meta.rpc.call import Call
 from morag_meta.rpc.etags import check_etag
 from morag_meta.rpc.masks import masked
@@ -26,19 +27,31 @@ from morag_meta.rpc.times import to_timestamp
 from morag_meta.uow import UnitOfWork
 from morag_meta.users import actions
 from morag_meta.users.convert import (
+    reset_to_proto,
     role_name,
+    session_to_proto,
     settings_from_proto,
     settings_to_proto,
     user_from_proto,
     user_to_proto,
 )
+from morag_meta.users.password_changes import PasswordChanges
+from morag_meta.users.password_resets import PasswordResets
+from morag_meta.users.rules import Registration
 from morag_meta.users.sessions import Sessions
 from moragmeta.v1 import users_pb2 as pb
+
+_RESETS: Final = 50
+_MOST_RESETS: Final = 100  # each is a few statements of one transaction
 
 
 def _user_id(call: Call, sent: str) -> str:
     """Read an id in which ``me`` is the caller."""
     return call.own if sent == "me" else sent
+
+
+def _device(call: Call) -> Device:
+    return Device(call.address or None, call.agent or None)
 
 
 class UserServicer:
@@ -52,23 +65,19 @@ class UserServicer:
         pages: Pages,
         passwords: Passwords,
         tokens: Tokens,
-        *,
-        registration: bool = True,
-        default_role: Role = Role.USER,
+        throttle: Throttle,
+        resets: PasswordResets,
+        registration: Registration,
     ) -> None:
-        """Take the parts; ``default_role`` is what who registers becomes, if ``registration`` is on.
-
-        Raises:
-            ValueError: who registers would become an ADMIN.
-        """
-        if default_role is Role.ADMIN:
-            raise ValueError("who registers never becomes an ADMIN")
+        """Take the parts."""
         self._database = database
         self._pages = pages
         self._passwords = passwords
-        self._sessions = Sessions(database, passwords, tokens)
+        self._throttle = throttle
+        self._sessions = Sessions(database, passwords, tokens, throttle)
+        self._password_changes = PasswordChanges(database, passwords, throttle)
+        self._resets = resets
         self._registration = registration
-        self._default_role = default_role
 
     def _replay(self, uow: UnitOfWork, call: Call, receipt: dict[str, Any]) -> pb.User:
         return user_to_proto(uow.users.get(call.reach, receipt["id"]))
@@ -76,12 +85,15 @@ class UserServicer:
     def _replay_deletion(self, uow: UnitOfWork, call: Call, receipt: dict[str, Any]) -> Empty:
         return Empty()
 
+    def _replay_end(self, uow: UnitOfWork, call: Call, receipt: dict[str, Any]) -> pb.EndSessionResponse:
+        return pb.EndSessionResponse()
+
     def _replay_settings(self, uow: UnitOfWork, call: Call, receipt: dict[str, Any]) -> pb.UserSettings:
         return settings_to_proto(uow.settings.get(call.reach, receipt["owner_id"]))
 
     @composes
     async def RegisterUser(self, request: pb.RegisterUserRequest, call: Call) -> pb.User:
-        if not self._registration:
+        if not self._registration.enabled:
             raise Forbidden("registration is switched off", reason=Reason.REGISTRATION_DISABLED)
         check_password(request.password, new=True)
         password_hash = await self._passwords.hash(request.password)
@@ -94,7 +106,7 @@ class UserServicer:
                 uow,
                 name=request.name,
                 email=request.email,
-                role=self._default_role,
+                role=self._registration.role,
                 password_hash=password_hash,
             )
             uow.requests.settle(call, request, {"id": row["id"]})
@@ -104,7 +116,8 @@ class UserServicer:
 
     @composes
     async def Login(self, request: pb.LoginRequest, call: Call) -> pb.LoginResponse:
-        session = await self._sessions.open(request.email, request.password, call.deadline)
+        device = _device(call)
+        session = await self._sessions.open(request.email, request.password, device, call.deadline)
         return pb.LoginResponse(
             access_token=session.access_token,
             access_token_expire_time=to_timestamp(session.access_end),
@@ -115,7 +128,7 @@ class UserServicer:
 
     @composes
     async def RefreshToken(self, request: pb.RefreshTokenRequest, call: Call) -> pb.RefreshTokenResponse:
-        session = await self._sessions.continue_(request.refresh_token, call.deadline)
+        session = await self._sessions.continue_(request.refresh_token, _device(call), call.deadline)
         return pb.RefreshTokenResponse(
             access_token=session.access_token,
             access_token_expire_time=to_timestamp(session.access_end),
@@ -125,10 +138,28 @@ class UserServicer:
 
     @writes()
     def Logout(self, uow: UnitOfWork, request: pb.LogoutRequest, call: Call) -> pb.LogoutResponse:
-        uow.epoch.lock()
-        uow.sessions.end(call.own, call.principal.session_id)
-        uow.epoch.bump()
+        actions.end_session(uow, call.own, call.principal.session_id)
         return pb.LogoutResponse()
+
+    @reads()
+    def ListSessions(
+        self, uow: UnitOfWork, request: pb.ListSessionsRequest, call: Call
+    ) -> pb.ListSessionsResponse:
+        owner = call.reach_of(request.owner_id)
+        page = self._pages.page(
+            call,
+            request,
+            keys=("create_time", "id"),
+            fetch=lambda after, limit: uow.sessions.page(owner, after, limit),
+            convert=lambda row: session_to_proto(row, call.principal.session_id),
+        )
+        return pb.ListSessionsResponse(sessions=page.items, next_page_token=page.next_token)
+
+    @writes(replay=_replay_end, receipt=lambda _: {})
+    def EndSession(self, uow: UnitOfWork, request: pb.EndSessionRequest, call: Call) -> pb.EndSessionResponse:
+        owner_id = uow.sessions.owner(call.reach, request.id)
+        actions.end_session(uow, owner_id, request.id)
+        return pb.EndSessionResponse()
 
     @reads(point=True)
     def GetUser(self, uow: UnitOfWork, request: pb.GetUserRequest, call: Call) -> pb.User:
@@ -155,6 +186,8 @@ class UserServicer:
             raise invalid("user.id", "is required")
         row = uow.users.lock(call.reach, _user_id(call, request.user.id))
         check_etag(request.user.etag, row)
+        if "email" in values:
+            uow.resets.void(row["id"])  # it was sent to the email of before
         if values:
             row = uow.users.change(row, **values)
         return user_to_proto(row)
@@ -163,28 +196,34 @@ class UserServicer:
     async def ChangePassword(
         self, request: pb.ChangePasswordRequest, call: Call
     ) -> pb.ChangePasswordResponse:
-        check_password(request.current_password, "current_password")
-        check_password(request.new_password, "new_password", new=True)
-        known: Row = await self._database.read(
-            lambda uow: uow.users.get(call.own, call.own), point=True, deadline=call.deadline
-        )
-        right = await self._passwords.matches(request.current_password, known["password_hash"])
-        new_hash = await self._passwords.hash(request.new_password) if right else ""
+        await self._password_changes.change(request, call)
+        return pb.ChangePasswordResponse()
 
-        def change(uow: UnitOfWork) -> pb.ChangePasswordResponse:
-            # First of all, because after the change that is repeated the current password is another one.
-            if uow.requests.claim(call, request) is not None:
-                return pb.ChangePasswordResponse()
-            if not right:
-                raise Unauthenticated("the current password is wrong", reason=Reason.PASSWORD_WRONG)
-            row = actions.lock_standing(uow, call.own, call.own)
-            if row["password_hash"] != known["password_hash"]:
-                raise Stale("the password was changed meanwhile", reason=Reason.CONFLICT)
-            actions.set_password(uow, row, new_hash)
-            uow.requests.settle(call, request, {})
-            return pb.ChangePasswordResponse()
+    @composes
+    async def RequestPasswordReset(
+        self, request: pb.RequestPasswordResetRequest, call: Call
+    ) -> pb.RequestPasswordResetResponse:
+        await self._resets.ask(request.email, call)
+        return pb.RequestPasswordResetResponse()
 
-        return await self._database.write(change, deadline=call.deadline)
+    @composes
+    async def TakePasswordResets(
+        self, request: pb.TakePasswordResetsRequest, call: Call
+    ) -> pb.TakePasswordResetsResponse:
+        limit = min(request.limit or _RESETS, _MOST_RESETS)
+        resets = await self._resets.take(limit, call)
+        return pb.TakePasswordResetsResponse(resets=map(reset_to_proto, resets))
+
+    @composes
+    async def CreatePasswordReset(
+        self, request: pb.CreatePasswordResetRequest, call: Call
+    ) -> pb.PasswordReset:
+        return reset_to_proto(await self._resets.create(request.email, call))
+
+    @composes
+    async def ResetPassword(self, request: pb.ResetPasswordRequest, call: Call) -> pb.ResetPasswordResponse:
+        await self._resets.use(request, call)
+        return pb.ResetPasswordResponse()
 
     @writes(replay=_replay)
     def SetUserRole(self, uow: UnitOfWork, request: pb.SetUserRoleRequest, call: Call) -> pb.User:
@@ -209,6 +248,7 @@ class UserServicer:
         row = actions.lock_standing(uow, call.reach, _user_id(call, request.id))
         check_etag(request.etag, row)
         actions.delete_user(uow, row)
+        self._throttle.forget(uow, user_id=row["id"], email=row["email"])
         return Empty()
 
     @reads(point=True)

@@ -1,6 +1,7 @@
 """How a session is opened and goes on: where passwords and tokens meet rows.
 
-Tokens themselves are ``auth/tokens.py``'s, and what ends a session is ``users/actions.py``'s.
+Tokens themselves are ``auth/tokens.py``'s and ``auth/refresh_tokens.py``'s, what a refresh token opens
+is decided in ``users/rules.py``, and what ends a session is ``users/actions.py``'s.
 """
 
 from __future__ import annotations
@@ -8,15 +9,24 @@ from __future__ import annotations
 import datetime as dt
 from dataclasses import dataclass
 
+import structlog
+
+from morag_meta.auth import throttle
 from morag_meta.auth.passwords import Passwords, check_password
 from morag_meta.auth.principal import Role
+from morag_meta.auth.sessions import Device
+from morag_meta.auth.throttle import Counts, Throttle
 from morag_meta.auth.tokens import Tokens
 from morag_meta.db.database import Database
 from morag_meta.db.statements import EVERYONE
 from morag_meta.db.unit import Row
-from morag_meta.errors import NotFound, Reason, Unauthenticated
+from morag_meta.errors import NotFound, Unavailable
+from morag_meta.ids import new_id
 from morag_meta.uow import UnitOfWork
-from morag_meta.users.rules import login_failed, normalize_email
+from morag_meta.users.actions import end_session
+from morag_meta.users.rules import Refresh, judge_refresh, login_failed, normalize_email, refresh_failed
+
+_log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,55 +43,98 @@ class Session:
 class Sessions:
     """Opens and continues sessions."""
 
-    def __init__(self, database: Database, passwords: Passwords, tokens: Tokens) -> None:
+    def __init__(self, database: Database, passwords: Passwords, tokens: Tokens, throttle: Throttle) -> None:
         """Work with these parts."""
+        self._throttle = throttle
         self._database = database
         self._passwords = passwords
         self._tokens = tokens
 
-    async def open(self, email: str, password: str, deadline: float | None) -> Session:
+    async def open(self, email: str, password: str, device: Device, deadline: float | None) -> Session:
         """Open a session for who knows an email's password.
 
         Raises:
             Invalid: the password is longer than any can be.
             Unauthenticated: LOGIN_FAILED, after the same work whatever the cause.
+            Exhausted: there were too many failed ones, whether the email is known or not.
             Unavailable: too many passwords wait to be checked.
         """
         check_password(password)
         normal = normalize_email(email)
-        row = await self._database.read(
-            lambda uow: uow.users.find_by_email(normal), point=True, deadline=deadline
-        )
+        counts = self._throttle.login(normal, device.address or "")
+        # Read first, so that who is refused anyhow keeps no writer busy.
+        row = await self._database.read(lambda uow: _asked(uow, counts, normal), deadline=deadline)
         known = row["password_hash"] if row is not None and row["active"] else None
-        matches = await self._passwords.matches(password, known)
+        counts = await self._database.write(lambda uow: throttle.take(uow, counts), deadline=deadline)
+        try:
+            matches = await self._passwords.matches(password, known)
+        except Unavailable:
+            await self._database.write(lambda uow: throttle.give_back(uow, counts))
+            raise
         if row is None or not matches:
             raise login_failed()
         user_id = row["id"]
-        return await self._database.write(lambda uow: self._add(uow, user_id, known), deadline=deadline)
 
-    async def continue_(self, refresh_token: str, deadline: float | None) -> Session:
-        """Give a session that goes on a new access token.
+        def add(uow: UnitOfWork) -> Session:
+            session = self._add(uow, user_id, known, device)
+            throttle.passed(uow, counts)
+            return session
+
+        return await self._database.write(add, deadline=deadline)
+
+    async def continue_(self, refresh_token: str, device: Device, deadline: float | None) -> Session:
+        """Give a session that goes on a new access token and, in place of this one, a new refresh token.
+
+        A token that was replaced long ago ends its session for everybody who holds a token of it.
 
         Raises:
             Unauthenticated: REFRESH_TOKEN_INVALID.
         """
-        refresh_hash = self._tokens.refresh_hash(refresh_token)
-        # Read first, because anybody can send tokens that are none, and writers may have to queue.
+        tokens = self._tokens.refresh
+        session_id = tokens.session_of(refresh_token)
+        if session_id is None:
+            raise refresh_failed()
+        refresh_hash = tokens.digest(refresh_token)
+        # Read first, because whoever once had a token can send it, and writers may have to queue.
         found = await self._database.read(
-            lambda uow: _going_on(uow, refresh_hash), point=True, deadline=deadline
+            lambda uow: uow.sessions.find(session_id), point=True, deadline=deadline
         )
-        return await self._database.write(
-            lambda uow: self._refreshed(uow, found, refresh_token), deadline=deadline
-        )
+        if found is None:
+            raise refresh_failed()
+        verdict = judge_refresh(found, refresh_hash, active=found["active"])
+        owner_id = found["owner_id"]
+        if verdict in (Refresh.ROTATE, Refresh.REPEAT):
+            session, verdict = await self._database.write(
+                lambda uow: self._go_on(uow, owner_id, refresh_token, device), deadline=deadline
+            )
+            if session is not None:
+                return session
+        if verdict is Refresh.REUSED and await self._database.write(
+            lambda uow: end_session(uow, owner_id, session_id), deadline=deadline
+        ):
+            copied = "a refresh token was used after its time: its session is ended"
+            _log.warning(copied, user_id=owner_id, session_id=session_id, address=device.address)
+        raise refresh_failed()
 
-    def _refreshed(self, uow: UnitOfWork, found: Row, refresh_token: str) -> Session:
-        # The update finds the session only while it is open, also when it is ended meanwhile.
-        if not uow.sessions.refreshed(found["user_id"], found["session_id"]):
-            raise _no_session()
-        user = uow.users.get(EVERYONE, found["user_id"])
-        return self._session(uow, user, found["session_id"], refresh_token, found["expire_time"])
+    def _go_on(
+        self, uow: UnitOfWork, owner_id: str, refresh_token: str, device: Device
+    ) -> tuple[Session | None, Refresh]:
+        tokens = self._tokens.refresh
+        row = uow.sessions.lock(owner_id, tokens.session_of(refresh_token) or "")
+        if row is None:
+            return None, Refresh.OVER
+        user = uow.users.get(EVERYONE, owner_id)
+        verdict = judge_refresh(row, tokens.digest(refresh_token), active=user["active"])
+        successor = tokens.successor(refresh_token)
+        if verdict is Refresh.ROTATE:
+            uow.sessions.rotate(row, tokens.digest(successor), device)
+        elif verdict is Refresh.REPEAT:
+            uow.sessions.touch(row, device)
+        else:
+            return None, verdict
+        return self._session(uow, user, row["id"], successor, row["expire_time"]), verdict
 
-    def _add(self, uow: UnitOfWork, user_id: str, password_hash: str | None) -> Session:
+    def _add(self, uow: UnitOfWork, user_id: str, password_hash: str | None, device: Device) -> Session:
         try:
             user = uow.users.lock(EVERYONE, user_id)
         except NotFound:
@@ -89,11 +142,11 @@ class Sessions:
         # The comparison took long: a password or a standing that changed meanwhile opens nothing.
         if not user["active"] or user["password_hash"] != password_hash:
             raise login_failed()
-        refresh_token = self._tokens.new_refresh_token()
-        end = uow.now + self._tokens.session_life
-        refresh_hash = self._tokens.refresh_hash(refresh_token)
-        session = uow.sessions.add(user_id, refresh_hash=refresh_hash, expire_time=end)
-        return self._session(uow, user, session["id"], refresh_token, end)
+        session_id, end = new_id(), uow.now + self._tokens.session_life
+        refresh_token = self._tokens.refresh.first(session_id)
+        refresh_hash = self._tokens.refresh.digest(refresh_token)
+        uow.sessions.add(user_id, session_id, refresh_hash=refresh_hash, expire_time=end, device=device)
+        return self._session(uow, user, session_id, refresh_token, end)
 
     def _session(
         self, uow: UnitOfWork, user: Row, session_id: str, refresh_token: str, end: dt.datetime
@@ -104,16 +157,6 @@ class Sessions:
         return Session(token, access_end, refresh_token, end, user)
 
 
-def _going_on(uow: UnitOfWork, refresh_hash: str) -> Row:
-    found = uow.sessions.find_by_refresh(refresh_hash)
-    if found is None or found["end_time"] is not None or found["expire_time"] <= uow.now:
-        raise _no_session()
-    if not found["active"]:
-        raise _no_session()
-    return found
-
-
-def _no_session() -> Unauthenticated:
-    return Unauthenticated(
-        "the refresh token is unknown, or its session is over", reason=Reason.REFRESH_TOKEN_INVALID
-    )
+def _asked(uow: UnitOfWork, counts: Counts, email: str) -> Row | None:
+    throttle.look(uow, counts)
+    return uow.users.find_by_email(email)

@@ -21,7 +21,7 @@ from morag_meta.api_keys.rules import (
     check_within,
     state_of,
 )
-from morag_meta.auth.principal import Limit, Role
+from morag_meta.auth.principal import Rate, Role
 from morag_meta.auth.standing import columns_of
 from morag_meta.errors import Forbidden, Invalid, Reason, WrongState
 from morag_meta.rpc.access import known_scopes
@@ -49,9 +49,10 @@ def test_service_knows_its_scopes() -> None:
     """The scopes are those that the protos name: verb by resource, and those of who works or verifies."""
     resources = ("users", "servers", "databases", "documents", "jobs", "api_keys")
     reads, writes = ({f"{resource}:{verb}" for resource in resources} for verb in ("read", "write"))
-    working = {"jobs:work": Role.VIEWER, "jobs:work:all": Role.ADMIN}
-    working |= {"api_keys:verify": Role.VIEWER, "api_keys:verify:all": Role.ADMIN}
-    assert dict.fromkeys(reads, Role.VIEWER) | dict.fromkeys(writes, Role.USER) | working == _KNOWN
+    own = {"jobs:work": Role.VIEWER, "jobs:work:all": Role.ADMIN, "users:reset": Role.ADMIN}
+    own |= {"api_keys:verify": Role.VIEWER, "api_keys:verify:all": Role.ADMIN}
+    own["users:write"] = Role.VIEWER  # with which a VIEWER ends the own sessions
+    assert dict.fromkeys(reads, Role.VIEWER) | dict.fromkeys(writes, Role.USER) | own == _KNOWN
 
 
 @given(_ASKED, _ROLES)
@@ -151,17 +152,15 @@ def test_key_is_used_from_where_its_maker_is(
     ("maker", "asked", "within"),
     [
         (None, None, True),
-        (None, Limit(5, 5), True),
-        (Limit(5, 10), None, False),
-        (Limit(5, 10), Limit(5, 10), True),
-        (Limit(5, 10), Limit(0.001, 1), True),
-        (Limit(5, 10), Limit(5.001, 1), False),
-        (Limit(5, 10), Limit(1, 11), False),
+        (None, Rate(5, 5), True),
+        (Rate(5, 10), None, False),
+        (Rate(5, 10), Rate(5, 10), True),
+        (Rate(5, 10), Rate(0.001, 1), True),
+        (Rate(5, 10), Rate(5.001, 1), False),
+        (Rate(5, 10), Rate(1, 11), False),
     ],
 )
-def test_key_calls_no_faster_than_its_maker(
-    maker: Limit | None, asked: Limit | None, *, within: bool
-) -> None:
+def test_key_calls_no_faster_than_its_maker(maker: Rate | None, asked: Rate | None, *, within: bool) -> None:
     """A key that a limited key makes has a limit, and none that lets through more."""
     key = _key([]) | columns_of(asked)
     with contextlib.nullcontext() if within else pytest.raises(Invalid):
@@ -170,10 +169,10 @@ def test_key_calls_no_faster_than_its_maker(
 
 def test_only_an_admin_goes_beyond_the_limit_of_the_installation() -> None:
     """Where keys are limited by default, others than an ADMIN may only give less."""
-    policy = Policy(limit=Limit(10, 20))
-    for own in (None, Limit(10, 20), Limit(1, 1)):
+    policy = Policy(limit=Rate(10, 20))
+    for own in (None, Rate(10, 20), Rate(1, 1)):
         policy.check_limit(own, Role.USER)
-    for own in (Limit(11, 20), Limit(10, 21)):
+    for own in (Rate(11, 20), Rate(10, 21)):
         policy.check_limit(own, Role.ADMIN)
         Policy().check_limit(own, Role.USER)
         with pytest.raises(Forbidden) as caught:

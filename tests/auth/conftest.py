@@ -74,10 +74,11 @@ class Process:
         """Open a session of a user; give its id and an access token."""
         with self.database.unit_of_work() as uow:
             end = uow.now + dt.timedelta(seconds=life)
-            row = uow.sessions.add(owner_id, refresh_hash=HASHER.digest(new_id()), expire_time=end)
+            id = new_id()
+            uow.sessions.add(owner_id, id, refresh_hash=HASHER.digest(new_id()), expire_time=end)
             uow.commit()
-            token, _ = TOKENS.issue(owner_id, row["id"], Role.USER, now=uow.now, session_end=end)
-        return row["id"], token
+            token, _ = TOKENS.issue(owner_id, id, Role.USER, now=uow.now, session_end=end)
+        return id, token
 
     def execute(self, statement: str) -> None:
         """Do to the database what no store does."""

@@ -21,6 +21,7 @@ from tests.backends.databases import Backend
 from tests.plans import Plan, Work, analyze
 
 START = dt.datetime(2026, 1, 1, tzinfo=dt.UTC)
+END = dt.datetime(2099, 1, 1, tzinfo=dt.UTC)
 PEOPLE = 6000
 
 
@@ -60,9 +61,9 @@ def _fill(uow: UnitOfWork, ids: list[str]) -> None:
         empty = dict.fromkeys(("expire_time", "revoke_time", "last_used_time"))
         more = {"description": "", "key_prefix": "p", "scopes": ["*"], "use_count": 0}
         keys.append({**key, **stamps, **empty, **more})
-        times = {"create_time": START, "refresh_time": START, "end_time": None}
-        session = {"id": new_id(), "owner_id": ids[number % 24], "refresh_hash": f"r{number}"}
-        opened.append({**session, **times, "expire_time": START + dt.timedelta(seconds=number)})
+        times = {"create_time": stamps["create_time"], "refresh_time": START, "end_time": None}
+        session = {"id": id, "owner_id": ids[number % 24], "refresh_hash": f"r{number}"}
+        opened.append({**session, **times, "expire_time": END + dt.timedelta(seconds=number)})
     uow.run_many(sa.insert(users), people)
     uow.run_many(sa.insert(api_keys), keys)
     uow.run_many(sa.insert(sessions), opened)
@@ -106,11 +107,27 @@ def test_user_is_found_by_email(crowd: Crowd) -> None:
     assert not plan.scans
 
 
-def test_session_is_found_by_its_refresh_token(crowd: Crowd) -> None:
-    """A refresh finds its session by the unique index over refresh hashes."""
-    plan = Plan(crowd.database, lambda uow: uow.sessions.find_by_refresh("r7"))
-    assert "refresh_hash" in plan.text
+def test_a_refresh_finds_its_session_by_id(crowd: Crowd) -> None:
+    """A refresh token names its session, which is found and locked without reading another."""
+    for work in (
+        lambda uow: uow.sessions.find(crowd.ids[7]),
+        lambda uow: uow.sessions.lock(crowd.ids[7], crowd.ids[7]),
+    ):
+        plan = Plan(crowd.database, work)
+        assert not plan.scans, plan.text
+        assert not any("owner" in index or "time" in index for index in plan.indexes), plan.text
+
+
+@pytest.mark.parametrize("following", [False, True])
+@pytest.mark.parametrize("everyone", [False, True])
+def test_sessions_are_listed_in_the_order_of_an_index(crowd: Crowd, everyone: bool, following: bool) -> None:
+    """A page of sessions, of one owner or of all, comes from the index of their times."""
+    owner = "-" if everyone else crowd.ids[3]
+    plan = Plan(crowd.database, lambda uow: uow.sessions.page(owner, _after(following), 51))
+    expected = "ix_sessions__create_time_id" if everyone else "ix_sessions__owner_id_create_time_id"
+    assert plan.indexes == {expected}, plan.text
     assert not plan.scans
+    assert not (everyone and plan.sorts)  # those of one owner are few, and may be sorted
 
 
 @pytest.mark.parametrize("following", [False, True])
@@ -142,7 +159,7 @@ def test_keys_are_listed_in_the_order_of_an_index(crowd: Crowd, everyone: bool, 
 def test_sessions_of_a_user_are_ended_by_index(crowd: Crowd) -> None:
     """Ending a user's sessions touches that user's alone, and the sweep reads by the time of the end."""
     ended = Plan(crowd.database, lambda uow: uow.sessions.end_all(crowd.ids[3]))
-    assert ended.indexes == {"ix_sessions__owner_id"}, ended.text
+    assert ended.indexes == {"ix_sessions__owner_id_create_time_id"}, ended.text
     assert not ended.scans
     swept = Plan(crowd.database, lambda uow: uow.sessions.sweep(10))
     assert "ix_sessions__expire_time" in swept.indexes, swept.text

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from morag_meta.auth.principal import Limit, Principal, Role
+from morag_meta.auth.principal import Principal, Rate, Role
 from morag_meta.auth.rates import Buckets, Rates
 from morag_meta.errors import Exhausted, Reason
 
@@ -21,14 +21,14 @@ class _Clock:
         return self.now
 
 
-def _key(key_id: str, limit: Limit | None = None) -> Principal:
+def _key(key_id: str, limit: Rate | None = None) -> Principal:
     return Principal("u", Role.USER, None, key_id, "", None, limit=limit)
 
 
 @given(_RATES, st.integers(1, 20), st.lists(st.floats(0, 5), max_size=60))
 def test_never_more_than_the_burst_and_what_came_since(rate: float, burst: int, pauses: list[float]) -> None:
     """Over any time no more goes through than the burst and the rate times that, and never less than due."""
-    buckets, limit, now, taken = Buckets(), Limit(rate, burst), 50.0, 0
+    buckets, limit, now, taken = Buckets(), Rate(rate, burst), 50.0, 0
     for pause in pauses:
         now += pause
         left = buckets.left("a", limit, now)
@@ -44,7 +44,7 @@ def test_never_more_than_the_burst_and_what_came_since(rate: float, burst: int, 
 
 def test_bucket_is_full_at_first_and_fills_again() -> None:
     """A burst goes through at once, the next call waits for one interval, and idling refills to the burst."""
-    buckets, limit = Buckets(), Limit(2, 3)
+    buckets, limit = Buckets(), Rate(2, 3)
     assert [buckets.take("a", limit, 0.0) for _ in range(4)] == [0.0, 0.0, 0.0, 0.5]
     assert buckets.take("b", limit, 0.0) == 0.0
     assert buckets.take("a", limit, 0.5) == 0.0
@@ -55,7 +55,7 @@ def test_bucket_is_full_at_first_and_fills_again() -> None:
 
 def test_callers_remembered_are_bounded() -> None:
     """Of very many callers the one that called longest ago is forgotten, and begins anew."""
-    buckets, limit = Buckets(size=2), Limit(0.001, 1)
+    buckets, limit = Buckets(size=2), Rate(0.001, 1)
     for place in "abc":
         assert buckets.take(place, limit, 0.0) == 0.0
     assert buckets.take("c", limit, 0.0) > 0.0
@@ -65,8 +65,8 @@ def test_callers_remembered_are_bounded() -> None:
 def test_key_has_its_own_limit_or_the_default() -> None:
     """A key's own limit goes before the default, without either there is none, and keys do not share one."""
     clock = _Clock()
-    rates = Rates(of_keys=Limit(1, 2), clock=clock)
-    for principal, calls in ((_key("plain"), 2), (_key("own", Limit(1, 5)), 5), (_key("other"), 2)):
+    rates = Rates(of_keys=Rate(1, 2), clock=clock)
+    for principal, calls in ((_key("plain"), 2), (_key("own", Rate(1, 5)), 5), (_key("other"), 2)):
         for left in range(calls, 0, -1):
             allowance = rates.allowance(principal)
             assert allowance is not None
@@ -97,7 +97,7 @@ def test_key_has_its_own_limit_or_the_default() -> None:
 )
 def test_address_is_that_of_the_peer(one: str, other: str, *, same: bool) -> None:
     """Whoever calls from one IPv4 address, or one IPv6 network of 64 bits, shares its limit."""
-    rates = Rates(of_addresses=Limit(0.001, 1), clock=_Clock())
+    rates = Rates(of_addresses=Rate(0.001, 1), clock=_Clock())
     rates.admit_address(one)
     if same:
         with pytest.raises(Exhausted):

@@ -134,16 +134,6 @@ def test_unknown_algorithm_is_refused_at_start() -> None:
         Tokens(_KEY, _REFRESH_KEY, algorithm="RS256")
 
 
-def test_refresh_tokens_differ_and_are_kept_hashed() -> None:
-    """Each refresh token is new, and its hash depends on the service's key and does not contain it."""
-    first, second = _TOKENS.new_refresh_token(), _TOKENS.new_refresh_token()
-    assert first != second
-    assert len(first) == 43
-    assert first not in _TOKENS.refresh_hash(first)
-    assert _TOKENS.refresh_hash(first) == _TOKENS.refresh_hash(first)
-    assert Tokens(_KEY, bytes(32)).refresh_hash(first) != _TOKENS.refresh_hash(first)
-
-
 def test_a_token_has_one_spelling() -> None:
     """Padding, another last character with the same bits, or white space makes another, refused token."""
     token = _issue()

@@ -9,6 +9,7 @@ import bcrypt
 import grpc
 import pytest
 
+from morag_meta.auth.passwords import hash_password
 from morag_meta.exits import ExitCode
 from morag_meta.ids import new_id
 from moragmeta.v1 import users_pb2
@@ -172,3 +173,76 @@ def test_keys_are_called_by_their_name(cli: Command, user: User, url: str) -> No
     assert cli(*words).code is ExitCode.OK
     assert cli(*words).err == "error: an API key with this name already exists\n"
     assert cli("key", "revoke", "nosuch", "--database-url", url).err == "error: API key nosuch not found\n"
+
+
+@pytest.fixture
+def session(service: Service, user: User) -> users_pb2.LoginResponse:
+    """Open a session of the user, with a password of the command line's."""
+    with service.database.unit_of_work() as uow:
+        row = uow.users.lock("-", user.id)
+        uow.users.change(row, password_hash=hash_password("correct horse", 4))
+        uow.commit()
+    request = users_pb2.LoginRequest(email=user.email, password="correct horse")
+    return service.channel().users.Login(request)
+
+
+def _is_over(service: Service, session: users_pb2.LoginResponse) -> bool:
+    request = users_pb2.RefreshTokenRequest(refresh_token=session.refresh_token)
+    try:
+        service.channel().users.RefreshToken(request)
+    except grpc.RpcError:
+        return True
+    return False
+
+
+def test_sessions_are_listed_and_ended(
+    cli: Command, service: Service, user: User, url: str, session: users_pb2.LoginResponse
+) -> None:
+    """The list says from where each session is used; one is ended by its id, or all are."""
+    login = users_pb2.LoginRequest(email=user.email, password="correct horse")
+    others = [service.channel().users.Login(login) for _ in range(2)]
+    listed = cli("user", "sessions", user.email.upper(), "-o", "json", "--database-url", url).jsons
+    assert [row["address"] for row in listed] == ["127.0.0.1"] * 3
+    assert listed == sorted(listed, key=lambda row: row["create_time"], reverse=True)
+    words = ("user", "end-sessions", user.email, "--database-url", url)
+    one = cli(*words, "--session", listed[-1]["id"])
+    assert one.out == f"ended 1 session of {user.email}\n"
+    assert (_is_over(service, session), _is_over(service, others[0])) == (True, False)
+    assert cli(*words).out == f"ended 2 sessions of {user.email}\n"
+    assert _is_over(service, others[1])
+    assert cli("user", "sessions", user.email, "-o", "json", "--database-url", url).out == ""
+
+
+def test_only_the_users_own_session_is_ended(
+    cli: Command, service: Service, user: User, url: str, session: users_pb2.LoginResponse
+) -> None:
+    """The id of a session that is somebody else's is refused, and the session goes on."""
+    (row,) = cli("user", "sessions", user.email, "-o", "json", "--database-url", url).jsons
+    words = ("user", "end-sessions", service.admin.email, "--session", row["id"], "--database-url", url)
+    assert cli(*words).code is ExitCode.NOT_FOUND
+    assert not _is_over(service, session)
+
+
+def test_a_reset_token_is_printed_and_works(
+    cli: Command, service: Service, user: User, url: str, session: users_pb2.LoginResponse
+) -> None:
+    """The printed token sets a new password through the server; until then nothing has changed."""
+    made = cli("user", "reset-password", user.email, "-o", "json", "--database-url", url).json
+    assert made["user_id"] == user.id
+    assert dt.datetime.fromisoformat(made["expire_time"]) > dt.datetime.now(dt.UTC)
+    assert not _is_over(service, session)
+    plain = cli("user", "reset-password", user.email, "--database-url", url)
+    token = plain.out.split("\n")[0].removeprefix("reset token: ")
+    request = users_pb2.ResetPasswordRequest(token=token, new_password="another horse")
+    service.channel().users.ResetPassword(request)
+    login = users_pb2.LoginRequest(email=user.email, password="another horse")
+    assert service.channel().users.Login(login).user.id == user.id
+    assert _is_over(service, session)
+
+
+def test_nobody_is_given_a_token(cli: Command, service: Service, user: User, url: str) -> None:
+    """An email of nobody and of a deactivated user is refused in one line."""
+    service.admin.channel.users.DeactivateUser(users_pb2.DeactivateUserRequest(id=user.id))
+    for email, code in ((user.email, ExitCode.REFUSED), ("nobody@example.org", ExitCode.NOT_FOUND)):
+        result = cli("user", "reset-password", email, "--database-url", url)
+        assert (result.code, result.err.count("\n")) == (code, 1)

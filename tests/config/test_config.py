@@ -8,6 +8,7 @@ import pytest
 
 from morag_meta import config
 from morag_meta.config import ConfigurationError, Settings
+from morag_meta.variables import unknown_variables
 
 # No example, and no secret either: only the tests know it.
 GOOD = "kT3vXw9qLm2rB7nZcY5hJd8sFg4pQa6uEo1iRxWv0NzM"
@@ -205,9 +206,7 @@ def test_letter_case_of_choices_does_not_matter() -> None:
 def test_unknown_variable_is_warned_of_with_the_nearest_name() -> None:
     """A misspelling in the environment or in ``.env`` is told with what was probably meant."""
     Path(".env").write_text("MORAG_WORKER=3\nUNRELATED=1\n")
-    warnings = config.unknown_variables(
-        {"MORAG_DATABSE_URL": "x", "MORAG_API_KEY": "k", "MORAG_WORKERS": "1"}
-    )
+    warnings = unknown_variables({"MORAG_DATABSE_URL": "x", "MORAG_API_KEY": "k", "MORAG_WORKERS": "1"})
     assert warnings == [
         "MORAG_DATABSE_URL is not a setting; did you mean MORAG_DATABASE_URL?",
         "MORAG_WORKER is not a setting; did you mean MORAG_WORKERS?",
@@ -220,3 +219,26 @@ def test_every_setting_says_what_it_is_and_accepts() -> None:
         assert field.description, name
         assert isinstance(field.json_schema_extra, dict), name
         assert field.json_schema_extra["accepts"], name
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ({"tls_cert_file": "c"}, "MORAG_TLS_CERT_FILE is set and MORAG_TLS_KEY_FILE is not"),
+        ({"tls_key_file": "k"}, "MORAG_TLS_KEY_FILE is set and MORAG_TLS_CERT_FILE is not"),
+        ({"tls_client_ca_file": "a"}, "MORAG_TLS_CLIENT_CA_FILE is set and MORAG_TLS_CERT_FILE is not"),
+        ({"grpc_connection_grace": 3604}, "MORAG_GRPC_CONNECTION_GRACE is 3604"),
+        ({"grpc_connection_grace": 600, "stream_max_age": 596}, "give 601 or more"),
+    ],
+)
+def test_settings_that_do_not_fit_each_other_are_told(given: dict[str, object], told: str) -> None:
+    """Half of TLS, and a connection that may end before its streams, are one line each."""
+    problem = _problems(**given)
+    assert told in problem
+    assert problem.count("\n") == 0
+
+
+def test_connection_outlives_its_streams_by_itself() -> None:
+    """Whatever the streams' age is, the grace of connections exceeds it unless it is set."""
+    assert config.load(stream_max_age=604_800).connection_grace == 604_860
+    assert config.load(grpc_connection_grace=3605).connection_grace == 3605

@@ -145,6 +145,21 @@ def sample() -> Mapping[str, dict[str, Any]]:
         },
         "job_floors": {"owner_id": OWNER, "position": 2**40},
         "workers": _worker(),
+        "password_resets": {
+            "owner_id": OWNER,
+            "token_hash": "0f" * 32,
+            "create_time": NOW,
+            "expire_time": LATER,
+        },
+        "reset_requests": {"email": "ada@example.org", "ask_time": NOW},
+        "tries": {
+            "kind": "LOGIN",
+            "account": "ab" * 32,
+            "address": "192.0.2.1",
+            "clear_time": NOW,
+            "known_until": LATER,
+            "expire_time": LATER,
+        },
         "request_records": {
             "owner_id": OWNER,
             "method": "JobService.CreateJob",

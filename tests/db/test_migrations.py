@@ -49,7 +49,7 @@ def test_up_down_up_keeps_rows(database_url: str, any_revisions: pathlib.Path) -
 
 def test_names_of_revoked_keys_are_free_after_the_upgrade(database_url: str) -> None:
     """A key that was revoked before names were for live keys alone gives its name up, but shows it."""
-    migrate.upgrade(database_url, "0002")
+    migrate.upgrade(database_url, "0005")
     fill(database_url, tables_of(database_url))
     keys = metadata.tables["api_keys"]
     with engine_of(database_url).begin() as connection:

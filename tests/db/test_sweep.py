@@ -17,7 +17,7 @@ from tests.db.accounts import made
 
 
 def _age_sessions(uow: UnitOfWork, owner: str, age: dt.timedelta) -> None:
-    uow.sessions.add(owner, refresh_hash=uuid.uuid4().hex, expire_time=uow.now - age)
+    uow.sessions.add(owner, str(uuid.uuid4()), refresh_hash=uuid.uuid4().hex, expire_time=uow.now - age)
 
 
 def _age_records(uow: UnitOfWork, owner: str, age: dt.timedelta) -> None:

@@ -116,7 +116,7 @@ def test_every_rpc_declares_who_may_call_it() -> None:
         wrong += [
             f"{method.full_name} has the scope {scope!r}"
             for scope in access.scopes
-            if not re.fullmatch("[a-z_]+:(read|write|(work|verify)(:all)?)", scope)
+            if not re.fullmatch("[a-z_]+:(read|write|reset|(work|verify)(:all)?)", scope)
         ]
     assert _methods()
     assert wrong == []

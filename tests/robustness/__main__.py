@@ -1,34 +1,49 @@
-"""The robustness suite as a command: ``python -m tests.robustness --database postgresql --events 20000``."""
+"""The robustness suite as a command: ``python -m tests.robustness --database postgresql --events 20000``.
+
+Each kind of database gets its events in rounds, each with a seed of its own, new servers and an empty
+database; a round is recorded in memory, judged, and forgotten. After the rounds a watcher comes back to as
+many events as an hour brings.
+"""
 
 from __future__ import annotations
 
 import argparse
 import random
+import resource
 import sys
 import tempfile
 import time
-from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
 from tests.backends.databases import EVERY_KIND
 from tests.robustness import history as records
+from tests.robustness.away import come_back
 from tests.robustness.failpoints import FAILPOINTS, possible
-from tests.robustness.run import Outcome, Plan, run
+from tests.robustness.figures import Figures
+from tests.robustness.history import History
+from tests.robustness.run import Plan, run
+from tests.robustness.shortest import shortest
 from tests.robustness.validators import judge
-from tests.robustness.violations import shown
+from tests.robustness.violations import Violation, shown
 
-_ROUND = 20_000
-"""Events of a round: each is recorded in memory, judged, and forgotten."""
+_LONG = 10_000
+"""Events of a round in which there is time to wait for long."""
+_SHOWN = 40
+"""How many records of the shortest history are shown; all of them are in its file."""
 
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.robustness", description=__doc__)
     parser.add_argument("--database", choices=EVERY_KIND, action="append", help="all three by default")
     parser.add_argument("--events", type=int, default=20_000, help="events of each database")
+    parser.add_argument("--round", type=int, default=50_000, help="the most events of a round")
+    parser.add_argument("--away", type=int, default=20_000, help="events of an hour; 0 leaves that out")
     parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(10**6))
     parser.add_argument("--failpoint", choices=sorted(FAILPOINTS), action="append", help="all by default")
     parser.add_argument("--no-faults", action="store_true", help="traffic alone")
-    parser.add_argument("--servers", type=int, default=3, help="server processes; 1 in every fourth round")
+    parser.add_argument("--servers", type=int, help="server processes; 3, and 1 in every third round")
+    parser.add_argument("--minutes", type=float, help="begin no round later than this for each database")
     parser.add_argument("--keep", type=Path, default=Path(), help="where histories of failed runs are kept")
     parser.add_argument("--replay", type=Path, help="judge a history that was kept")
     return parser.parse_args()
@@ -39,35 +54,69 @@ def _say(text: str) -> None:
     sys.stdout.flush()
 
 
-def _round(kind: str, number: int, events: int, given: argparse.Namespace) -> Outcome:
+def _tell(found: Sequence[Violation], history: History, again: str, path: Path) -> None:
+    """Say what was found, keep the history in a file, and show the shortest part of it that shows some."""
+    records.write(history, path)
+    _say(
+        f"{shown(found)}\nseed {history.seed}; judge it again with --replay {path}; run it again with {again}"
+    )
+    for violation in sorted(found, key=lambda violation: len(violation.evidence)):
+        part = shortest(history, violation)
+        if part is None:
+            continue
+        path = path.with_suffix(".shortest.jsonl")
+        records.write(part, path)
+        lines = [records.to_line(record) for record in records.all_of(part)]
+        _say(f"the shortest history with {violation.validator}, {len(lines)} records, is {path}")
+        _say("\n".join(f"    {line}" for line in lines[:_SHOWN]))
+        return
+
+
+def _round(kind: str, number: int, events: int, given: argparse.Namespace) -> tuple[Figures, int]:
     seed = given.seed + number
     chosen = [f for f in possible(kind) if not given.failpoint or f.name in given.failpoint]
-    servers = 1 if number % 4 == 3 else given.servers
+    servers = given.servers or (1 if number % 3 == 1 else 3)
     plan = Plan(
-        kind, events, seed, [] if given.no_faults else chosen, servers, long=events >= _ROUND, say=_say
+        kind, events, seed, [] if given.no_faults else chosen, servers, long=events >= _LONG, say=_say
     )
     begun = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="morag-robustness-") as folder:
         outcome = run(plan, Path(folder))
-    _say(f"{kind}, seed {seed}, {servers} servers, {time.monotonic() - begun:.0f} s: {outcome.figures}")
+    seconds = time.monotonic() - begun
+    _say(f"{kind}, seed {seed}, {servers} servers, {seconds:.0f} s\n  {outcome.figures}")
     if outcome.violations:
-        path = given.keep / f"robustness-{kind}-{seed}.jsonl"
-        records.write(outcome.history, path)
-        _say(f"{shown(outcome.violations)}\nreplay it with --replay {path}")
-    return outcome
+        only = "".join(f" --failpoint {name}" for name in given.failpoint or ())
+        only += " --no-faults" if given.no_faults else ""
+        again = f"--database {kind} --seed {seed} --servers {servers} --events {events} --away 0{only}"
+        _tell(outcome.violations, outcome.history, again, given.keep / f"robustness-{kind}-{seed}.jsonl")
+    return outcome.figures, len(outcome.violations)
+
+
+def _hour(kind: str, given: argparse.Namespace) -> int:
+    """Have a watcher come back after an hour; give the count of violations."""
+    with tempfile.TemporaryDirectory(prefix="morag-robustness-") as folder:
+        back = come_back(kind, Path(folder), given.away, given.seed)
+    _say(f"{kind}: {back}")
+    if back.violations:
+        again = f"--database {kind} --seed {given.seed} --events 0 --away {given.away}"
+        _tell(back.violations, back.history, again, given.keep / f"robustness-{kind}-away-{given.seed}.jsonl")
+    return len(back.violations)
 
 
 def _database(kind: str, given: argparse.Namespace) -> int:
     """Run rounds on one kind of database until there were enough events; give the count of violations."""
-    done, faults, violations, number = 0, Counter[str](), Counter[str](), 0
-    while done < given.events:
-        outcome = _round(kind, number, min(_ROUND, given.events - done), given)
-        done += outcome.figures.events
-        faults += outcome.figures.faults
-        violations += Counter(violation.validator for violation in outcome.violations)
-        number += 1
-    _say(f"{kind}: {done} events, {sum(faults.values())} faults, {sum(violations.values())} violations")
-    return sum(violations.values())
+    figures, violations, number = Figures(), 0, 0
+    most = min(given.round, max(given.events // 2, _LONG))  # so that there are rounds of both kinds
+    limit = time.monotonic() + (60 * given.minutes if given.minutes else float("inf"))
+    while figures.events < given.events and time.monotonic() < limit:
+        new, found = _round(kind, number, min(most, given.events - figures.events), given)
+        figures, violations, number = figures + new, violations + found, number + 1
+    if given.away:
+        violations += _hour(kind, given)
+    faults = sum(figures.faults.values())
+    _say(f"{kind}: {figures.events} events, {faults} faults, {violations} violations\n  {figures}")
+    _say(f"  memory at most {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6:.1f} GB")
+    return violations
 
 
 def main() -> int:

@@ -112,6 +112,10 @@ class Caller:
             self._write_down(method, note, start, "OK", "", read(answer))
             return answer
 
+    def note(self, method: str, note: dict[str, Any]) -> None:
+        """Write down that something is about to be asked, of whose end nothing is known yet."""
+        self._write_down(method, note, time.monotonic(), "UNKNOWN", "", {})
+
     def _write_down(
         self,
         method: str,

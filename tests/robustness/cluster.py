@@ -1,4 +1,4 @@
-"""What a run breaks: a database, servers before it, proxies between them, and users with keys."""
+"""What a run breaks: a database, servers before it, relays between them, and users with keys."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ from morag_meta.db.schema import documents, job_events, job_log, jobs
 from morag_meta.users.actions import create_user
 from tests.backends.daemon import Daemon
 from tests.backends.databases import SERVERS, SqliteFiles
-from tests.backends.proxy import Proxy
 from tests.processes import ServerProcess
 from tests.robustness.history import Record
 from tests.robustness.recorder import document_of_row, event_of_row, job_of_row
+from tests.robustness.relay import Relay
 from tests.service import SECRET_KEY
 
 TENANTS = 3
@@ -64,10 +64,10 @@ class Cluster:
         self.daemon = daemon
         self.folder = folder
         self.servers: list[ServerProcess] = []
-        self.fronts: list[Proxy] = []
-        """The proxies between clients and servers, in the order of the servers."""
-        self.back: Proxy | None = None
-        """The proxy between the servers and the database."""
+        self.fronts: list[Relay] = []
+        """The relays between clients and servers, in the order of the servers."""
+        self.back: Relay | None = None
+        """The relay between the servers and the database."""
         self.archive: dict[tuple[str, int], Record] = {}
         """Events that were read before they were trimmed."""
         migrate.upgrade(url)
@@ -97,27 +97,27 @@ class Cluster:
         return made
 
     def start(self, count: int, *, fronts: bool, back: bool) -> None:
-        """Start servers; with ``fronts`` and ``back`` they have proxies before and behind them."""
+        """Start servers; with ``fronts`` and ``back`` they have relays before and behind them."""
         url = self.url
         if back and self.daemon is not None:
-            self.back = Proxy(url)
+            self.back = Relay(url)
             url = self.back.url
         for number in range(count):
             server = ServerProcess(url, self.folder / f"server-{number}.log", **SETTINGS)
             self.servers.append(server)
             server.start()
             if fronts:
-                self.fronts.append(Proxy(f"tcp://{server.target}"))
+                self.fronts.append(Relay(f"tcp://{server.target}"))
 
     @property
     def targets(self) -> list[str]:
         """Where clients find the servers."""
         if not self.fronts:
             return [server.target for server in self.servers]
-        return [f"127.0.0.1:{sa.make_url(front.url).port}" for front in self.fronts]
+        return [f"127.0.0.1:{front.port}" for front in self.fronts]
 
     @property
-    def proxies(self) -> list[Proxy]:
+    def relays(self) -> list[Relay]:
         """All that stands between two parties."""
         return [*self.fronts, *([self.back] if self.back else [])]
 
@@ -127,16 +127,16 @@ class Cluster:
             self.daemon.resume()
             if not self.daemon.running:
                 self.daemon.start()
-        for proxy in self.proxies:
-            proxy.refuse(refusing=False)
-            proxy.cut_at(b"", arrives=True)
-            proxy.flow()
+        for relay in self.relays:
+            relay.refuse(refusing=False)
+            relay.cut_at(b"", arrives=True)
+            relay.flow()
         for server in self.servers:
             if server.process.poll() is not None:
                 server.start()
 
     def rows(self, statement: sa.Select[Any], patience: float = 30) -> list[Any]:
-        """Read rows past all proxies, as soon as the database answers."""
+        """Read rows past all relays, as soon as the database answers."""
         limit = time.monotonic() + patience
         while True:
             try:
@@ -176,8 +176,8 @@ class Cluster:
         """Stop everything."""
         for server in self.servers:
             server.close()
-        for proxy in self.proxies:
-            proxy.close()
+        for relay in self.relays:
+            relay.close()
         self.database.close()
 
 

@@ -19,9 +19,9 @@ class Failpoint:
     run: Callable[[Scene], None]
     kinds: tuple[str, ...] = _EVERY
     front: bool = False
-    """Whether it needs proxies between clients and servers."""
+    """Whether it needs relays between clients and servers."""
     back: bool = False
-    """Whether it needs a proxy between servers and database."""
+    """Whether it needs a relay between servers and database."""
 
     @property
     def name(self) -> str:
@@ -35,6 +35,8 @@ _ALL = (
     Failpoint(process_faults.kill_before_commit, _SERVERS, back=True),
     Failpoint(process_faults.kill_after_commit, _SERVERS, back=True),
     Failpoint(process_faults.kill_after_send, front=True),
+    Failpoint(process_faults.kill_sequencer, _SERVERS, back=True),
+    Failpoint(process_faults.kill_reaper, _SERVERS, back=True),
     Failpoint(process_faults.pause_server),
     Failpoint(process_faults.rolling_restart),
     Failpoint(process_faults.step_clock),
@@ -45,6 +47,8 @@ _ALL = (
     Failpoint(network_faults.cut_clients, front=True),
     Failpoint(network_faults.delay_clients, front=True),
     Failpoint(network_faults.blackhole_clients, front=True),
+    Failpoint(network_faults.stop_reading),
+    Failpoint(network_faults.delay_database, _SERVERS, back=True),
     Failpoint(network_faults.blackhole_database, _SERVERS, back=True),
     Failpoint(database_faults.terminate_connections, _SERVERS),
     Failpoint(database_faults.cut_listener, ("postgresql",)),

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -160,11 +160,11 @@ class Frame:
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """Something that was done to the system."""
+    """Something that was done to the system, between two times of the wall clock."""
 
     name: str
-    time: float
-    detail: str = ""
+    begin: float
+    end: float
 
 
 @dataclass(slots=True)
@@ -197,9 +197,16 @@ _KINDS: dict[str, tuple[type[Any], str]] = {
 _NAMES = {made: name for name, (made, _) in _KINDS.items()}
 
 
+def _parts(record: Any) -> dict[str, Any]:
+    return {name: getattr(record, name) for name in record.__slots__}
+
+
+_write = json.JSONEncoder(separators=(",", ":"), default=_parts).encode
+
+
 def to_line(record: Record) -> str:
     """Write a record as one line of JSON."""
-    return json.dumps([_NAMES[type(record)], asdict(record)], separators=(",", ":"))
+    return _write([_NAMES[type(record)], record])
 
 
 def from_line(line: str) -> Record:
@@ -227,6 +234,11 @@ def add(history: History, records: Iterable[Record]) -> None:
         getattr(history, _KINDS[_NAMES[type(record)]][1]).append(record)
 
 
+def all_of(history: History) -> list[Record]:
+    """Give all records of a history."""
+    return [record for _, attribute in _KINDS.values() for record in getattr(history, attribute)]
+
+
 def read_lines(path: Path) -> list[Record]:
     """Read the records of a file; a last line that was cut off is left out."""
     text = path.read_text()
@@ -239,9 +251,8 @@ def write(history: History, path: Path) -> None:
     with path.open("w") as file:
         head = {"seed": history.seed, "database": history.database, "drained": history.drained}
         file.write(json.dumps(head) + "\n")
-        for _, attribute in _KINDS.values():
-            for record in getattr(history, attribute):
-                file.write(to_line(record) + "\n")
+        for record in all_of(history):
+            file.write(to_line(record) + "\n")
 
 
 def read(path: Path) -> History:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from itertools import pairwise
 
+from tests.robustness.case import Case
 from tests.robustness.history import FINAL, Event, History, JobRow, Operation, Record
 from tests.robustness.violations import Violation
 
@@ -17,8 +18,9 @@ _CLOCK = 0.002
 """Seconds by which two readings of a database's clock may seem to differ: SQLite's has milliseconds."""
 
 
-def single_holder(history: History) -> list[Violation]:
+def single_holder(case: Case) -> list[Violation]:
     """A lease has one token and one worker, is not given on while it lives, and is of no use afterwards."""
+    history = case.history
     found = []
     grants: dict[tuple[str, int], Operation] = {}
     alive: dict[tuple[str, int], tuple[float, Operation]] = {}
@@ -106,11 +108,12 @@ def _too_late(history: History, grants: dict[tuple[str, int], Operation]) -> lis
     return found
 
 
-def no_lost_job(history: History) -> list[Violation]:
+def no_lost_job(case: Case) -> list[Violation]:
     """What was acknowledged is kept, and what was asked once happened at most once."""
+    history = case.history
     found = []
     jobs = {job.id: job for job in history.jobs}
-    chains = _chains(history)
+    chains = case.chains
     made: dict[str, list[JobRow]] = defaultdict(list)
     for job in history.jobs:
         if job.tag:
@@ -126,8 +129,8 @@ def no_lost_job(history: History) -> list[Violation]:
             found.append(
                 Violation("NoLostJob", f"{operation.method} was acknowledged and lost", (operation,))
             )
-        elif not _is_kept(operation, chains[job_id]):
-            evidence: tuple[Record, ...] = (operation, *chains[job_id][-1:])
+        elif not _is_kept(operation, chains.get(job_id, [])):
+            evidence: tuple[Record, ...] = (operation, *chains.get(job_id, [])[-1:])
             found.append(Violation("NoLostJob", f"the {operation.method} of {job_id} was lost", evidence))
     return found
 
@@ -147,8 +150,9 @@ def _is_kept(operation: Operation, chain: list[Event]) -> bool:
     return True
 
 
-def no_stuck_job(history: History) -> list[Violation]:
+def no_stuck_job(case: Case) -> list[Violation]:
     """Once the work is over no job is left that has not ended."""
+    history = case.history
     if not history.drained:
         return []
     return [
@@ -158,10 +162,11 @@ def no_stuck_job(history: History) -> list[Violation]:
     ]
 
 
-def attempt_monotone(history: History) -> list[Violation]:
+def attempt_monotone(case: Case) -> list[Violation]:
     """Attempts count starts, percentages never fall within one, and lost leases end a job when they must."""
+    history = case.history
     found = []
-    for chain in _chains(history).values():
+    for chain in case.chains.values():
         for one, two in pairwise(chain):
             starts = one.state in WAITING and two.state == "PROCESSING"
             if two.attempt != one.attempt + starts:
@@ -177,12 +182,13 @@ def attempt_monotone(history: History) -> list[Violation]:
     return found
 
 
-def events_match_row(history: History) -> list[Violation]:
+def events_match_row(case: Case) -> list[Violation]:
     """A job's events are numbered without a gap, in the log's order, and the last one is what the job is."""
+    history = case.history
     found = []
-    chains = _chains(history)
+    chains = case.chains
     for job in history.jobs:
-        chain = chains[job.id]
+        chain = chains.get(job.id, [])
         kept = [event.number for event in chain]
         if not kept or kept != list(range(kept[0], job.last_sequence + 1)):
             text = f"{job.id} has the events {kept} and not up to {job.last_sequence}"
@@ -210,8 +216,9 @@ def events_match_row(history: History) -> list[Violation]:
     return found
 
 
-def document_follows_job(history: History) -> list[Violation]:
+def document_follows_job(case: Case) -> list[Violation]:
     """A document is INGESTING only while an ingestion of it runs, and INGESTED by one that went well."""
+    history = case.history
     found = []
     of_document: dict[str, list[JobRow]] = defaultdict(list)
     for job in history.jobs:
@@ -231,8 +238,9 @@ def document_follows_job(history: History) -> list[Violation]:
     return found
 
 
-def answered(history: History) -> list[Violation]:
+def answered(case: Case) -> list[Violation]:
     """Nobody hears what a fault does not explain: a key that is refused, or an unforeseen error."""
+    history = case.history
     found = [
         Violation("Answered", f"{operation.method} heard {operation.code} {operation.reason}", (operation,))
         for operation in history.operations
@@ -247,13 +255,6 @@ def answered(history: History) -> list[Violation]:
 
 def _answered(history: History) -> list[Operation]:
     return [operation for operation in history.operations if operation.code == "OK"]
-
-
-def _chains(history: History) -> dict[str, list[Event]]:
-    chains: dict[str, list[Event]] = defaultdict(list)
-    for event in sorted(history.events, key=lambda event: event.number):
-        chains[event.job_id].append(event)
-    return chains
 
 
 LEASES = (

@@ -1,9 +1,11 @@
-"""What each watcher saw from a beginning to an end, put together from its streams, and what it had to see."""
+"""What each watcher saw from a beginning to an end, put together from its streams."""
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections import defaultdict
 from dataclasses import dataclass, field
+from functools import cached_property
 
 from tests.robustness.history import Connection, Event, Filter, Frame, History
 
@@ -11,11 +13,12 @@ from tests.robustness.history import Connection, Event, Filter, Frame, History
 _CHANGING = ("states", "worker_ids")
 
 
-@dataclass(slots=True)
+@dataclass
 class Line:
     """The frames of one watcher in the order of its reading, over its reconnections.
 
-    Frames up to ``inherited`` belong to the session that the line branched off from.
+    A look aside is a line that branches off another, its ``trunk``, behind the first ``inherited`` frames of
+    it. These are not copied, and only looked up: so a long line may have thousands of branches.
     """
 
     watcher: str
@@ -25,11 +28,12 @@ class Line:
     from_start: bool = False
     complete: bool = False
     """Whether the watcher stayed to the end."""
-    inherited: int = 0
     joints: list[int] = field(default_factory=list)
     """At which frames a new stream began."""
+    trunk: Line | None = None
+    inherited: int = 0
 
-    @property
+    @cached_property
     def events(self) -> list[Frame]:
         """The frames with events."""
         return [frame for frame in self.frames if frame.event is not None]
@@ -39,11 +43,81 @@ class Line:
         """Whether the filter passes all events of a job, or none."""
         return not any(getattr(self.filter, name) for name in _CHANGING)
 
+    @cached_property
     def snapshot(self) -> dict[str, Frame]:
         """The snapshot's frame of each job; one that was broken off was sent again, and no longer counts."""
-        held = [frame for frame in self.frames if frame.job is not None]
-        whole = [frame for frame in held if frame.connection == held[-1].connection]
-        return {frame.job.id: frame for frame in whole if frame.job is not None}
+        own = [frame for frame in self.frames if frame.job is not None]
+        if own or self.trunk is None:
+            return _last_whole(own)
+        if self.inherited >= self.trunk.snapshot_end:
+            return self.trunk.snapshot
+        return _last_whole([frame for frame in self.trunk.frames[: self.inherited] if frame.job is not None])
+
+    def last(self, job_id: str = "") -> Frame | None:
+        """Give the last inherited frame with an event, of a job if one is named; a trunk inherits nothing."""
+        if self.trunk is None:
+            return None
+        places = self.trunk.places_of.get(job_id, []) if job_id else self.trunk.places
+        found = bisect_left(places, self.inherited)
+        return self.trunk.frames[places[found - 1]] if found else None
+
+    def inherits(self, job_id: str, number: int) -> Frame | None:
+        """Give the inherited frame of an event, if there is one."""
+        place = None if self.trunk is None else self.trunk.place_of.get((job_id, number))
+        if self.trunk is None or place is None or place >= self.inherited:
+            return None
+        return self.trunk.frames[place]
+
+    def event_before(self, joint: int) -> Frame | None:
+        """Give the last frame with an event before a place, inherited ones included."""
+        found = bisect_left(self.places, joint)
+        return self.frames[self.places[found - 1]] if found else self.last()
+
+    def event_from(self, joint: int) -> Frame | None:
+        """Give the first frame with an event from a place on."""
+        found = bisect_left(self.places, joint)
+        return self.frames[self.places[found]] if found < len(self.places) else None
+
+    def before(self, joint: int) -> Frame | None:
+        """Give the frame before the one at a place."""
+        if joint:
+            return self.frames[joint - 1]
+        return self.trunk.frames[self.inherited - 1] if self.trunk and self.inherited else None
+
+    @cached_property
+    def snapshot_end(self) -> int:
+        """How many frames there are up to the last one of a snapshot."""
+        return max((n for n, frame in enumerate(self.frames, 1) if frame.job is not None), default=0)
+
+    @cached_property
+    def places(self) -> list[int]:
+        """Where the frames with events are."""
+        return [place for place, frame in enumerate(self.frames) if frame.event is not None]
+
+    @cached_property
+    def places_of(self) -> dict[str, list[int]]:
+        """Where the frames with events of each job are."""
+        found: dict[str, list[int]] = defaultdict(list)
+        for place in self.places:
+            event = self.frames[place].event
+            if event is not None:
+                found[event.job_id].append(place)
+        return found
+
+    @cached_property
+    def place_of(self) -> dict[tuple[str, int], int]:
+        """Where the first frame of each event is."""
+        found: dict[tuple[str, int], int] = {}
+        for place in self.places:
+            event = self.frames[place].event
+            if event is not None:
+                found.setdefault((event.job_id, event.number), place)
+        return found
+
+
+def _last_whole(held: list[Frame]) -> dict[str, Frame]:
+    whole = [frame for frame in held if frame.connection == held[-1].connection]
+    return {frame.job.id: frame for frame in whole if frame.job is not None}
 
 
 def lines(history: History) -> list[Line]:
@@ -79,10 +153,9 @@ def _of_session(
     found = [main]
     for connection in connections:
         if connection.aside:
-            before = main.frames[: connection.after]
-            aside = Line(first.watcher, first.filter, [*before], first.conflate, first.from_start)
-            aside.inherited = len(before)
-            aside.joints.append(len(before))
+            aside = Line(first.watcher, first.filter, conflate=first.conflate, from_start=first.from_start)
+            aside.trunk, aside.inherited = main, min(connection.after, len(main.frames))
+            aside.joints.append(0)
             aside.frames += frames[connection.watcher, connection.number]
             found.append(aside)
     return found
@@ -106,35 +179,3 @@ def matches(wanted: Filter, event: Event) -> tuple[bool, bool]:
         not wanted.worker_ids or event.worker_id in wanted.worker_ids
     )
     return fixed and before, fixed and after
-
-
-class Log:
-    """The events of a run in the order of the log, found by what they are and whose."""
-
-    def __init__(self, history: History) -> None:
-        """Put them in order."""
-        self.events = sorted(history.events, key=lambda event: event.position)
-        self.positions = {(event.job_id, event.number): event.position for event in self.events}
-        self._of_job: dict[str, list[Event]] = defaultdict(list)
-        for event in self.events:
-            self._of_job[event.job_id].append(event)
-
-    def due(self, line: Line) -> list[Event]:
-        """Give the events that the line had to bring, in the order of the log: those between its two ends.
-
-        A line that did not see the start begins with its first event, for want of knowledge; one that was
-        broken off ends with its last. What a snapshot held is not due again.
-        """
-        of_job = line.filter.job_id
-        seen = [self.positions.get((f.event.job_id, f.event.number), 0) for f in line.frames if f.event]
-        held = {id: frame.job.last_sequence for id, frame in line.snapshot().items() if frame.job}
-        low = 0 if line.from_start else min(seen, default=None)
-        high = None if line.complete else max(seen, default=0)
-        found = []
-        for event in self._of_job[of_job] if of_job else self.events:
-            known = event.job_id in held and event.number <= held[event.job_id]
-            late = event.job_id in held or (low is not None and event.position >= low)
-            in_time = high is None or event.position <= high
-            if not known and late and in_time and any(matches(line.filter, event)):
-                found.append(event)
-        return found

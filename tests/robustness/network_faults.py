@@ -1,7 +1,10 @@
-"""Faults of the network: connections that are cut, delayed and swallowed, also just at a COMMIT."""
+"""Faults of the network: connections that are cut, delayed, swallowed and not read, also at a COMMIT."""
 
 from __future__ import annotations
 
+import time
+
+from tests.robustness.relay import Relay
 from tests.robustness.scene import Scene
 
 
@@ -24,12 +27,27 @@ def cut_clients(scene: Scene) -> None:
 
 def delay_clients(scene: Scene) -> None:
     """Pass nothing on between clients and a server for a moment, several times."""
-    front = scene.front
+    _delay(scene, scene.front)
+
+
+def delay_database(scene: Scene) -> None:
+    """Pass nothing on between the servers and their database for a moment, several times."""
+    _delay(scene, scene.back)
+
+
+def _delay(scene: Scene, relay: Relay) -> None:
     for _ in range(5):
-        front.stall()
+        relay.stall()
         scene.rest(0.05, 0.3)
-        front.flow()
+        relay.flow()
         scene.rest(0.05, 0.1)
+
+
+def stop_reading(scene: Scene) -> None:
+    """Let some of those who watch read nothing: where there is time, for longer than a server waits."""
+    scene.reading.clear()
+    time.sleep(8 if scene.long else 2)
+    scene.reading.set()
 
 
 def blackhole_clients(scene: Scene) -> None:

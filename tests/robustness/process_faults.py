@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
 import time
 from pathlib import Path
@@ -10,6 +11,9 @@ from tests.robustness.scene import Scene
 
 _CLOCKS = Path(__file__).parent / "clocks"
 """Holds what shifts the clock of a process that finds it in its path."""
+_NUMBERING = b"UPDATE job_log"
+_REAPING = b"the lease of attempt "
+"""What only the sequencer's, and only the reaper's, statements hold."""
 
 
 def kill_server(scene: Scene) -> None:
@@ -29,36 +33,60 @@ def kill_every_server(scene: Scene) -> None:
 
 
 def kill_before_commit(scene: Scene) -> None:
-    """Kill every server while a COMMIT is under way that never arrives."""
-    back = scene.back
-    back.stall_at(scene.commit)
-    scene.rest(0.3, 0.6)
-    for server in scene.cluster.servers:
-        server.kill()
-    back.cut()
-    back.flow()
-    for server in scene.cluster.servers:
-        server.start()
+    """Kill a server while a COMMIT of its is under way that never arrives."""
+    scene.back.stall_at(scene.commit)
+    _kill_caught(scene)
 
 
 def kill_after_commit(scene: Scene) -> None:
     """Kill a server just after a commit whose answer it never got."""
+    scene.back.stall_at(scene.commit, arrives=True)
+    _kill_caught(scene)
+
+
+def kill_sequencer(scene: Scene) -> None:
+    """Kill the server that numbers events while it holds the log's row, with a batch not yet committed."""
+    scene.back.stall_at(_NUMBERING)
+    _kill_caught(scene)
+
+
+def kill_reaper(scene: Scene) -> None:
+    """Kill the server that ends a lease that expired, in the midst of it."""
+    scene.back.stall_at(_REAPING)
+    _kill_caught(scene)
+
+
+def _kill_caught(scene: Scene) -> None:
+    """Kill the server that a relay has stopped, cut it off, and start it again."""
     back = scene.back
-    back.cut_at(scene.commit, arrives=True, then_refuse=True)
-    scene.rest(0.1, 0.3)
-    server = scene.server
+    limit = time.monotonic() + 3
+    while not (port := back.caught) and time.monotonic() < limit:
+        time.sleep(0.005)
+    servers = scene.cluster.servers
+    server = next((s for s in servers if port in _ports(s.process.pid)), scene.server)
     server.kill()
-    back.refuse(refusing=False)
+    back.flow()
     server.start()
+
+
+def _ports(process: int) -> set[int]:
+    """Give the local ports of a process's connections."""
+    links = set()
+    for file in Path("/proc", str(process), "fd").iterdir():
+        with contextlib.suppress(OSError):
+            links.add(str(file.readlink()))
+    lines = Path("/proc/net/tcp").read_text().splitlines()[1:]
+    found = [(line.split()[1], line.split()[9]) for line in lines]
+    return {int(local.rpartition(":")[2], 16) for local, node in found if f"socket:[{node}]" in links}
 
 
 def kill_after_send(scene: Scene) -> None:
     """Kill a server whose answers have just begun to reach the clients."""
     place = scene.chance.randrange(len(scene.cluster.fronts))
     server, front = scene.cluster.servers[place], scene.cluster.fronts[place]
-    seen = len(front.sent)
+    seen = front.answers
     limit = time.monotonic() + 2
-    while len(front.sent) < seen + 5 and time.monotonic() < limit:
+    while front.answers < seen + 2 and time.monotonic() < limit:
         time.sleep(0.001)
     server.kill()
     server.start()
@@ -75,7 +103,9 @@ def pause_server(scene: Scene) -> None:
 def rolling_restart(scene: Scene) -> None:
     """Ask one server after the other to end, and start it again."""
     for server in scene.cluster.servers:
+        begun = time.monotonic()
         code = server.terminate()
+        scene.drains.append(time.monotonic() - begun)
         server.start()
         if code != 0:
             raise RuntimeError(f"a server that was asked to end ended with {code}")

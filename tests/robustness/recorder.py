@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
-import threading
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -20,16 +20,23 @@ class Recorder:
     def __init__(self, path: Path | None = None) -> None:
         """Keep records in a file if one is given."""
         self.records: list[Record] = []
-        self._lock = threading.Lock()
-        self._file = path.open("w", buffering=1) if path else None
+        self._events: dict[bytes, Event] = {}
+        self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND) if path else None
 
     def add(self, record: Record) -> None:
-        """Write down a record."""
-        with self._lock:
-            if self._file is None:
-                self.records.append(record)
-            else:
-                self._file.write(to_line(record) + "\n")
+        """Write down a record: a thread's record is never within another's."""
+        if self._file is None:
+            self.records.append(record)
+        else:
+            os.write(self._file, to_line(record).encode() + b"\n")
+
+    def event(self, message: pb.JobEvent) -> Event:
+        """Make a record of the event of a frame: the same one for all who were told the same."""
+        told = message.SerializeToString()
+        known = self._events.get(told)
+        if known is None:
+            known = self._events[told] = event_of(message)
+        return known
 
 
 def seconds(time: Timestamp) -> float:

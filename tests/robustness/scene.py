@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import random
 import signal
+import threading
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
-from tests.backends.proxy import Proxy
 from tests.processes import ServerProcess
 from tests.robustness.cluster import Cluster
+from tests.robustness.relay import Relay
 
 
 class Crew(Protocol):
@@ -30,8 +31,12 @@ class Scene:
     cluster: Cluster
     crews: list[Crew]
     chance: random.Random
+    reading: threading.Event
+    """While it is not set, some of those who watch read nothing."""
     long: bool = False
     """Whether there is time to wait for long."""
+    drains: list[float] = field(default_factory=list)
+    """Seconds from SIGTERM to the end of each server that was asked to end."""
 
     @property
     def server(self) -> ServerProcess:
@@ -39,20 +44,19 @@ class Scene:
         return self.chance.choice(self.cluster.servers)
 
     @property
-    def front(self) -> Proxy:
-        """Any proxy between clients and a server."""
+    def front(self) -> Relay:
+        """Any relay between clients and a server."""
         return self.chance.choice(self.cluster.fronts)
 
     @property
-    def back(self) -> Proxy:
-        """The proxy before the database.
+    def back(self) -> Relay:
+        """The relay before the database.
 
         Raises:
             RuntimeError: the cluster has none.
         """
         if self.cluster.back is None:
-            raise RuntimeError("this fault needs a proxy before the database")
-        self.cluster.back.sent.clear()
+            raise RuntimeError("this fault needs a relay before the database")
         return self.cluster.back
 
     @property

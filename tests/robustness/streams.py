@@ -9,29 +9,32 @@ from __future__ import annotations
 from collections.abc import Iterator
 from itertools import pairwise
 
-from tests.robustness.history import FINAL, Event, Frame, History
-from tests.robustness.lines import Line, Log, lines, matches
+from tests.robustness.case import Case
+from tests.robustness.history import FINAL, Event, Frame
+from tests.robustness.lines import Line, matches
 from tests.robustness.violations import Violation
 
 _SETTLED = 3.0
 """Seconds after which a change counts as seen by all: longer than any commit takes that succeeds."""
 
 
-def ordered(history: History) -> list[Violation]:
+def ordered(case: Case) -> list[Violation]:
     """The events of a job come in the order of their numbers, behind what the snapshot said, and after it."""
     found = []
-    for line in lines(history):
+    for line in case.lines:
         newest: dict[str, Frame] = {}
         for frame in line.frames:
             if frame.job is not None:
                 newest[frame.job.id] = frame
             elif frame.event is not None:
-                before = newest.get(frame.event.job_id)
+                before = newest.get(frame.event.job_id) or line.last(frame.event.job_id)
                 if before is not None and frame.event.number < _number(before):
                     found.append(Violation("Ordered", f"{line.watcher} went back", (before, frame)))
                 newest[frame.event.job_id] = frame
         synced = [n for n, frame in enumerate(line.frames) if frame.kind == "sync"]
         early = [frame for frame in line.frames[: synced[-1] if synced else 0] if frame.event is not None]
+        inherited = line.last()
+        early += [inherited] if synced and inherited is not None else []
         found += [Violation("Ordered", "an event came before the snapshot's end", (f,)) for f in early[:1]]
     return found
 
@@ -42,18 +45,18 @@ def _number(frame: Frame) -> int:
     return frame.event.number if frame.event is not None else 0
 
 
-def unique(history: History) -> list[Violation]:
+def unique(case: Case) -> list[Violation]:
     """No event comes twice, and none that the snapshot held already."""
     found = []
-    for line in lines(history):
-        held = {id: frame for id, frame in line.snapshot().items() if frame.job is not None}
+    for line in case.lines:
+        held = {id: frame for id, frame in line.snapshot.items() if frame.job is not None}
         seen: dict[tuple[str, int], Frame] = {}
         for frame in line.events:
             event = frame.event
             if event is None:
                 continue
             key = (event.job_id, event.number)
-            before = seen.get(key)
+            before = seen.get(key) or line.inherits(*key)
             if before is None and event.job_id in held and _number(held[event.job_id]) == event.number:
                 before = held[event.job_id]
             if before is not None:
@@ -62,18 +65,19 @@ def unique(history: History) -> list[Violation]:
     return found
 
 
-def dense(history: History) -> list[Violation]:
+def dense(case: Case) -> list[Violation]:
     """The numbers of a job have no gap, where the filter explains none: a client can tell by itself."""
     found = []
-    for line in lines(history):
+    for line in case.lines:
         if line.conflate or not line.fixed:
             continue
-        newest = line.snapshot()
+        newest: dict[str, Frame] = {}
         for frame in line.events:
             event = frame.event
             if event is None:
                 continue
-            before = newest.get(event.job_id)
+            job_id = event.job_id
+            before = newest.get(job_id) or line.last(job_id) or line.snapshot.get(job_id)
             gap = event.number > _number(before) + 1 if before is not None else _begins_late(line, event)
             if gap:
                 evidence = (frame,) if before is None else (before, frame)
@@ -87,39 +91,40 @@ def _begins_late(line: Line, event: Event) -> bool:
     return event.number > 1 and line.from_start
 
 
-def reliable(history: History) -> list[Violation]:
+def reliable(case: Case) -> list[Violation]:
     """Every committed change that matches is delivered; to who conflates, the final and the last ones."""
     found = []
-    log = Log(history)
-    for line in lines(history):
+    for line in case.lines:
         seen = {(f.event.job_id, f.event.number) for f in line.frames if f.event is not None}
-        wanted = log.due(line)
+        wanted = case.due(line)
         last = {event.job_id: event for event in wanted}
         for event in wanted:
             needed = (
                 not line.conflate or event.state in FINAL or (line.complete and last[event.job_id] is event)
             )
-            if needed and (event.job_id, event.number) not in seen:
+            key = (event.job_id, event.number)
+            if needed and key not in seen and line.inherits(*key) is None:
                 text = f"{line.watcher} never saw {event.job_id} {event.number} ({line.filter})"
                 found.append(Violation("Reliable", text, (event, *_around(line, event))))
-    return found + _left_out(history)
+    return found + _left_out(case)
 
 
 def _around(line: Line, event: Event) -> list[Frame]:
     """Give the frames of the same job around what is missing."""
     same = [f for f in line.events if f.event is not None and f.event.job_id == event.job_id]
-    before = [frame for frame in same if _number(frame) < event.number][-1:]
-    return before + [frame for frame in same if _number(frame) > event.number][:1]
+    inherited = line.last(event.job_id)
+    before = [frame for frame in [inherited, *same] if frame is not None and _number(frame) < event.number]
+    return before[-1:] + [frame for frame in same if _number(frame) > event.number][:1]
 
 
-def _left_out(history: History) -> list[Violation]:
+def _left_out(case: Case) -> list[Violation]:
     """Find what a snapshot should have held: jobs that matched long before it, and still long after it."""
-    chains = _chains(history)
+    chains = case.chains
     found = []
-    for line in lines(history):
+    for line in case.lines:
         syncs = [frame for frame in line.frames if frame.kind == "sync"]
-        held = line.snapshot() if syncs else {}
-        if not syncs or not held or line.inherited:
+        held = line.snapshot if syncs else {}
+        if not syncs or not held or line.trunk is not None:
             continue
         begin, end = line.frames[0].time - _SETTLED, syncs[-1].time + _SETTLED
         for chain in chains.values():
@@ -131,42 +136,42 @@ def _left_out(history: History) -> list[Violation]:
     return found
 
 
-def resumable(history: History) -> list[Violation]:
+def resumable(case: Case) -> list[Violation]:
     """A stream that was opened with an event's token begins with the very next event."""
-    return [Violation("Resumable", *found) for found in _bad_joints(history, bookmarks=False)]
+    return [Violation("Resumable", *found) for found in _bad_joints(case, bookmarks=False)]
 
 
-def bookmarkable(history: History) -> list[Violation]:
+def bookmarkable(case: Case) -> list[Violation]:
     """So does one opened with the token of a heartbeat, or of the snapshot's end."""
-    return [Violation("Bookmarkable", *found) for found in _bad_joints(history, bookmarks=True)]
+    return [Violation("Bookmarkable", *found) for found in _bad_joints(case, bookmarks=True)]
 
 
-def _bad_joints(history: History, *, bookmarks: bool) -> Iterator[tuple[str, tuple[Frame | Event, ...]]]:
-    log = Log(history)
-    for line in lines(history):
+def _bad_joints(case: Case, *, bookmarks: bool) -> Iterator[tuple[str, tuple[Frame | Event, ...]]]:
+    for line in case.lines:
         if line.conflate:
             continue
-        wanted = log.due(line)
+        wanted = case.due(line)
         places = {(event.job_id, event.number): place for place, event in enumerate(wanted)}
         for joint in line.joints:
-            if not joint or (line.frames[joint - 1].kind != "event") is not bookmarks:
+            opened = line.before(joint)
+            if opened is None or (opened.kind != "event") is not bookmarks:
                 continue
-            before = next((f for f in reversed(line.frames[:joint]) if f.event is not None), None)
-            after = next((f for f in line.frames[joint:] if f.event is not None), None)
+            before, after = line.event_before(joint), line.event_from(joint)
             if before is None or after is None or before.event is None or after.event is None:
                 continue
-            one = places.get((before.event.job_id, before.event.number))
+            branched = before is line.last()
+            one = -1 if branched else places.get((before.event.job_id, before.event.number))
             two = places.get((after.event.job_id, after.event.number))
             if one is not None and two is not None and two != one + 1:
                 missing = tuple(wanted[one + 1 : two][:1])
                 yield f"{line.watcher} went on {two - one - 1} events off", (before, *missing, after)
 
 
-def filtered(history: History) -> list[Violation]:
+def filtered(case: Case) -> list[Violation]:
     """Whatever comes matches the filter, and what leaves it is marked so, and nothing else is."""
     found = []
-    for line in lines(history):
-        for frame in line.frames[line.inherited :]:
+    for line in case.lines:
+        for frame in line.frames:
             if frame.job is not None and not _holds(line, frame):
                 found.append(Violation("Filtered", f"{line.watcher} did not ask for this job", (frame,)))
             if frame.event is None:
@@ -191,18 +196,18 @@ def _holds(line: Line, frame: Frame) -> bool:
     )
 
 
-def prev_state(history: History) -> list[Violation]:
+def prev_state(case: Case) -> list[Violation]:
     """Each event tells truly what was before it, and each frame what the table has."""
     found = []
-    for chain in _chains(history).values():
+    for chain in case.chains.values():
         for one, two in pairwise(chain):
             told = two.previous_state, two.previous_percentage, two.previous_worker_id
             held = one.worker_id if one.state == "PROCESSING" else ""
             if two.number == one.number + 1 and told != (one.state, one.percentage, held):
                 found.append(Violation("PrevState", f"{two.number} does not follow", (one, two)))
-    kept = {(event.job_id, event.number): event for event in history.events}
-    for line in lines(history):
-        for frame in line.frames[line.inherited :]:
+    kept = {(event.job_id, event.number): event for event in case.history.events}
+    for line in case.lines:
+        for frame in line.frames:
             found += _untrue(line, frame, kept)
     return found
 
@@ -226,32 +231,27 @@ def _untrue(line: Line, frame: Frame, kept: dict[tuple[str, int], Event]) -> lis
     return []
 
 
-def final_once(history: History) -> list[Violation]:
+def final_once(case: Case) -> list[Violation]:
     """A job ends once: nothing is kept, and nothing comes, after its final event."""
     found = []
-    for chain in _chains(history).values():
+    for chain in case.chains.values():
         found += [
             Violation("FinalOnce", "a job went on after its end", (one, two))
             for one, two in pairwise(chain)
             if one.state in FINAL
         ]
-    for line in lines(history):
+    for line in case.lines:
         ends: dict[str, Frame] = {}
         for frame in line.events:
             event = frame.event
-            if event is not None and event.job_id in ends:
-                evidence = (ends[event.job_id], frame)
-                found.append(Violation("FinalOnce", f"{line.watcher} saw more after the end", evidence))
-            if event is not None and event.state in FINAL:
+            if event is None:
+                continue
+            end = ends.get(event.job_id) or line.last(event.job_id)
+            if end is not None and end.event is not None and end.event.state in FINAL:
+                found.append(Violation("FinalOnce", f"{line.watcher} saw more after the end", (end, frame)))
+            if event.state in FINAL:
                 ends[event.job_id] = frame
     return found
-
-
-def _chains(history: History) -> dict[str, list[Event]]:
-    chains: dict[str, list[Event]] = {}
-    for event in sorted(history.events, key=lambda event: event.number):
-        chains.setdefault(event.job_id, []).append(event)
-    return chains
 
 
 STREAMS = (ordered, unique, dense, reliable, resumable, bookmarkable, filtered, prev_state, final_once)

@@ -17,8 +17,21 @@ from tests.robustness.failpoints import FAILPOINTS
 from tests.robustness.run import Plan, run
 from tests.robustness.violations import shown
 
-_EVERYWHERE = ("kill-server", "kill-after-send", "pause-workers", "cut-clients", "trim-events")
-_SERVERS = ("cut-before-commit", "cut-after-commit", "terminate-connections", "pause-database")
+_EVERYWHERE = (
+    "kill-server",
+    "kill-after-send",
+    "pause-workers",
+    "cut-clients",
+    "stop-reading",
+    "trim-events",
+)
+_SERVERS = (
+    "cut-before-commit",
+    "cut-after-commit",
+    "kill-sequencer",
+    "terminate-connections",
+    "pause-database",
+)
 CHOSEN = {
     "sqlite": (*_EVERYWHERE, "kill-workers", "hold-write-lock", "delay-clients"),
     "postgresql": (*_EVERYWHERE, *_SERVERS, "cut-listener"),

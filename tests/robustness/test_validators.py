@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from tests.robustness import history as records
 from tests.robustness.breaks import BREAKS, Break, lose
+from tests.robustness.case import Case
 from tests.robustness.history import Frame, History
 from tests.robustness.imagined import Imagined
 from tests.robustness.validators import VALIDATORS, judge
@@ -40,7 +41,7 @@ def test_a_broken_history_is_complained_of(validator: Validator, break_it: Break
         except (StopIteration, IndexError, AssertionError):
             continue  # nothing of the kind happened in this history
         broken += 1
-        found = validator(history)
+        found = validator(Case(history))
         assert found, seed
         assert all(len(violation.evidence) <= 3 for violation in found)
     assert broken >= 2

@@ -28,6 +28,9 @@ class Traffic:
         self._cluster = cluster
         self._recorder = Recorder()
         self._flowing = threading.Event()
+        self.reading = threading.Event()
+        """While it is not set, some of the watchers read nothing."""
+        self.reading.set()
         self._threads: list[threading.Thread] = []
         made: deque[tuple[str, str, str]] = deque(maxlen=200)
         writers, workers, watchers = sizes
@@ -47,7 +50,7 @@ class Traffic:
         ]
         self._known = self._register()
         self.watchers = [
-            Watcher(f"watcher{number}", targets, key, self._recorder, seed, habit)
+            Watcher(f"watcher{number}", targets, key, self._recorder, seed, habit, self.reading)
             for number, (key, habit) in enumerate(self._habits(watchers - _WATCHES_ONE))
         ]
         self.job_watchers = [JobWatcher(f"one{number}", *given, made) for number in range(_WATCHES_ONE)]
@@ -75,6 +78,7 @@ class Traffic:
         known = [
             (admin.key, Habit(Filter(), restless=False)),
             (admin.key, Habit(Filter())),
+            (admin.key, Habit(Filter(), restless=False, stops=True)),
             (tenants[0].key, Habit(Filter(owner_id=tenants[0].id))),
             (tenants[1].key, Habit(Filter(owner_id=tenants[1].id), snapshot=True)),
             (admin.key, Habit(Filter(states=("PROCESSING",)))),
@@ -86,6 +90,9 @@ class Traffic:
             (admin.key, Habit(Filter(worker_ids=(self._known,)))),
             (tenants[2].key, Habit(Filter(owner_id=tenants[2].id, kinds=("INGESTION",)), snapshot=True)),
             (admin.key, Habit(Filter(kinds=("EXPORT",), states=("PENDING", "PROCESSING")))),
+            (tenants[0].key, Habit(Filter(owner_id=tenants[0].id, states=("FAILED",)), conflate=True)),
+            (admin.key, Habit(Filter(document_types=("txt",), kinds=("INGESTION",)), snapshot=True)),
+            (admin.key, Habit(Filter(states=("CANCELLED",)), restless=False)),
         ]
         return [known[number % len(known)] for number in range(count)]
 

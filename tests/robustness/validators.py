@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from tests.robustness.case import Case
 from tests.robustness.history import History
 from tests.robustness.leases import LEASES
 from tests.robustness.streams import STREAMS
@@ -12,4 +13,5 @@ VALIDATORS: tuple[Validator, ...] = (*STREAMS, *LEASES)
 
 def judge(history: History) -> list[Violation]:
     """Give everything in a history that breaks a promise."""
-    return [violation for validator in VALIDATORS for violation in validator(history)]
+    case = Case(history)
+    return [violation for validator in VALIDATORS for violation in validator(case)]

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from tests.robustness.history import History, Record, to_line
+from tests.robustness.case import Case
+from tests.robustness.history import Record, to_line
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +22,7 @@ class Violation:
         return "\n".join([f"{self.validator}: {self.text}", *(f"    {to_line(e)}" for e in self.evidence)])
 
 
-Validator = Callable[[History], list[Violation]]
+Validator = Callable[[Case], list[Violation]]
 
 
 def shown(violations: Sequence[Violation], most: int = 20) -> str:

@@ -14,7 +14,7 @@ import grpc
 from moragmeta.v1 import jobs_pb2 as pb
 from tests.robustness.callers import Caller, read_error
 from tests.robustness.history import Connection, Filter, Frame
-from tests.robustness.recorder import Recorder, event_of, job_of
+from tests.robustness.recorder import Recorder, job_of
 
 _HOLDING_ON = 60.0
 """Seconds after which a stream is opened anew at the latest."""
@@ -33,15 +33,24 @@ class Habit:
     """Seconds, at most, that it stays away between two streams."""
     restless: bool = True
     """Whether it breaks off at random."""
+    stops: bool = False
+    """Whether it reads nothing while it is told so."""
 
 
 class Watcher:
     """A client of WatchJobs."""
 
     def __init__(
-        self, name: str, targets: Sequence[str], key: str, recorder: Recorder, seed: int, habit: Habit
+        self,
+        name: str,
+        targets: Sequence[str],
+        key: str,
+        recorder: Recorder,
+        seed: int,
+        habit: Habit,
+        reading: threading.Event | None = None,
     ) -> None:
-        """Prepare."""
+        """Prepare; while ``reading`` is not set, it reads nothing if that is its habit."""
         self.caller = Caller(name, targets, key, recorder, f"{seed}/{name}")
         self.opened = threading.Event()
         """Set once the first stream has said something."""
@@ -49,6 +58,7 @@ class Watcher:
         """To be set once nothing happens any more: it then stops when it has seen everything."""
         self.done = threading.Event()
         self._habit = habit
+        self._reading = reading if habit.stops else None
         self._session = 0
         self._number = 0
         self._tokens: list[str] = []
@@ -57,7 +67,11 @@ class Watcher:
     @property
     def steady(self) -> bool:
         """Whether it reads at once, and stays."""
-        return not (self._habit.restless or self._habit.pause)
+        return not (self._habit.restless or self._habit.pause or self._habit.stops)
+
+    def look(self) -> None:
+        """Open a stream, and leave it with the token of its first frame."""
+        self._stream("", -1, _HOLDING_ON, 1)
 
     def work(self) -> None:
         """Watch until everything was seen, or told to stop."""
@@ -142,15 +156,16 @@ class Watcher:
         return code
 
     def _take(self, frame: Any, number: int, *, aside: bool) -> None:
+        kind = frame.WhichOneof("frame")
         self.caller.recorder.add(
             Frame(
                 self.caller.name,
                 self._session,
                 number,
                 time.time(),
-                frame.WhichOneof("frame"),
-                event=event_of(frame.event) if frame.HasField("event") else None,
-                job=job_of(frame.snapshot) if frame.HasField("snapshot") else None,
+                kind,
+                event=self.caller.recorder.event(frame.event) if kind == "event" else None,
+                job=job_of(frame.snapshot) if kind == "snapshot" else None,
                 leaves=frame.leaves_filter,
                 lag=frame.heartbeat.lag,
             )
@@ -160,6 +175,8 @@ class Watcher:
         self.opened.set()
         if self._habit.pause and not self.settled.is_set():
             time.sleep(self._habit.pause)
+        while self._reading is not None and not (self._reading.wait(0.1) or self.caller.stop.is_set()):
+            pass
 
     def _is_over(self, frame: Any, *, aside: bool) -> bool:
         seen_all = frame.HasField("heartbeat") and frame.heartbeat.lag == 0
@@ -215,7 +232,7 @@ class JobWatcher:
                 stub = self.caller.stub("WatchJob")
                 for frame in stub(request, timeout=limit, metadata=(("x-api-key", key),)):
                     kind = frame.WhichOneof("frame")
-                    event = event_of(frame.event) if kind == "event" else None
+                    event = self.caller.recorder.event(frame.event) if kind == "event" else None
                     seen = event.number if event else max(seen, frame.heartbeat.sequence)
                     got.append(Frame(name, 0, number, time.time(), kind, event=event))
             except grpc.RpcError as error:

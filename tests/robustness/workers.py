@@ -61,7 +61,8 @@ class Worker:
         fate = chance.random()
         try:
             for number in range(1, chance.randint(2, 6)):
-                time.sleep(chance.uniform(0, 0.02))
+                if chance.random() < 0.1:
+                    time.sleep(chance.uniform(0, 0.05))
                 if fate < 0.03:
                     return  # it died, and nobody says so
                 if fate < 0.05 and number == 2:
@@ -69,7 +70,7 @@ class Worker:
                 if chance.random() < 0.2 and not self._heartbeat(lease):
                     return
                 self._report(lease, number)
-            self._end(lease, 10, fate)
+            self.end(lease, 10, fate)
         except Refused:
             return
 
@@ -96,11 +97,13 @@ class Worker:
         )
         self.caller.call("UpdateJobProgress", request, self._note(lease, percentage=percentage), _outcome)
 
-    def _end(self, lease: Any, number: int, fate: float) -> None:
+    def end(self, lease: Any, number: int, fate: float) -> None:
+        """Give a job back, or report its failure or success, as ``fate`` between 0 and 1 has it."""
         if fate > 0.95:
             request: Any = workers_pb2.ReleaseJobRequest(
                 job_id=lease.job.id, lease_token=lease.token, request_id=self.caller.new_id()
             )
+            self.caller.note("ReleaseJob", self._note(lease))  # who is killed amidst it writes nothing after
             self.caller.call("ReleaseJob", request, self._note(lease), lambda job: {"job_id": job.id})
             return
         named: dict[str, Any] = {

@@ -63,7 +63,8 @@ class Writer:
                     self._retry(chance.choice(self._mine))
             except Refused:
                 continue
-            time.sleep(chance.uniform(0, 0.03))
+            if chance.random() < 0.1:
+                time.sleep(chance.uniform(0, 0.05))
 
     def _create(self) -> None:
         chance = self.caller.chance

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import itertools
 import uuid
 from collections.abc import Callable
@@ -11,6 +12,7 @@ from google.protobuf.field_mask_pb2 import FieldMask
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from morag_meta.auth.principal import Role
+from morag_meta.ids import new_id
 from moragmeta.v1 import (
     api_keys_pb2,
     databases_pb2,
@@ -105,6 +107,15 @@ class World:
             self.admin.channel.users.DeactivateUser(users_pb2.DeactivateUserRequest(id=id))
         return id
 
+    def session_id(self) -> str:
+        """A session of the user."""
+        id = new_id()
+        with self.service.database.unit_of_work() as uow:
+            end = uow.now + dt.timedelta(hours=1)
+            uow.sessions.add(self.user.id, id, refresh_hash=uuid.uuid4().hex, expire_time=end)
+            uow.commit()
+        return id
+
     def ingested_id(self) -> str:
         """A document that was ingested."""
         id, jobs = self.document_id(), self.mine.jobs
@@ -159,6 +170,7 @@ _USERS: Final[dict[str, Callable[[World], Any]]] = {
     "RegisterUser": lambda _: users_pb2.RegisterUserRequest(
         name="Jo", email=f"{uuid.uuid4().hex}@replay.test", password=PASSWORD
     ),
+    "EndSession": lambda w: users_pb2.EndSessionRequest(id=w.session_id()),
     "UpdateUser": lambda w: users_pb2.UpdateUserRequest(
         **_named(user=users_pb2.User(id=w.user.id, name="Changed"))
     ),

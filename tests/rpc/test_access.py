@@ -199,9 +199,10 @@ def test_the_protos_follow_the_rule_of_the_house() -> None:
 
     What workers do is allowed by the scopes of workers too, or by these alone.
     """
-    of_admins = {"ListUsers", "SetUserRole", "DeactivateUser", "ReactivateUser", "DeleteUser"}
+    of_resets = {"TakePasswordResets", "CreatePasswordReset"}
+    of_admins = of_resets | {"ListUsers", "SetUserRole", "DeactivateUser", "ReactivateUser", "DeleteUser"}
     of_sessions = {"Logout", "ChangePassword"}
-    of_everybody = {"RegisterUser", "Login", "RefreshToken"}
+    of_everybody = {"RegisterUser", "Login", "RefreshToken", "RequestPasswordReset", "ResetPassword"}
     work = ["jobs:work", "jobs:work:all"]
     of_workers_alone = {"RegisterWorker", "LeaseJobs"}
     of_workers = {"UpdateJobProgress", "CompleteJob", "FailJob", "HeartbeatJob", "ReleaseJob"}
@@ -215,12 +216,14 @@ def test_the_protos_follow_the_rule_of_the_house() -> None:
         assert not declared.public, method.name
         assert declared.any_scope == (method.name in of_any_key), method.name
         reads = method.GetOptions().idempotency_level == 1
-        role = options_pb2.ROLE_VIEWER if reads or method.name in of_sessions else options_pb2.ROLE_USER
+        of_viewers = reads or method.name in of_sessions | {"EndSession"}  # a VIEWER sees to the own sessions
+        role = options_pb2.ROLE_VIEWER if of_viewers else options_pb2.ROLE_USER
         assert declared.minimum_role == (options_pb2.ROLE_ADMIN if method.name in of_admins else role)
         family = method.containing_service.name.removesuffix("Service").replace("ApiKey", "Api_Key").lower()
         family = family.replace("worker", "job")
         unbound = method.name in of_sessions | of_workers_alone | of_any_key
-        scopes = [] if unbound else [f"{family}s:{'read' if reads else 'write'}"]
+        verb = "read" if reads else "reset" if method.name in of_resets else "write"
+        scopes = [] if unbound else [f"{family}s:{verb}"]
         if method.name == "VerifyApiKey":
             scopes = verify
         assert declared.scopes == scopes + (work if method.name in of_workers else []), method.name

@@ -19,6 +19,9 @@ from tests.service import Service
 _WITHOUT_ID = {
     "UserService.Login": "opens a session, and its tokens cannot be shown twice",
     "UserService.RefreshToken": "goes on with the same session",
+    "UserService.RequestPasswordReset": "is one request until it is taken",
+    "UserService.TakePasswordResets": "gives tokens, which cannot be shown twice",
+    "UserService.CreatePasswordReset": "gives a token, which cannot be shown twice",
     "UserService.Logout": "ends the session, however often",
     "JobService.UpdateJobProgress": "carries attempt and report number",
     "WorkerService.HeartbeatJob": "renews a lease, however often",
@@ -59,7 +62,7 @@ def test_every_change_takes_a_request_id() -> None:
             elif not method.GetOptions().idempotency_level:
                 without.add(title)
     assert without == set(_WITHOUT_ID)
-    assert with_id == {*CHANGES, "UserService.ChangePassword"}
+    assert with_id == {*CHANGES, "UserService.ChangePassword", "UserService.ResetPassword"}
 
 
 @pytest.mark.parametrize("name", CHANGES)

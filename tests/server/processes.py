@@ -33,9 +33,19 @@ class Served:
     """One ``morag-meta serve``, in a folder of its own."""
 
     def __init__(
-        self, folder: Path, url: str, *words: str, port: int | None = None, **variables: str
+        self,
+        folder: Path,
+        url: str,
+        *words: str,
+        port: int | None = None,
+        credentials: grpc.ChannelCredentials | None = None,
+        **variables: str,
     ) -> None:
-        """Prepare; ``words`` go on the command line, ``variables`` into the environment without prefix."""
+        """Prepare; ``words`` go on the command line, ``variables`` into the environment without prefix.
+
+        ``credentials`` are those of whoever waits for it, where it speaks TLS.
+        """
+        self._credentials = credentials
         self.port = free_port() if port is None else port
         self.target = f"127.0.0.1:{self.port}"
         self._folder = folder
@@ -81,12 +91,18 @@ class Served:
 
     def status(self, service: str = "") -> int | None:
         """Ask for the health; None when nobody answers."""
-        with grpc.insecure_channel(self.target) as channel:
+        with self.channel(self._credentials) as channel:
             stub: Any = health_pb2_grpc.HealthStub(channel)
             try:
                 return int(stub.Check(health_pb2.HealthCheckRequest(service=service), timeout=2).status)
             except grpc.RpcError:
                 return None
+
+    def channel(self, credentials: grpc.ChannelCredentials | None) -> grpc.Channel:
+        """Connect with these credentials, or without TLS."""
+        if credentials is None:
+            return grpc.insecure_channel(self.target)
+        return grpc.secure_channel(self.target, credentials)
 
     def end(self, number: signal.Signals = signal.SIGTERM, seconds: float = 30) -> int:
         """Send a signal, wait for the end, and give the exit code."""

@@ -230,7 +230,11 @@ def test_missing_secret_refuses_to_start(tmp_path: Path, database_url: str) -> N
         ({"DATABASE_URL": "sqlite:////no/such/folder/x.db"}, ExitCode.CONFIGURATION, "/no/such/folder"),
         ({"GRPC_ADDRESS": "nonsense"}, ExitCode.CONFIGURATION, "MORAG_GRPC_ADDRESS is 'nonsense'"),
         ({"WORKERS": "none"}, ExitCode.CONFIGURATION, "MORAG_WORKERS is 'none'"),
-        ({"GRPC_ADDRESS": "192.0.2.1:50051"}, ExitCode.ADDRESS_IN_USE, "no network interface"),
+        (
+            {"GRPC_ADDRESS": "192.0.2.1:50051", "ALLOW_PLAINTEXT": "true"},
+            ExitCode.ADDRESS_IN_USE,
+            "no network interface",
+        ),
     ],
 )
 def test_bad_setting_refuses_to_start(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,10 +11,14 @@ import pytest
 
 from morag_meta.auth.passwords import hash_password
 from morag_meta.auth.principal import Role
+from morag_meta.auth.throttle import Limit, Limits, Throttle
 from moragmeta.v1 import users_pb2 as pb
 from tests.service import Channel, Service
 
 PASSWORD = "correct horse battery"
+THROTTLE = Throttle(bytes(32), Limits(*[Limit(10, dt.timedelta(hours=1))] * 3))
+"""Bounds of tries for servicers and sessions that a test makes itself."""
+
 _numbers = itertools.count(1)
 
 

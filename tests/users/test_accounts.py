@@ -8,11 +8,8 @@ import grpc
 import pytest
 from google.protobuf.field_mask_pb2 import FieldMask
 
-from morag_meta.auth.passwords import Passwords
 from morag_meta.auth.principal import Role
-from morag_meta.auth.tokens import Tokens
-from morag_meta.rpc.pages import Pages
-from morag_meta.users.servicer import UserServicer
+from morag_meta.users.rules import Registration
 from moragmeta.v1 import options_pb2
 from moragmeta.v1 import users_pb2 as pb
 from tests.refusals import refused
@@ -107,12 +104,10 @@ def test_update_of_nothing_changes_nothing(user: User) -> None:
     assert users.UpdateUserSettings(pb.UpdateUserSettingsRequest(settings=pb.UserSettings())) == settings
 
 
-def test_nobody_can_be_configured_to_register_as_admin(service: Service) -> None:
-    """A server whose default role is ADMIN is not even made, whoever composes it."""
-    passwords, tokens = Passwords(4), Tokens(bytes(64), bytes(32))
+def test_nobody_can_be_configured_to_register_as_admin() -> None:
+    """A server whose default role is ADMIN cannot even be composed."""
     with pytest.raises(ValueError, match="ADMIN"):
-        UserServicer(service.database, Pages(bytes(32)), passwords, tokens, default_role=Role.ADMIN)
-    passwords.close()
+        Registration(role=Role.ADMIN)
 
 
 def test_output_only_fields_without_mask_are_ignored(user: User) -> None:

@@ -12,6 +12,7 @@ import pytest
 import pytest_asyncio
 
 from morag_meta.auth.passwords import Passwords, hash_password
+from morag_meta.auth.sessions import Device
 from morag_meta.auth.tokens import Tokens
 from morag_meta.db.statements import EVERYONE
 from morag_meta.errors import Reason, Unauthenticated
@@ -23,7 +24,7 @@ from moragmeta.v1 import users_pb2 as pb
 from tests.backends.databases import Backend
 from tests.refusals import refused
 from tests.service import Service, User, serving
-from tests.users.conftest import PASSWORD, NewPerson
+from tests.users.conftest import PASSWORD, THROTTLE, NewPerson
 
 _COST = 11  # a comparison then takes long enough to be overtaken
 
@@ -32,7 +33,7 @@ _COST = 11  # a comparison then takes long enough to be overtaken
 async def sessions(service: Service) -> AsyncIterator[Sessions]:
     """What opens sessions, in this process."""
     passwords = Passwords(_COST, threads=1)
-    yield Sessions(service.database, passwords, Tokens(bytes(64), bytes(32)))
+    yield Sessions(service.database, passwords, Tokens(bytes(64), bytes(32)), THROTTLE)
     passwords.close()
 
 
@@ -56,7 +57,7 @@ async def test_overtaken_login_opens_nothing(
 ) -> None:
     """A password that was right when its comparison began opens no session if it no longer counts."""
     user = service.new_user(password_hash=hash_password(PASSWORD, _COST))
-    login = asyncio.create_task(sessions.open(user.email, PASSWORD, None))
+    login = asyncio.create_task(sessions.open(user.email, PASSWORD, Device(), None))
     await asyncio.sleep(0.05)
     with service.database.unit_of_work() as uow:
         overtake(uow, user.id)
@@ -70,8 +71,8 @@ async def test_overtaken_login_opens_nothing(
 async def test_login_that_nobody_overtakes_opens_a_session(service: Service, sessions: Sessions) -> None:
     """The same log-in without a rival opens a session: the refusals above are due to the rival."""
     user = service.new_user(password_hash=hash_password(PASSWORD, _COST))
-    session = await sessions.open(user.email, PASSWORD, None)
-    assert (await sessions.continue_(session.refresh_token, None)).user["id"] == user.id
+    session = await sessions.open(user.email, PASSWORD, Device(), None)
+    assert (await sessions.continue_(session.refresh_token, Device(), None)).user["id"] == user.id
 
 
 async def test_session_that_ends_while_it_is_refreshed_does_not_go_on(
@@ -79,11 +80,11 @@ async def test_session_that_ends_while_it_is_refreshed_does_not_go_on(
 ) -> None:
     """A refresh that saw the session open gives no token where the session ends before it writes."""
     user = service.new_user(password_hash=hash_password(PASSWORD, _COST))
-    session = await sessions.open(user.email, PASSWORD, None)
+    session = await sessions.open(user.email, PASSWORD, Device(), None)
     with service.database.unit_of_work() as uow:
         uow.epoch.lock()
         uow.sessions.end_all(user.id)
-        refresh = asyncio.create_task(sessions.continue_(session.refresh_token, None))
+        refresh = asyncio.create_task(sessions.continue_(session.refresh_token, Device(), None))
         await asyncio.sleep(0.3)
         assert not refresh.done()
         uow.commit()

@@ -6,7 +6,7 @@ that is here builds on them and needs no more than ``grpcio`` and ``protobuf``.
 
 from __future__ import annotations
 
-from morag_client.channel import SERVICE_CONFIG, connect
+from morag_client.channel import SERVICE_CONFIG, connect, tls_credentials
 from morag_client.holds import JobCancelled, JobStopped, LeaseLost, WorkerStopping
 from morag_client.refusals import Refusal, refusal_of
 from morag_client.task import GiveBack, JobFailed, Task
@@ -29,6 +29,7 @@ __all__ = [
     "connect",
     "refusal_of",
     "stop_on_signals",
+    "tls_credentials",
     "watch_job",
     "watch_jobs",
 ]

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import uuid
 from importlib import resources
+from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 import grpc
@@ -27,6 +28,28 @@ _OPTIONS: Final = (
 )
 
 
+def tls_credentials(
+    ca_file: str | Path | None = None,
+    cert_file: str | Path | None = None,
+    key_file: str | Path | None = None,
+) -> grpc.ChannelCredentials:
+    """Return credentials for a service that speaks TLS, from PEM files.
+
+    ``ca_file`` holds the authorities that may vouch for the service; without it those that gRPC brings.
+    ``cert_file`` and ``key_file`` are the caller's own, for a service that asks for a certificate.
+
+    Raises:
+        OSError: a file cannot be read.
+        ValueError: there is a certificate without its key, or a key without its certificate.
+    """
+    if (cert_file is None) != (key_file is None):
+        raise ValueError("a certificate and its key belong together")
+    ca, key, certificate = (
+        None if file is None else Path(file).read_bytes() for file in (ca_file, key_file, cert_file)
+    )
+    return grpc.ssl_channel_credentials(ca, key, certificate)
+
+
 def connect(
     target: str,
     key: str,
@@ -36,10 +59,10 @@ def connect(
 ) -> grpc.Channel:
     """Return a channel for the stubs of ``moragmeta.v1``; it connects when it is first used.
 
-    ``target`` is HOST:PORT, ``key`` an API key, which goes with every call. With ``credentials`` the
-    connection is TLS, without it is not encrypted. Every call has the deadline that the service config
-    names for its RPC, unless it brings a ``timeout``. A write without a ``request_id`` gets one, for gRPC
-    may send it twice.
+    ``target`` is HOST:PORT, ``key`` an API key, which goes with every call. With ``credentials`` (of
+    :func:`tls_credentials`) the connection is TLS, without it is not encrypted. Every call has the deadline
+    that the service config names for its RPC, unless it brings a ``timeout``. A write without a
+    ``request_id`` gets one, for gRPC may send it twice.
     """
     deadlines, config = _split(service_config)
     options = (*_OPTIONS, ("grpc.service_config", config))

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from morag_meta.conformance.bench import Bench
+from morag_meta.conformance.caller import Caller
 from morag_meta.conformance.case import Area
 from morag_meta.conformance.expect import holds, refused, same
-from morag_meta.conformance.waits import becomes_refused
+from morag_meta.conformance.waits import becomes_refused, missing_id
 from moragmeta.v1 import users_pb2 as pb
 
 AREA = Area("sessions")
@@ -41,6 +42,101 @@ def a_refresh_goes_on(bench: Bench) -> None:
     bench.conceal(renewed.refresh_token)
     same("the session's end", renewed.session_expire_time, session.session_expire_time)
     same("who calls", bench.bearer(renewed.access_token).users.GetUser(_ME).id, bench.me.id)
+
+
+def _refreshed(bench: Bench, token: str) -> pb.RefreshTokenResponse:
+    answer = bench.nobody.users.RefreshToken(pb.RefreshTokenRequest(refresh_token=token))
+    for secret in (answer.access_token, answer.refresh_token):
+        bench.conceal(secret)
+    return answer
+
+
+@AREA.admin_case
+def a_refresh_token_is_replaced(bench: Bench) -> None:
+    """A refresh gives another refresh token, and a repeat of it the same one once more."""
+    session = bench.login(bench.me)
+    first, again = (_refreshed(bench, session.refresh_token) for _ in range(2))
+    holds("another refresh token", fact=first.refresh_token != session.refresh_token, seen="the same")
+    holds("the same successor", fact=first.refresh_token == again.refresh_token, seen="another")
+    for answer in (first, again):
+        same("who calls", bench.bearer(answer.access_token).users.GetUser(_ME).id, bench.me.id)
+
+
+@AREA.admin_case
+def a_copied_refresh_token_ends_the_session(bench: Bench) -> None:
+    """A refresh token from before the last one ends its session, with the tokens that replaced it."""
+    session = bench.login(bench.me)
+    second = _refreshed(bench, _refreshed(bench, session.refresh_token).refresh_token)
+    for token in (session.refresh_token, second.refresh_token):
+        with refused("UNAUTHENTICATED", "REFRESH_TOKEN_INVALID"):
+            _refreshed(bench, token)
+    caller = bench.bearer(second.access_token)
+    becomes_refused("UNAUTHENTICATED", "CREDENTIAL_INVALID", lambda: caller.users.GetUser(_ME))
+
+
+def _current(caller: Caller) -> pb.Session:
+    listed = caller.users.ListSessions(pb.ListSessionsRequest()).sessions
+    current = [session for session in listed if session.current]
+    same("current sessions in a list", len(current), 1)
+    return current[0]
+
+
+@AREA.admin_case
+def sessions_are_listed_and_ended(bench: Bench) -> None:
+    """A list names the calling session and others; one that is ended is gone, with its tokens."""
+    ended, mine = bench.login(bench.me), bench.login(bench.me)
+    caller, lost = bench.bearer(mine.access_token), bench.bearer(ended.access_token)
+    ids = [_current(each).id for each in (caller, lost)]
+    holds("two sessions", fact=ids[0] != ids[1], seen="one")
+    caller.users.EndSession(pb.EndSessionRequest(id=ids[1]))
+    caller.users.EndSession(pb.EndSessionRequest(id=ids[1]))
+    becomes_refused("UNAUTHENTICATED", "CREDENTIAL_INVALID", lambda: lost.users.GetUser(_ME))
+    left = {one.id for one in caller.users.ListSessions(pb.ListSessionsRequest()).sessions}
+    holds(
+        "the calling session in the list, and not the ended one", fact=ids[0] in left and ids[1] not in left
+    )
+
+
+@AREA.admin_case
+def another_ones_session_does_not_exist(bench: Bench) -> None:
+    """Another user's session is NOT_FOUND to end, like one that is not there, and is not listed."""
+    caller = bench.bearer(bench.login(bench.me).access_token)
+    mine = _current(caller)
+    for id_ in (mine.id, missing_id()):
+        with refused("NOT_FOUND", "RESOURCE_NOT_FOUND", resource_type="session", resource_id=id_):
+            bench.other.caller.users.EndSession(pb.EndSessionRequest(id=id_))
+    with refused("PERMISSION_DENIED", "OWNER_NOT_ALLOWED"):
+        bench.other.caller.users.ListSessions(pb.ListSessionsRequest(owner_id=bench.me.id))
+    same("who calls", caller.users.GetUser(_ME).id, bench.me.id)
+
+
+@AREA.admin_case
+def a_reset_token_works_once(bench: Bench) -> None:
+    """A token sets a new password once, ends all sessions, and a newer token replaces it."""
+    member, new = bench.add_user(), bench.conceal(bench.name())
+    caller = bench.bearer(bench.login(member).access_token)
+    asked = pb.CreatePasswordResetRequest(email=member.email)
+    older, newer = (bench.conceal(bench.admin.users.CreatePasswordReset(asked).token) for _ in range(2))
+    with refused("UNAUTHENTICATED", "RESET_TOKEN_INVALID"):
+        bench.nobody.users.ResetPassword(pb.ResetPasswordRequest(token=older, new_password=new))
+    bench.nobody.users.ResetPassword(pb.ResetPasswordRequest(token=newer, new_password=new))
+    with refused("UNAUTHENTICATED", "RESET_TOKEN_INVALID"):
+        bench.nobody.users.ResetPassword(pb.ResetPasswordRequest(token=newer, new_password=new))
+    becomes_refused("UNAUTHENTICATED", "CREDENTIAL_INVALID", lambda: caller.users.GetUser(_ME))
+    bench.nobody.users.Login(pb.LoginRequest(email=member.email, password=new))
+
+
+@AREA.admin_case
+def asking_for_a_reset_tells_nothing(bench: Bench) -> None:
+    """A request is answered the same for anybody, and only an ADMIN makes a token or is told of nobody."""
+    nobody = f"{bench.name()}@example.com".lower()
+    for email in (bench.me.email, nobody):
+        bench.nobody.users.RequestPasswordReset(pb.RequestPasswordResetRequest(email=email))
+    asked = pb.CreatePasswordResetRequest(email=nobody)
+    with refused("PERMISSION_DENIED", "ROLE_TOO_LOW", required_role="ADMIN"):
+        bench.mine.users.CreatePasswordReset(asked)
+    with refused("NOT_FOUND", "RESOURCE_NOT_FOUND", resource_type="user"):
+        bench.admin.users.CreatePasswordReset(asked)
 
 
 @AREA.case

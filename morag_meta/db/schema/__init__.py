@@ -16,11 +16,13 @@ from morag_meta.db.schema.accounts import (
     USER_ROLES,
     api_key_calls,
     api_keys,
+    password_resets,
+    reset_requests,
     sessions,
     user_settings,
     users,
 )
-from morag_meta.db.schema.bookkeeping import auth_epoch, request_records
+from morag_meta.db.schema.bookkeeping import auth_epoch, request_records, tries
 from morag_meta.db.schema.content import DOCUMENT_STATES, SERVER_KINDS, databases, documents, servers
 from morag_meta.db.schema.parts import metadata
 from morag_meta.db.schema.work import (
@@ -54,9 +56,12 @@ __all__ = [
     "job_log",
     "jobs",
     "metadata",
+    "password_resets",
     "request_records",
+    "reset_requests",
     "servers",
     "sessions",
+    "tries",
     "user_settings",
     "users",
     "workers",

@@ -1,4 +1,4 @@
-"""The tables of who calls: users, their settings and sessions, and API keys."""
+"""The tables of who calls: users, their settings, sessions and password resets, and API keys."""
 
 from __future__ import annotations
 
@@ -43,12 +43,35 @@ sessions = table(
     sa.Column("id", identifier(), primary_key=True),
     owner(),
     sa.Column("refresh_hash", sa.String(64), nullable=False, unique=True),  # keyed hash, hex
+    sa.Column("previous_hash", sa.String(64)),  # of the refresh token before; null until the first refresh
+    sa.Column("rotate_time", UtcDateTime),  # when the one replaced the other
     sa.Column("create_time", UtcDateTime, nullable=False),
     sa.Column("refresh_time", UtcDateTime, nullable=False),
     sa.Column("expire_time", UtcDateTime, nullable=False),
-    sa.Column("end_time", UtcDateTime),  # logout, password or role change, deactivation
-    sa.Index("ix_sessions__owner_id", "owner_id"),
+    sa.Column("end_time", UtcDateTime),  # logout, copied token, password or role change, deactivation
+    sa.Column("address", sa.String(45)),  # of the peer that logged in or refreshed last
+    sa.Column("user_agent", sa.String(256)),
+    sa.Index("ix_sessions__owner_id_create_time_id", "owner_id", "create_time", "id"),
+    sa.Index("ix_sessions__create_time_id", "create_time", "id"),
     sa.Index("ix_sessions__expire_time", "expire_time"),
+)
+
+# At most one token of each user: a newer one replaces it.
+password_resets = table(
+    "password_resets",
+    sa.Column("owner_id", identifier(), sa.ForeignKey("users.id", ondelete="RESTRICT"), primary_key=True),
+    sa.Column("token_hash", sa.String(64), nullable=False, unique=True),  # keyed hash, hex
+    sa.Column("create_time", UtcDateTime, nullable=False),
+    sa.Column("expire_time", UtcDateTime, nullable=False),
+    sa.Index("ix_password_resets__expire_time", "expire_time"),
+)
+
+# Who asked for a token and has none yet; most need not be users.
+reset_requests = table(
+    "reset_requests",
+    sa.Column("email", sa.String(255), primary_key=True),  # normalised
+    sa.Column("ask_time", UtcDateTime, nullable=False),
+    sa.Index("ix_reset_requests__ask_time", "ask_time"),
 )
 
 api_keys = table(

@@ -1,4 +1,4 @@
-"""The tables of the service itself: request records and the epoch of authorization."""
+"""The tables of the service itself: request records, the epoch of authorization, and tries."""
 
 from __future__ import annotations
 
@@ -25,4 +25,16 @@ auth_epoch = table(
     sa.Column("id", sa.Integer, primary_key=True, autoincrement=False),
     sa.Column("epoch", sa.BigInteger, nullable=False),
     sa.CheckConstraint("id = 1", name="single"),
+)
+
+# How often something secret was tried: of one account at one address, and of either alone ('' for the other).
+tries = table(
+    "tries",
+    sa.Column("kind", sa.String(16), primary_key=True),  # what was tried: LOGIN, PASSWORD, RESET …
+    sa.Column("account", sa.String(64), primary_key=True),  # keyed hash, hex; most are of no user
+    sa.Column("address", sa.String(45), primary_key=True),
+    sa.Column("clear_time", UtcDateTime, nullable=False),  # when nothing is held against it any more
+    sa.Column("known_until", UtcDateTime),  # the account's user logged in here; null: never
+    sa.Column("expire_time", UtcDateTime, nullable=False),  # the later of both
+    sa.Index("ix_tries__expire_time", "expire_time"),
 )

@@ -52,6 +52,10 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """The refresh token is unknown, used, expired or revoked (UNAUTHENTICATED)."""
     ERROR_REASON_PASSWORD_WRONG: _ErrorReason.ValueType  # 14
     """The current password is wrong (UNAUTHENTICATED)."""
+    ERROR_REASON_RESET_TOKEN_INVALID: _ErrorReason.ValueType  # 15
+    """The token that resets a password is unknown, used, replaced or expired
+    (UNAUTHENTICATED).
+    """
     ERROR_REASON_ROLE_TOO_LOW: _ErrorReason.ValueType  # 20
     """The caller's role is too low (PERMISSION_DENIED) {required_role}."""
     ERROR_REASON_SCOPE_MISSING: _ErrorReason.ValueType  # 21
@@ -122,6 +126,10 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """The lease has expired, was given back, or is another's: stop the work
     (FAILED_PRECONDITION) {attempt, current_attempt}.
     """
+    ERROR_REASON_TOO_MANY_TRIES: _ErrorReason.ValueType  # 68
+    """Passwords or tokens were tried too often; the `RetryInfo` delay says when the
+    next try is let through (RESOURCE_EXHAUSTED, RetryInfo).
+    """
     ERROR_REASON_RATE_LIMITED: _ErrorReason.ValueType  # 69
     """The API key, or for a public method the address, made its calls too fast;
     the `RetryInfo` delay says when the next one is let through
@@ -158,6 +166,10 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """
     ERROR_REASON_DEADLINE_IN_QUEUE: _ErrorReason.ValueType  # 86
     """The deadline passed before the call could run (DEADLINE_EXCEEDED)."""
+    ERROR_REASON_TOO_MANY_STREAMS: _ErrorReason.ValueType  # 87
+    """The user has as many open streams as one process keeps for a user: end one
+    first (RESOURCE_EXHAUSTED) {limit}.
+    """
     ERROR_REASON_INTERNAL: _ErrorReason.ValueType  # 90
     """Something unforeseen; quote the request id {request_id} (INTERNAL)."""
 
@@ -197,6 +209,10 @@ ERROR_REASON_REFRESH_TOKEN_INVALID: ErrorReason.ValueType  # 13
 """The refresh token is unknown, used, expired or revoked (UNAUTHENTICATED)."""
 ERROR_REASON_PASSWORD_WRONG: ErrorReason.ValueType  # 14
 """The current password is wrong (UNAUTHENTICATED)."""
+ERROR_REASON_RESET_TOKEN_INVALID: ErrorReason.ValueType  # 15
+"""The token that resets a password is unknown, used, replaced or expired
+(UNAUTHENTICATED).
+"""
 ERROR_REASON_ROLE_TOO_LOW: ErrorReason.ValueType  # 20
 """The caller's role is too low (PERMISSION_DENIED) {required_role}."""
 ERROR_REASON_SCOPE_MISSING: ErrorReason.ValueType  # 21
@@ -267,6 +283,10 @@ ERROR_REASON_LEASE_LOST: ErrorReason.ValueType  # 67
 """The lease has expired, was given back, or is another's: stop the work
 (FAILED_PRECONDITION) {attempt, current_attempt}.
 """
+ERROR_REASON_TOO_MANY_TRIES: ErrorReason.ValueType  # 68
+"""Passwords or tokens were tried too often; the `RetryInfo` delay says when the
+next try is let through (RESOURCE_EXHAUSTED, RetryInfo).
+"""
 ERROR_REASON_RATE_LIMITED: ErrorReason.ValueType  # 69
 """The API key, or for a public method the address, made its calls too fast;
 the `RetryInfo` delay says when the next one is let through
@@ -303,6 +323,10 @@ ERROR_REASON_READER_TOO_SLOW: ErrorReason.ValueType  # 85
 """
 ERROR_REASON_DEADLINE_IN_QUEUE: ErrorReason.ValueType  # 86
 """The deadline passed before the call could run (DEADLINE_EXCEEDED)."""
+ERROR_REASON_TOO_MANY_STREAMS: ErrorReason.ValueType  # 87
+"""The user has as many open streams as one process keeps for a user: end one
+first (RESOURCE_EXHAUSTED) {limit}.
+"""
 ERROR_REASON_INTERNAL: ErrorReason.ValueType  # 90
 """Something unforeseen; quote the request id {request_id} (INTERNAL)."""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

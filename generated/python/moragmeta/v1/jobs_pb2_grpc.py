@@ -318,6 +318,8 @@ class JobServiceServicer:
         usable; the metadata names the one that is: get the job, then watch again.
         * UNAVAILABLE (SERVER_DRAINING, STREAM_AGED, READER_TOO_SLOW, SERVER_BUSY,
         DATABASE_UNAVAILABLE): watch again after the last number seen.
+        * RESOURCE_EXHAUSTED (TOO_MANY_STREAMS): the user has too many open streams
+        already: end one first.
         * UNAUTHENTICATED or PERMISSION_DENIED: the key, session or role no longer
         allows it: get a new credential, then watch again.
         """
@@ -359,6 +361,8 @@ class JobServiceServicer:
         caller's, or of another filter: stop.
         * UNAVAILABLE (SERVER_DRAINING, STREAM_AGED, READER_TOO_SLOW, SERVER_BUSY,
         DATABASE_UNAVAILABLE): watch again with the last token.
+        * RESOURCE_EXHAUSTED (TOO_MANY_STREAMS): the user has too many open streams
+        already: end one first.
         * UNAUTHENTICATED or PERMISSION_DENIED: the key, session, scope or role no
         longer allows it: get a new credential, then watch again.
         """

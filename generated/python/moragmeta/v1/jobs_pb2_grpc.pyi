@@ -161,6 +161,8 @@ class JobServiceStub:
       usable; the metadata names the one that is: get the job, then watch again.
     * UNAVAILABLE (SERVER_DRAINING, STREAM_AGED, READER_TOO_SLOW, SERVER_BUSY,
       DATABASE_UNAVAILABLE): watch again after the last number seen.
+    * RESOURCE_EXHAUSTED (TOO_MANY_STREAMS): the user has too many open streams
+      already: end one first.
     * UNAUTHENTICATED or PERMISSION_DENIED: the key, session or role no longer
       allows it: get a new credential, then watch again.
     """
@@ -198,6 +200,8 @@ class JobServiceStub:
       caller's, or of another filter: stop.
     * UNAVAILABLE (SERVER_DRAINING, STREAM_AGED, READER_TOO_SLOW, SERVER_BUSY,
       DATABASE_UNAVAILABLE): watch again with the last token.
+    * RESOURCE_EXHAUSTED (TOO_MANY_STREAMS): the user has too many open streams
+      already: end one first.
     * UNAUTHENTICATED or PERMISSION_DENIED: the key, session, scope or role no
       longer allows it: get a new credential, then watch again.
     """
@@ -335,6 +339,8 @@ class JobServiceAsyncStub(JobServiceStub):
       usable; the metadata names the one that is: get the job, then watch again.
     * UNAVAILABLE (SERVER_DRAINING, STREAM_AGED, READER_TOO_SLOW, SERVER_BUSY,
       DATABASE_UNAVAILABLE): watch again after the last number seen.
+    * RESOURCE_EXHAUSTED (TOO_MANY_STREAMS): the user has too many open streams
+      already: end one first.
     * UNAUTHENTICATED or PERMISSION_DENIED: the key, session or role no longer
       allows it: get a new credential, then watch again.
     """
@@ -372,6 +378,8 @@ class JobServiceAsyncStub(JobServiceStub):
       caller's, or of another filter: stop.
     * UNAVAILABLE (SERVER_DRAINING, STREAM_AGED, READER_TOO_SLOW, SERVER_BUSY,
       DATABASE_UNAVAILABLE): watch again with the last token.
+    * RESOURCE_EXHAUSTED (TOO_MANY_STREAMS): the user has too many open streams
+      already: end one first.
     * UNAUTHENTICATED or PERMISSION_DENIED: the key, session, scope or role no
       longer allows it: get a new credential, then watch again.
     """
@@ -584,6 +592,8 @@ class JobServiceServicer(metaclass=_abc_1.ABCMeta):
           usable; the metadata names the one that is: get the job, then watch again.
         * UNAVAILABLE (SERVER_DRAINING, STREAM_AGED, READER_TOO_SLOW, SERVER_BUSY,
           DATABASE_UNAVAILABLE): watch again after the last number seen.
+        * RESOURCE_EXHAUSTED (TOO_MANY_STREAMS): the user has too many open streams
+          already: end one first.
         * UNAUTHENTICATED or PERMISSION_DENIED: the key, session or role no longer
           allows it: get a new credential, then watch again.
         """
@@ -627,6 +637,8 @@ class JobServiceServicer(metaclass=_abc_1.ABCMeta):
           caller's, or of another filter: stop.
         * UNAVAILABLE (SERVER_DRAINING, STREAM_AGED, READER_TOO_SLOW, SERVER_BUSY,
           DATABASE_UNAVAILABLE): watch again with the last token.
+        * RESOURCE_EXHAUSTED (TOO_MANY_STREAMS): the user has too many open streams
+          already: end one first.
         * UNAUTHENTICATED or PERMISSION_DENIED: the key, session, scope or role no
           longer allows it: get a new credential, then watch again.
         """

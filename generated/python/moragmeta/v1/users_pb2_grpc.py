@@ -33,9 +33,10 @@ class UserServiceStub:
     Unicode NFC, lower case. Of two spellings that differ in these alone only one
     can be registered, and either of them logs in.
 
-    Login, RefreshToken and Logout have no `request_id`: the first two answer
-    with secrets, which a replay must never show, and the third ends the session
-    with which it would be repeated.
+    Login, RefreshToken, TakePasswordResets and CreatePasswordReset have no
+    `request_id`, as they answer with secrets, which a replay must never show; nor
+    has Logout, which ends the session with which it would be repeated, nor
+    RequestPasswordReset, of which a repeat changes nothing.
     """
 
     def __init__(self, channel):
@@ -64,6 +65,16 @@ class UserServiceStub:
                 request_serializer=moragmeta_dot_v1_dot_users__pb2.LogoutRequest.SerializeToString,
                 response_deserializer=moragmeta_dot_v1_dot_users__pb2.LogoutResponse.FromString,
                 _registered_method=True)
+        self.ListSessions = channel.unary_unary(
+                '/moragmeta.v1.UserService/ListSessions',
+                request_serializer=moragmeta_dot_v1_dot_users__pb2.ListSessionsRequest.SerializeToString,
+                response_deserializer=moragmeta_dot_v1_dot_users__pb2.ListSessionsResponse.FromString,
+                _registered_method=True)
+        self.EndSession = channel.unary_unary(
+                '/moragmeta.v1.UserService/EndSession',
+                request_serializer=moragmeta_dot_v1_dot_users__pb2.EndSessionRequest.SerializeToString,
+                response_deserializer=moragmeta_dot_v1_dot_users__pb2.EndSessionResponse.FromString,
+                _registered_method=True)
         self.GetUser = channel.unary_unary(
                 '/moragmeta.v1.UserService/GetUser',
                 request_serializer=moragmeta_dot_v1_dot_users__pb2.GetUserRequest.SerializeToString,
@@ -83,6 +94,26 @@ class UserServiceStub:
                 '/moragmeta.v1.UserService/ChangePassword',
                 request_serializer=moragmeta_dot_v1_dot_users__pb2.ChangePasswordRequest.SerializeToString,
                 response_deserializer=moragmeta_dot_v1_dot_users__pb2.ChangePasswordResponse.FromString,
+                _registered_method=True)
+        self.RequestPasswordReset = channel.unary_unary(
+                '/moragmeta.v1.UserService/RequestPasswordReset',
+                request_serializer=moragmeta_dot_v1_dot_users__pb2.RequestPasswordResetRequest.SerializeToString,
+                response_deserializer=moragmeta_dot_v1_dot_users__pb2.RequestPasswordResetResponse.FromString,
+                _registered_method=True)
+        self.TakePasswordResets = channel.unary_unary(
+                '/moragmeta.v1.UserService/TakePasswordResets',
+                request_serializer=moragmeta_dot_v1_dot_users__pb2.TakePasswordResetsRequest.SerializeToString,
+                response_deserializer=moragmeta_dot_v1_dot_users__pb2.TakePasswordResetsResponse.FromString,
+                _registered_method=True)
+        self.CreatePasswordReset = channel.unary_unary(
+                '/moragmeta.v1.UserService/CreatePasswordReset',
+                request_serializer=moragmeta_dot_v1_dot_users__pb2.CreatePasswordResetRequest.SerializeToString,
+                response_deserializer=moragmeta_dot_v1_dot_users__pb2.PasswordReset.FromString,
+                _registered_method=True)
+        self.ResetPassword = channel.unary_unary(
+                '/moragmeta.v1.UserService/ResetPassword',
+                request_serializer=moragmeta_dot_v1_dot_users__pb2.ResetPasswordRequest.SerializeToString,
+                response_deserializer=moragmeta_dot_v1_dot_users__pb2.ResetPasswordResponse.FromString,
                 _registered_method=True)
         self.SetUserRole = channel.unary_unary(
                 '/moragmeta.v1.UserService/SetUserRole',
@@ -123,9 +154,10 @@ class UserServiceServicer:
     Unicode NFC, lower case. Of two spellings that differ in these alone only one
     can be registered, and either of them logs in.
 
-    Login, RefreshToken and Logout have no `request_id`: the first two answer
-    with secrets, which a replay must never show, and the third ends the session
-    with which it would be repeated.
+    Login, RefreshToken, TakePasswordResets and CreatePasswordReset have no
+    `request_id`, as they answer with secrets, which a replay must never show; nor
+    has Logout, which ends the session with which it would be repeated, nor
+    RequestPasswordReset, of which a repeat changes nothing.
     """
 
     def RegisterUser(self, request, context):
@@ -148,17 +180,33 @@ class UserServiceServicer:
         (LOGIN_FAILED), which is the same answer after the same work for an unknown
         email, a wrong password, a user without a password and a deactivated user,
         and UNAVAILABLE (SERVER_BUSY) when too many passwords wait to be hashed.
+
+        Failed log-ins are bounded, on all processes together: RESOURCE_EXHAUSTED
+        (TOO_MANY_TRIES) with a `RetryInfo` delay, before the password is looked
+        at. Unless configured otherwise 10 may fail for one account from one
+        address, of IPv6 from one network of 64 bits, 300 from one address, and 100
+        for one account from all those addresses at which its user has not logged
+        in for 30 days; of each number one is forgotten in each part of an hour (10:
+        every 6 minutes). A log-in that succeeds takes back what was held against
+        the account at its address. An unknown email is counted like a known one.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def RefreshToken(self, request, context):
-        """Gives a new access token for the refresh token of a session that goes on.
-        Needs no other credential.
+        """Gives a new access token and a new refresh token for the refresh token of a
+        session that goes on. Needs no other credential.
 
-        May be repeated: access tokens given before stay valid until they expire.
-        Adds UNAUTHENTICATED (REFRESH_TOKEN_INVALID).
+        The refresh token that was sent is replaced. For 30 seconds, by the
+        database's clock, it may be sent again by a client that lost the answer:
+        that gives another access token and the same new refresh token, so that two
+        holders who refresh at once go on with one and the same. A token sent later
+        than that, or one that was replaced longer ago, was copied: it ends the
+        whole session, with its access tokens and open streams, in this process at
+        once and in every other one within 5 seconds, and the service logs it.
+        Access tokens given before stay valid until they expire or the session
+        ends. Adds UNAUTHENTICATED (REFRESH_TOKEN_INVALID), which does not say why.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -171,6 +219,29 @@ class UserServiceServicer:
 
         A repeat answers UNAUTHENTICATED, because the session is over. An API key
         cannot call it: PERMISSION_DENIED (SESSION_REQUIRED).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListSessions(self, request, context):
+        """Lists the sessions that go on, newest first: one's own, or for an ADMIN
+        another user's or everybody's. What has ended or expired is not listed.
+
+        Adds no status.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def EndSession(self, request, context):
+        """Ends a session: one's own, the calling one included, or for an ADMIN any.
+        Its refresh token, its access tokens and the streams opened with them end
+        in this process at once and in every other one within 5 seconds. Open to a
+        VIEWER too, for the own sessions.
+
+        Idempotent: a session that is over stays so. Adds NOT_FOUND, also some time
+        after the session expired.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -213,8 +284,71 @@ class UserServiceServicer:
         (SESSION_REQUIRED).
 
         Idempotent by `request_id`, from a new session. Adds UNAUTHENTICATED
-        (PASSWORD_WRONG) when the current password is not right, and UNAVAILABLE
-        (SERVER_BUSY) when too many passwords wait to be hashed.
+        (PASSWORD_WRONG) when the current password is not right,
+        RESOURCE_EXHAUSTED (TOO_MANY_TRIES, RetryInfo) when it was wrong 10 times
+        within an hour unless configured otherwise, and UNAVAILABLE (SERVER_BUSY)
+        when too many passwords wait to be hashed.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RequestPasswordReset(self, request, context):
+        """Asks for a token that resets a forgotten password, to be delivered by a
+        trusted service (TakePasswordResets) to the email's user. Needs no
+        credential, and answers the same after the same work whether the email is
+        anybody's or not.
+
+        Asking again changes nothing until the request is taken; it is dropped when
+        nobody takes it for an hour, unless configured otherwise. Beyond 10 of one
+        email in an hour nothing happens, silently; beyond 300 from one address, or
+        IPv6 network of 64 bits, RESOURCE_EXHAUSTED (TOO_MANY_TRIES, RetryInfo), both
+        configurable as for Login.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def TakePasswordResets(self, request, context):
+        """Takes the requests that wait, the oldest first, and gives a token for each
+        that an active user has: for the trusted service that delivers them, a
+        program with an ADMIN's API key of the scope `users:reset` alone. With a
+        token anybody becomes its user, an ADMIN too: guard the key accordingly.
+
+        Not idempotent: what was taken is not given again, and who waits for a token
+        that was lost on the way asks again. An empty answer says that nobody waits,
+        or that only emails of nobody did. Adds no status.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CreatePasswordReset(self, request, context):
+        """Gives a token that resets the password of an email's user, without a request
+        before: for a trusted service that asks its users itself, and must itself
+        not tell them whether there is such a user.
+
+        Not idempotent: each call gives another token, which replaces the one
+        before. Adds NOT_FOUND, for a deactivated user as well.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ResetPassword(self, request, context):
+        """Sets a new password by a token of TakePasswordResets or
+        CreatePasswordReset, and ends all sessions of its user, in this process at
+        once and in every other one within 5 seconds. API keys stay valid. Needs no
+        credential. What was held against the account by failed log-ins is
+        forgotten.
+
+        A token works once, for an hour unless configured otherwise; a newer one,
+        another password, role or email, and a deactivation void it. Idempotent by
+        `request_id`. Adds UNAUTHENTICATED (RESET_TOKEN_INVALID),
+        RESOURCE_EXHAUSTED (TOO_MANY_TRIES, RetryInfo) after 300 wrong tokens from
+        one address, or IPv6 network of 64 bits, within an hour unless configured
+        otherwise, and UNAVAILABLE (SERVER_BUSY) when too many passwords wait to be
+        hashed.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -312,6 +446,16 @@ def add_UserServiceServicer_to_server(servicer, server):
                     request_deserializer=moragmeta_dot_v1_dot_users__pb2.LogoutRequest.FromString,
                     response_serializer=moragmeta_dot_v1_dot_users__pb2.LogoutResponse.SerializeToString,
             ),
+            'ListSessions': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListSessions,
+                    request_deserializer=moragmeta_dot_v1_dot_users__pb2.ListSessionsRequest.FromString,
+                    response_serializer=moragmeta_dot_v1_dot_users__pb2.ListSessionsResponse.SerializeToString,
+            ),
+            'EndSession': grpc.unary_unary_rpc_method_handler(
+                    servicer.EndSession,
+                    request_deserializer=moragmeta_dot_v1_dot_users__pb2.EndSessionRequest.FromString,
+                    response_serializer=moragmeta_dot_v1_dot_users__pb2.EndSessionResponse.SerializeToString,
+            ),
             'GetUser': grpc.unary_unary_rpc_method_handler(
                     servicer.GetUser,
                     request_deserializer=moragmeta_dot_v1_dot_users__pb2.GetUserRequest.FromString,
@@ -331,6 +475,26 @@ def add_UserServiceServicer_to_server(servicer, server):
                     servicer.ChangePassword,
                     request_deserializer=moragmeta_dot_v1_dot_users__pb2.ChangePasswordRequest.FromString,
                     response_serializer=moragmeta_dot_v1_dot_users__pb2.ChangePasswordResponse.SerializeToString,
+            ),
+            'RequestPasswordReset': grpc.unary_unary_rpc_method_handler(
+                    servicer.RequestPasswordReset,
+                    request_deserializer=moragmeta_dot_v1_dot_users__pb2.RequestPasswordResetRequest.FromString,
+                    response_serializer=moragmeta_dot_v1_dot_users__pb2.RequestPasswordResetResponse.SerializeToString,
+            ),
+            'TakePasswordResets': grpc.unary_unary_rpc_method_handler(
+                    servicer.TakePasswordResets,
+                    request_deserializer=moragmeta_dot_v1_dot_users__pb2.TakePasswordResetsRequest.FromString,
+                    response_serializer=moragmeta_dot_v1_dot_users__pb2.TakePasswordResetsResponse.SerializeToString,
+            ),
+            'CreatePasswordReset': grpc.unary_unary_rpc_method_handler(
+                    servicer.CreatePasswordReset,
+                    request_deserializer=moragmeta_dot_v1_dot_users__pb2.CreatePasswordResetRequest.FromString,
+                    response_serializer=moragmeta_dot_v1_dot_users__pb2.PasswordReset.SerializeToString,
+            ),
+            'ResetPassword': grpc.unary_unary_rpc_method_handler(
+                    servicer.ResetPassword,
+                    request_deserializer=moragmeta_dot_v1_dot_users__pb2.ResetPasswordRequest.FromString,
+                    response_serializer=moragmeta_dot_v1_dot_users__pb2.ResetPasswordResponse.SerializeToString,
             ),
             'SetUserRole': grpc.unary_unary_rpc_method_handler(
                     servicer.SetUserRole,
@@ -377,9 +541,10 @@ class UserService:
     Unicode NFC, lower case. Of two spellings that differ in these alone only one
     can be registered, and either of them logs in.
 
-    Login, RefreshToken and Logout have no `request_id`: the first two answer
-    with secrets, which a replay must never show, and the third ends the session
-    with which it would be repeated.
+    Login, RefreshToken, TakePasswordResets and CreatePasswordReset have no
+    `request_id`, as they answer with secrets, which a replay must never show; nor
+    has Logout, which ends the session with which it would be repeated, nor
+    RequestPasswordReset, of which a repeat changes nothing.
     """
 
     @staticmethod
@@ -491,6 +656,60 @@ class UserService:
             _registered_method=True)
 
     @staticmethod
+    def ListSessions(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/moragmeta.v1.UserService/ListSessions',
+            moragmeta_dot_v1_dot_users__pb2.ListSessionsRequest.SerializeToString,
+            moragmeta_dot_v1_dot_users__pb2.ListSessionsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def EndSession(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/moragmeta.v1.UserService/EndSession',
+            moragmeta_dot_v1_dot_users__pb2.EndSessionRequest.SerializeToString,
+            moragmeta_dot_v1_dot_users__pb2.EndSessionResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
     def GetUser(request,
             target,
             options=(),
@@ -588,6 +807,114 @@ class UserService:
             '/moragmeta.v1.UserService/ChangePassword',
             moragmeta_dot_v1_dot_users__pb2.ChangePasswordRequest.SerializeToString,
             moragmeta_dot_v1_dot_users__pb2.ChangePasswordResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RequestPasswordReset(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/moragmeta.v1.UserService/RequestPasswordReset',
+            moragmeta_dot_v1_dot_users__pb2.RequestPasswordResetRequest.SerializeToString,
+            moragmeta_dot_v1_dot_users__pb2.RequestPasswordResetResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def TakePasswordResets(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/moragmeta.v1.UserService/TakePasswordResets',
+            moragmeta_dot_v1_dot_users__pb2.TakePasswordResetsRequest.SerializeToString,
+            moragmeta_dot_v1_dot_users__pb2.TakePasswordResetsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CreatePasswordReset(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/moragmeta.v1.UserService/CreatePasswordReset',
+            moragmeta_dot_v1_dot_users__pb2.CreatePasswordResetRequest.SerializeToString,
+            moragmeta_dot_v1_dot_users__pb2.PasswordReset.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ResetPassword(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/moragmeta.v1.UserService/ResetPassword',
+            moragmeta_dot_v1_dot_users__pb2.ResetPasswordRequest.SerializeToString,
+            moragmeta_dot_v1_dot_users__pb2.ResetPasswordResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -34,9 +34,10 @@ class UserServiceStub:
     Unicode NFC, lower case. Of two spellings that differ in these alone only one
     can be registered, and either of them logs in.
 
-    Login, RefreshToken and Logout have no `request_id`: the first two answer
-    with secrets, which a replay must never show, and the third ends the session
-    with which it would be repeated.
+    Login, RefreshToken, TakePasswordResets and CreatePasswordReset have no
+    `request_id`, as they answer with secrets, which a replay must never show; nor
+    has Logout, which ends the session with which it would be repeated, nor
+    RequestPasswordReset, of which a repeat changes nothing.
     """
 
     @_typing.overload
@@ -59,13 +60,29 @@ class UserServiceStub:
     (LOGIN_FAILED), which is the same answer after the same work for an unknown
     email, a wrong password, a user without a password and a deactivated user,
     and UNAVAILABLE (SERVER_BUSY) when too many passwords wait to be hashed.
+
+    Failed log-ins are bounded, on all processes together: RESOURCE_EXHAUSTED
+    (TOO_MANY_TRIES) with a `RetryInfo` delay, before the password is looked
+    at. Unless configured otherwise 10 may fail for one account from one
+    address, of IPv6 from one network of 64 bits, 300 from one address, and 100
+    for one account from all those addresses at which its user has not logged
+    in for 30 days; of each number one is forgotten in each part of an hour (10:
+    every 6 minutes). A log-in that succeeds takes back what was held against
+    the account at its address. An unknown email is counted like a known one.
     """
     RefreshToken: _grpc.UnaryUnaryMultiCallable[_users_pb2.RefreshTokenRequest, _users_pb2.RefreshTokenResponse]
-    """Gives a new access token for the refresh token of a session that goes on.
-    Needs no other credential.
+    """Gives a new access token and a new refresh token for the refresh token of a
+    session that goes on. Needs no other credential.
 
-    May be repeated: access tokens given before stay valid until they expire.
-    Adds UNAUTHENTICATED (REFRESH_TOKEN_INVALID).
+    The refresh token that was sent is replaced. For 30 seconds, by the
+    database's clock, it may be sent again by a client that lost the answer:
+    that gives another access token and the same new refresh token, so that two
+    holders who refresh at once go on with one and the same. A token sent later
+    than that, or one that was replaced longer ago, was copied: it ends the
+    whole session, with its access tokens and open streams, in this process at
+    once and in every other one within 5 seconds, and the service logs it.
+    Access tokens given before stay valid until they expire or the session
+    ends. Adds UNAUTHENTICATED (REFRESH_TOKEN_INVALID), which does not say why.
     """
     Logout: _grpc.UnaryUnaryMultiCallable[_users_pb2.LogoutRequest, _users_pb2.LogoutResponse]
     """Ends the session of the access token that the call carries: the token and
@@ -74,6 +91,21 @@ class UserServiceStub:
 
     A repeat answers UNAUTHENTICATED, because the session is over. An API key
     cannot call it: PERMISSION_DENIED (SESSION_REQUIRED).
+    """
+    ListSessions: _grpc.UnaryUnaryMultiCallable[_users_pb2.ListSessionsRequest, _users_pb2.ListSessionsResponse]
+    """Lists the sessions that go on, newest first: one's own, or for an ADMIN
+    another user's or everybody's. What has ended or expired is not listed.
+
+    Adds no status.
+    """
+    EndSession: _grpc.UnaryUnaryMultiCallable[_users_pb2.EndSessionRequest, _users_pb2.EndSessionResponse]
+    """Ends a session: one's own, the calling one included, or for an ADMIN any.
+    Its refresh token, its access tokens and the streams opened with them end
+    in this process at once and in every other one within 5 seconds. Open to a
+    VIEWER too, for the own sessions.
+
+    Idempotent: a session that is over stays so. Adds NOT_FOUND, also some time
+    after the session expired.
     """
     GetUser: _grpc.UnaryUnaryMultiCallable[_users_pb2.GetUserRequest, _users_pb2.User]
     """Gets a user: oneself, or for an ADMIN any.
@@ -100,8 +132,55 @@ class UserServiceStub:
     (SESSION_REQUIRED).
 
     Idempotent by `request_id`, from a new session. Adds UNAUTHENTICATED
-    (PASSWORD_WRONG) when the current password is not right, and UNAVAILABLE
-    (SERVER_BUSY) when too many passwords wait to be hashed.
+    (PASSWORD_WRONG) when the current password is not right,
+    RESOURCE_EXHAUSTED (TOO_MANY_TRIES, RetryInfo) when it was wrong 10 times
+    within an hour unless configured otherwise, and UNAVAILABLE (SERVER_BUSY)
+    when too many passwords wait to be hashed.
+    """
+    RequestPasswordReset: _grpc.UnaryUnaryMultiCallable[_users_pb2.RequestPasswordResetRequest, _users_pb2.RequestPasswordResetResponse]
+    """Asks for a token that resets a forgotten password, to be delivered by a
+    trusted service (TakePasswordResets) to the email's user. Needs no
+    credential, and answers the same after the same work whether the email is
+    anybody's or not.
+
+    Asking again changes nothing until the request is taken; it is dropped when
+    nobody takes it for an hour, unless configured otherwise. Beyond 10 of one
+    email in an hour nothing happens, silently; beyond 300 from one address, or
+    IPv6 network of 64 bits, RESOURCE_EXHAUSTED (TOO_MANY_TRIES, RetryInfo), both
+    configurable as for Login.
+    """
+    TakePasswordResets: _grpc.UnaryUnaryMultiCallable[_users_pb2.TakePasswordResetsRequest, _users_pb2.TakePasswordResetsResponse]
+    """Takes the requests that wait, the oldest first, and gives a token for each
+    that an active user has: for the trusted service that delivers them, a
+    program with an ADMIN's API key of the scope `users:reset` alone. With a
+    token anybody becomes its user, an ADMIN too: guard the key accordingly.
+
+    Not idempotent: what was taken is not given again, and who waits for a token
+    that was lost on the way asks again. An empty answer says that nobody waits,
+    or that only emails of nobody did. Adds no status.
+    """
+    CreatePasswordReset: _grpc.UnaryUnaryMultiCallable[_users_pb2.CreatePasswordResetRequest, _users_pb2.PasswordReset]
+    """Gives a token that resets the password of an email's user, without a request
+    before: for a trusted service that asks its users itself, and must itself
+    not tell them whether there is such a user.
+
+    Not idempotent: each call gives another token, which replaces the one
+    before. Adds NOT_FOUND, for a deactivated user as well.
+    """
+    ResetPassword: _grpc.UnaryUnaryMultiCallable[_users_pb2.ResetPasswordRequest, _users_pb2.ResetPasswordResponse]
+    """Sets a new password by a token of TakePasswordResets or
+    CreatePasswordReset, and ends all sessions of its user, in this process at
+    once and in every other one within 5 seconds. API keys stay valid. Needs no
+    credential. What was held against the account by failed log-ins is
+    forgotten.
+
+    A token works once, for an hour unless configured otherwise; a newer one,
+    another password, role or email, and a deactivation void it. Idempotent by
+    `request_id`. Adds UNAUTHENTICATED (RESET_TOKEN_INVALID),
+    RESOURCE_EXHAUSTED (TOO_MANY_TRIES, RetryInfo) after 300 wrong tokens from
+    one address, or IPv6 network of 64 bits, within an hour unless configured
+    otherwise, and UNAVAILABLE (SERVER_BUSY) when too many passwords wait to be
+    hashed.
     """
     SetUserRole: _grpc.UnaryUnaryMultiCallable[_users_pb2.SetUserRoleRequest, _users_pb2.User]
     """Gives a user another role and ends the user's sessions. API keys stay and
@@ -157,9 +236,10 @@ class UserServiceAsyncStub(UserServiceStub):
     Unicode NFC, lower case. Of two spellings that differ in these alone only one
     can be registered, and either of them logs in.
 
-    Login, RefreshToken and Logout have no `request_id`: the first two answer
-    with secrets, which a replay must never show, and the third ends the session
-    with which it would be repeated.
+    Login, RefreshToken, TakePasswordResets and CreatePasswordReset have no
+    `request_id`, as they answer with secrets, which a replay must never show; nor
+    has Logout, which ends the session with which it would be repeated, nor
+    RequestPasswordReset, of which a repeat changes nothing.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
@@ -179,13 +259,29 @@ class UserServiceAsyncStub(UserServiceStub):
     (LOGIN_FAILED), which is the same answer after the same work for an unknown
     email, a wrong password, a user without a password and a deactivated user,
     and UNAVAILABLE (SERVER_BUSY) when too many passwords wait to be hashed.
+
+    Failed log-ins are bounded, on all processes together: RESOURCE_EXHAUSTED
+    (TOO_MANY_TRIES) with a `RetryInfo` delay, before the password is looked
+    at. Unless configured otherwise 10 may fail for one account from one
+    address, of IPv6 from one network of 64 bits, 300 from one address, and 100
+    for one account from all those addresses at which its user has not logged
+    in for 30 days; of each number one is forgotten in each part of an hour (10:
+    every 6 minutes). A log-in that succeeds takes back what was held against
+    the account at its address. An unknown email is counted like a known one.
     """
     RefreshToken: _aio.UnaryUnaryMultiCallable[_users_pb2.RefreshTokenRequest, _users_pb2.RefreshTokenResponse]  # type: ignore[assignment]
-    """Gives a new access token for the refresh token of a session that goes on.
-    Needs no other credential.
+    """Gives a new access token and a new refresh token for the refresh token of a
+    session that goes on. Needs no other credential.
 
-    May be repeated: access tokens given before stay valid until they expire.
-    Adds UNAUTHENTICATED (REFRESH_TOKEN_INVALID).
+    The refresh token that was sent is replaced. For 30 seconds, by the
+    database's clock, it may be sent again by a client that lost the answer:
+    that gives another access token and the same new refresh token, so that two
+    holders who refresh at once go on with one and the same. A token sent later
+    than that, or one that was replaced longer ago, was copied: it ends the
+    whole session, with its access tokens and open streams, in this process at
+    once and in every other one within 5 seconds, and the service logs it.
+    Access tokens given before stay valid until they expire or the session
+    ends. Adds UNAUTHENTICATED (REFRESH_TOKEN_INVALID), which does not say why.
     """
     Logout: _aio.UnaryUnaryMultiCallable[_users_pb2.LogoutRequest, _users_pb2.LogoutResponse]  # type: ignore[assignment]
     """Ends the session of the access token that the call carries: the token and
@@ -194,6 +290,21 @@ class UserServiceAsyncStub(UserServiceStub):
 
     A repeat answers UNAUTHENTICATED, because the session is over. An API key
     cannot call it: PERMISSION_DENIED (SESSION_REQUIRED).
+    """
+    ListSessions: _aio.UnaryUnaryMultiCallable[_users_pb2.ListSessionsRequest, _users_pb2.ListSessionsResponse]  # type: ignore[assignment]
+    """Lists the sessions that go on, newest first: one's own, or for an ADMIN
+    another user's or everybody's. What has ended or expired is not listed.
+
+    Adds no status.
+    """
+    EndSession: _aio.UnaryUnaryMultiCallable[_users_pb2.EndSessionRequest, _users_pb2.EndSessionResponse]  # type: ignore[assignment]
+    """Ends a session: one's own, the calling one included, or for an ADMIN any.
+    Its refresh token, its access tokens and the streams opened with them end
+    in this process at once and in every other one within 5 seconds. Open to a
+    VIEWER too, for the own sessions.
+
+    Idempotent: a session that is over stays so. Adds NOT_FOUND, also some time
+    after the session expired.
     """
     GetUser: _aio.UnaryUnaryMultiCallable[_users_pb2.GetUserRequest, _users_pb2.User]  # type: ignore[assignment]
     """Gets a user: oneself, or for an ADMIN any.
@@ -220,8 +331,55 @@ class UserServiceAsyncStub(UserServiceStub):
     (SESSION_REQUIRED).
 
     Idempotent by `request_id`, from a new session. Adds UNAUTHENTICATED
-    (PASSWORD_WRONG) when the current password is not right, and UNAVAILABLE
-    (SERVER_BUSY) when too many passwords wait to be hashed.
+    (PASSWORD_WRONG) when the current password is not right,
+    RESOURCE_EXHAUSTED (TOO_MANY_TRIES, RetryInfo) when it was wrong 10 times
+    within an hour unless configured otherwise, and UNAVAILABLE (SERVER_BUSY)
+    when too many passwords wait to be hashed.
+    """
+    RequestPasswordReset: _aio.UnaryUnaryMultiCallable[_users_pb2.RequestPasswordResetRequest, _users_pb2.RequestPasswordResetResponse]  # type: ignore[assignment]
+    """Asks for a token that resets a forgotten password, to be delivered by a
+    trusted service (TakePasswordResets) to the email's user. Needs no
+    credential, and answers the same after the same work whether the email is
+    anybody's or not.
+
+    Asking again changes nothing until the request is taken; it is dropped when
+    nobody takes it for an hour, unless configured otherwise. Beyond 10 of one
+    email in an hour nothing happens, silently; beyond 300 from one address, or
+    IPv6 network of 64 bits, RESOURCE_EXHAUSTED (TOO_MANY_TRIES, RetryInfo), both
+    configurable as for Login.
+    """
+    TakePasswordResets: _aio.UnaryUnaryMultiCallable[_users_pb2.TakePasswordResetsRequest, _users_pb2.TakePasswordResetsResponse]  # type: ignore[assignment]
+    """Takes the requests that wait, the oldest first, and gives a token for each
+    that an active user has: for the trusted service that delivers them, a
+    program with an ADMIN's API key of the scope `users:reset` alone. With a
+    token anybody becomes its user, an ADMIN too: guard the key accordingly.
+
+    Not idempotent: what was taken is not given again, and who waits for a token
+    that was lost on the way asks again. An empty answer says that nobody waits,
+    or that only emails of nobody did. Adds no status.
+    """
+    CreatePasswordReset: _aio.UnaryUnaryMultiCallable[_users_pb2.CreatePasswordResetRequest, _users_pb2.PasswordReset]  # type: ignore[assignment]
+    """Gives a token that resets the password of an email's user, without a request
+    before: for a trusted service that asks its users itself, and must itself
+    not tell them whether there is such a user.
+
+    Not idempotent: each call gives another token, which replaces the one
+    before. Adds NOT_FOUND, for a deactivated user as well.
+    """
+    ResetPassword: _aio.UnaryUnaryMultiCallable[_users_pb2.ResetPasswordRequest, _users_pb2.ResetPasswordResponse]  # type: ignore[assignment]
+    """Sets a new password by a token of TakePasswordResets or
+    CreatePasswordReset, and ends all sessions of its user, in this process at
+    once and in every other one within 5 seconds. API keys stay valid. Needs no
+    credential. What was held against the account by failed log-ins is
+    forgotten.
+
+    A token works once, for an hour unless configured otherwise; a newer one,
+    another password, role or email, and a deactivation void it. Idempotent by
+    `request_id`. Adds UNAUTHENTICATED (RESET_TOKEN_INVALID),
+    RESOURCE_EXHAUSTED (TOO_MANY_TRIES, RetryInfo) after 300 wrong tokens from
+    one address, or IPv6 network of 64 bits, within an hour unless configured
+    otherwise, and UNAVAILABLE (SERVER_BUSY) when too many passwords wait to be
+    hashed.
     """
     SetUserRole: _aio.UnaryUnaryMultiCallable[_users_pb2.SetUserRoleRequest, _users_pb2.User]  # type: ignore[assignment]
     """Gives a user another role and ends the user's sessions. API keys stay and
@@ -276,9 +434,10 @@ class UserServiceServicer(metaclass=_abc_1.ABCMeta):
     Unicode NFC, lower case. Of two spellings that differ in these alone only one
     can be registered, and either of them logs in.
 
-    Login, RefreshToken and Logout have no `request_id`: the first two answer
-    with secrets, which a replay must never show, and the third ends the session
-    with which it would be repeated.
+    Login, RefreshToken, TakePasswordResets and CreatePasswordReset have no
+    `request_id`, as they answer with secrets, which a replay must never show; nor
+    has Logout, which ends the session with which it would be repeated, nor
+    RequestPasswordReset, of which a repeat changes nothing.
     """
 
     @_abc_1.abstractmethod
@@ -308,6 +467,15 @@ class UserServiceServicer(metaclass=_abc_1.ABCMeta):
         (LOGIN_FAILED), which is the same answer after the same work for an unknown
         email, a wrong password, a user without a password and a deactivated user,
         and UNAVAILABLE (SERVER_BUSY) when too many passwords wait to be hashed.
+
+        Failed log-ins are bounded, on all processes together: RESOURCE_EXHAUSTED
+        (TOO_MANY_TRIES) with a `RetryInfo` delay, before the password is looked
+        at. Unless configured otherwise 10 may fail for one account from one
+        address, of IPv6 from one network of 64 bits, 300 from one address, and 100
+        for one account from all those addresses at which its user has not logged
+        in for 30 days; of each number one is forgotten in each part of an hour (10:
+        every 6 minutes). A log-in that succeeds takes back what was held against
+        the account at its address. An unknown email is counted like a known one.
         """
 
     @_abc_1.abstractmethod
@@ -316,11 +484,18 @@ class UserServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _users_pb2.RefreshTokenRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_users_pb2.RefreshTokenResponse, _abc.Awaitable[_users_pb2.RefreshTokenResponse]]:
-        """Gives a new access token for the refresh token of a session that goes on.
-        Needs no other credential.
+        """Gives a new access token and a new refresh token for the refresh token of a
+        session that goes on. Needs no other credential.
 
-        May be repeated: access tokens given before stay valid until they expire.
-        Adds UNAUTHENTICATED (REFRESH_TOKEN_INVALID).
+        The refresh token that was sent is replaced. For 30 seconds, by the
+        database's clock, it may be sent again by a client that lost the answer:
+        that gives another access token and the same new refresh token, so that two
+        holders who refresh at once go on with one and the same. A token sent later
+        than that, or one that was replaced longer ago, was copied: it ends the
+        whole session, with its access tokens and open streams, in this process at
+        once and in every other one within 5 seconds, and the service logs it.
+        Access tokens given before stay valid until they expire or the session
+        ends. Adds UNAUTHENTICATED (REFRESH_TOKEN_INVALID), which does not say why.
         """
 
     @_abc_1.abstractmethod
@@ -335,6 +510,33 @@ class UserServiceServicer(metaclass=_abc_1.ABCMeta):
 
         A repeat answers UNAUTHENTICATED, because the session is over. An API key
         cannot call it: PERMISSION_DENIED (SESSION_REQUIRED).
+        """
+
+    @_abc_1.abstractmethod
+    def ListSessions(
+        self,
+        request: _users_pb2.ListSessionsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_users_pb2.ListSessionsResponse, _abc.Awaitable[_users_pb2.ListSessionsResponse]]:
+        """Lists the sessions that go on, newest first: one's own, or for an ADMIN
+        another user's or everybody's. What has ended or expired is not listed.
+
+        Adds no status.
+        """
+
+    @_abc_1.abstractmethod
+    def EndSession(
+        self,
+        request: _users_pb2.EndSessionRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_users_pb2.EndSessionResponse, _abc.Awaitable[_users_pb2.EndSessionResponse]]:
+        """Ends a session: one's own, the calling one included, or for an ADMIN any.
+        Its refresh token, its access tokens and the streams opened with them end
+        in this process at once and in every other one within 5 seconds. Open to a
+        VIEWER too, for the own sessions.
+
+        Idempotent: a session that is over stays so. Adds NOT_FOUND, also some time
+        after the session expired.
         """
 
     @_abc_1.abstractmethod
@@ -385,8 +587,79 @@ class UserServiceServicer(metaclass=_abc_1.ABCMeta):
         (SESSION_REQUIRED).
 
         Idempotent by `request_id`, from a new session. Adds UNAUTHENTICATED
-        (PASSWORD_WRONG) when the current password is not right, and UNAVAILABLE
-        (SERVER_BUSY) when too many passwords wait to be hashed.
+        (PASSWORD_WRONG) when the current password is not right,
+        RESOURCE_EXHAUSTED (TOO_MANY_TRIES, RetryInfo) when it was wrong 10 times
+        within an hour unless configured otherwise, and UNAVAILABLE (SERVER_BUSY)
+        when too many passwords wait to be hashed.
+        """
+
+    @_abc_1.abstractmethod
+    def RequestPasswordReset(
+        self,
+        request: _users_pb2.RequestPasswordResetRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_users_pb2.RequestPasswordResetResponse, _abc.Awaitable[_users_pb2.RequestPasswordResetResponse]]:
+        """Asks for a token that resets a forgotten password, to be delivered by a
+        trusted service (TakePasswordResets) to the email's user. Needs no
+        credential, and answers the same after the same work whether the email is
+        anybody's or not.
+
+        Asking again changes nothing until the request is taken; it is dropped when
+        nobody takes it for an hour, unless configured otherwise. Beyond 10 of one
+        email in an hour nothing happens, silently; beyond 300 from one address, or
+        IPv6 network of 64 bits, RESOURCE_EXHAUSTED (TOO_MANY_TRIES, RetryInfo), both
+        configurable as for Login.
+        """
+
+    @_abc_1.abstractmethod
+    def TakePasswordResets(
+        self,
+        request: _users_pb2.TakePasswordResetsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_users_pb2.TakePasswordResetsResponse, _abc.Awaitable[_users_pb2.TakePasswordResetsResponse]]:
+        """Takes the requests that wait, the oldest first, and gives a token for each
+        that an active user has: for the trusted service that delivers them, a
+        program with an ADMIN's API key of the scope `users:reset` alone. With a
+        token anybody becomes its user, an ADMIN too: guard the key accordingly.
+
+        Not idempotent: what was taken is not given again, and who waits for a token
+        that was lost on the way asks again. An empty answer says that nobody waits,
+        or that only emails of nobody did. Adds no status.
+        """
+
+    @_abc_1.abstractmethod
+    def CreatePasswordReset(
+        self,
+        request: _users_pb2.CreatePasswordResetRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_users_pb2.PasswordReset, _abc.Awaitable[_users_pb2.PasswordReset]]:
+        """Gives a token that resets the password of an email's user, without a request
+        before: for a trusted service that asks its users itself, and must itself
+        not tell them whether there is such a user.
+
+        Not idempotent: each call gives another token, which replaces the one
+        before. Adds NOT_FOUND, for a deactivated user as well.
+        """
+
+    @_abc_1.abstractmethod
+    def ResetPassword(
+        self,
+        request: _users_pb2.ResetPasswordRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_users_pb2.ResetPasswordResponse, _abc.Awaitable[_users_pb2.ResetPasswordResponse]]:
+        """Sets a new password by a token of TakePasswordResets or
+        CreatePasswordReset, and ends all sessions of its user, in this process at
+        once and in every other one within 5 seconds. API keys stay valid. Needs no
+        credential. What was held against the account by failed log-ins is
+        forgotten.
+
+        A token works once, for an hour unless configured otherwise; a newer one,
+        another password, role or email, and a deactivation void it. Idempotent by
+        `request_id`. Adds UNAUTHENTICATED (RESET_TOKEN_INVALID),
+        RESOURCE_EXHAUSTED (TOO_MANY_TRIES, RetryInfo) after 300 wrong tokens from
+        one address, or IPv6 network of 64 bits, within an hour unless configured
+        otherwise, and UNAVAILABLE (SERVER_BUSY) when too many passwords wait to be
+        hashed.
         """
 
     @_abc_1.abstractmethod

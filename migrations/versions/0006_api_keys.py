@@ -10,8 +10,8 @@ from alembic import op
 from morag_meta.db import migration_parts as parts
 from morag_meta.db import migration_steps as steps
 
-revision = "0003"
-down_revision = "0002"
+revision = "0006"
+down_revision = "0005"
 branch_labels = None
 depends_on = None
 

@@ -1,0 +1,104 @@
+"""Every statement over tries: how often something secret was guessed at lately, by account and address.
+
+Rows are found by their key alone and hold no owner: most accounts that are guessed at do not exist. What a
+row means for the next try is ``auth/throttle.py``'s.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Sequence
+from typing import Any, Final, NamedTuple
+
+import sqlalchemy as sa
+
+from morag_meta.db.clock import clock
+from morag_meta.db.schema import tries
+from morag_meta.db.statements import end_of_batch
+from morag_meta.db.unit import Row, Unit
+
+
+class TryKey(NamedTuple):
+    """Whose tries a row counts; they sort in the order in which they are locked."""
+
+    kind: str
+    account: str  # a keyed hash, empty for all accounts together
+    address: str  # empty for all addresses together
+
+
+_KEY: Final = [tries.c[name] == sa.bindparam(f"of_{name}") for name in TryKey._fields]
+_FIND: Final = sa.select(tries.c.clear_time, tries.c.known_until, clock).where(*_KEY)
+_LOCK: Final = _FIND.with_for_update()
+_ADD: Final = sa.insert(tries)
+_SET_COLUMNS: Final = ("clear_time", "known_until", "expire_time")
+_SET: Final = (
+    sa.update(tries)
+    .where(*_KEY)
+    .values({name: sa.bindparam(f"new_{name}", type_=tries.c[name].type) for name in _SET_COLUMNS})
+)
+_FORGET: Final = sa.delete(tries).where(*_KEY[:2])
+_SWEEP_END: Final = end_of_batch(tries.c.expire_time, "tries belong to nobody")
+_SWEEP: Final = sa.delete(tries).where(tries.c.expire_time <= sa.bindparam("last"))
+_NOW: Final = sa.select(clock)
+
+
+class TryStore:
+    """Tries of late."""
+
+    def __init__(self, unit: Unit) -> None:
+        """Work within the unit."""
+        self._unit = unit
+
+    def now(self) -> dt.datetime:
+        """Give the database's time."""
+        row = self._unit.one(_NOW)
+        if row is None:
+            raise RuntimeError("the database has no time")
+        time: dt.datetime = row["clock"]
+        return time
+
+    def find(self, key: TryKey) -> Row | None:
+        """Give what is held against a key: clear_time, known_until, and clock, the database's time."""
+        return self._unit.one(_FIND, **_named(key))
+
+    def lock(self, key: TryKey) -> Row | None:
+        """Give as ``find`` does, and let nobody else change it before this transaction ends."""
+        return self._unit.one(_LOCK, **_named(key))
+
+    def add(self, key: TryKey, clear_time: dt.datetime, known_until: dt.datetime | None = None) -> None:
+        """Begin to count for a key.
+
+        Raises:
+            Collision: somebody else has just begun.
+        """
+        times = _times(clear_time, known_until)
+        self._unit.run(_ADD, **key._asdict(), **times)
+
+    def change(self, key: TryKey, clear_time: dt.datetime, known_until: dt.datetime | None) -> None:
+        """Change what is held against a locked key."""
+        new = {f"new_{name}": value for name, value in _times(clear_time, known_until).items()}
+        self._unit.run(_SET, **_named(key), **new)
+
+    def forget(self, kinds: Sequence[str], account: str) -> None:
+        """Forget what is held against an account at every address."""
+        for kind in kinds:
+            self._unit.run(_FORGET, of_kind=kind, of_account=account)
+
+    def sweep(self, limit: int = 1000) -> int:
+        """Remove rows that no longer mean anything, the oldest first, and give their number.
+
+        Once that is less than ``limit``, none is left.
+        """
+        found = self._unit.one(_SWEEP_END, before=self._unit.now, limit=limit)
+        if found is None or found["last"] is None:
+            return 0
+        return self._unit.run(_SWEEP, last=found["last"])
+
+
+def _named(key: TryKey) -> dict[str, Any]:
+    return {f"of_{name}": value for name, value in key._asdict().items()}
+
+
+def _times(clear_time: dt.datetime, known_until: dt.datetime | None) -> dict[str, dt.datetime | None]:
+    expire_time = clear_time if known_until is None else max(clear_time, known_until)
+    return {"clear_time": clear_time, "known_until": known_until, "expire_time": expire_time}
