@@ -114,6 +114,30 @@ def _job_event() -> dict[str, Any]:
     }
 
 
+def _settings() -> dict[str, Any]:
+    return {
+        "owner_id": OWNER,
+        "theme": "DARK",
+        "language": "en",
+        "notifications": True,
+        "auto_save": False,
+        "default_database_id": DATABASE,
+        "preferences": {},
+        **STAMPS,
+    }
+
+
+def _try() -> dict[str, Any]:
+    return {
+        "kind": "LOGIN",
+        "account": "ab" * 32,
+        "address": "192.0.2.1",
+        "clear_time": NOW,
+        "known_until": LATER,
+        "expire_time": LATER,
+    }
+
+
 def sample() -> Mapping[str, dict[str, Any]]:
     """Make one row for each table but those that a revision fills itself, parents first."""
     return {
@@ -123,16 +147,7 @@ def sample() -> Mapping[str, dict[str, Any]]:
         "api_key_calls": _api_key_calls(),
         "servers": server(SERVER, OWNER, "vectors"),
         "databases": database(DATABASE, OWNER, SERVER, "papers"),
-        "user_settings": {
-            "owner_id": OWNER,
-            "theme": "DARK",
-            "language": "en",
-            "notifications": True,
-            "auto_save": False,
-            "default_database_id": DATABASE,
-            "preferences": {},
-            **STAMPS,
-        },
+        "user_settings": _settings(),
         "documents": document(DOCUMENT, OWNER, DATABASE, "paper.pdf"),
         "jobs": job(JOB, OWNER, DOCUMENT),
         "job_events": _job_event(),
@@ -152,14 +167,7 @@ def sample() -> Mapping[str, dict[str, Any]]:
             "expire_time": LATER,
         },
         "reset_requests": {"email": "ada@example.org", "ask_time": NOW},
-        "tries": {
-            "kind": "LOGIN",
-            "account": "ab" * 32,
-            "address": "192.0.2.1",
-            "clear_time": NOW,
-            "known_until": LATER,
-            "expire_time": LATER,
-        },
+        "tries": _try(),
         "request_records": {
             "owner_id": OWNER,
             "method": "JobService.CreateJob",
