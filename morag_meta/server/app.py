@@ -137,9 +137,7 @@ class App:
         self._hasher = KeyHasher(secret.subkey("api-key"))
         self._tokens = _make_tokens(settings, secret)
         self._throttle = make_throttle(settings, secret)
-        self._resets = PasswordResets(
-            self.database, self._passwords, self._throttle, make_reset_tokens(settings, secret)
-        )
+        self._reset_tokens = make_reset_tokens(settings, secret)
         self._epochs = EpochWatch(self.database)
         self._usage = KeyUsage(self.database, interval=settings.api_key_usage_interval)
         self.authenticator = Authenticator(
@@ -247,7 +245,7 @@ class App:
                 self._passwords,
                 self._tokens,
                 self._throttle,
-                self._resets,
+                PasswordResets(self.database, self._passwords, self._throttle, self._reset_tokens),
                 Registration(
                     enabled=settings.enable_user_registration, role=Role[settings.default_user_role]
                 ),

@@ -127,15 +127,14 @@ def _settings() -> dict[str, Any]:
     }
 
 
-def _try() -> dict[str, Any]:
-    return {
-        "kind": "LOGIN",
-        "account": "ab" * 32,
-        "address": "192.0.2.1",
-        "clear_time": NOW,
-        "known_until": LATER,
-        "expire_time": LATER,
-    }
+def _reset() -> dict[str, Any]:
+    times = {"create_time": NOW, "expire_time": LATER}
+    return {"owner_id": OWNER, "token_hash": "0f" * 32, **times}
+
+
+def _tries() -> dict[str, Any]:
+    times = {"clear_time": NOW, "known_until": LATER, "expire_time": LATER}
+    return {"kind": "LOGIN", "account": "ab" * 32, "address": "192.0.2.1", **times}
 
 
 def sample() -> Mapping[str, dict[str, Any]]:
@@ -160,14 +159,9 @@ def sample() -> Mapping[str, dict[str, Any]]:
         },
         "job_floors": {"owner_id": OWNER, "position": 2**40},
         "workers": _worker(),
-        "password_resets": {
-            "owner_id": OWNER,
-            "token_hash": "0f" * 32,
-            "create_time": NOW,
-            "expire_time": LATER,
-        },
+        "password_resets": _reset(),
         "reset_requests": {"email": "ada@example.org", "ask_time": NOW},
-        "tries": _try(),
+        "tries": _tries(),
         "request_records": {
             "owner_id": OWNER,
             "method": "JobService.CreateJob",

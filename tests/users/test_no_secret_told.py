@@ -64,6 +64,7 @@ def _sessions(service: Service, told: Told) -> pb.LoginResponse:
     first, second = told.call(anybody.Login, login), told.call(anybody.Login, login)
     chain = [first.refresh_token]
     for _ in range(2):
+        told.hide(*_hashes(service))  # of tokens that are replaced next
         answer = told.call(anybody.RefreshToken, pb.RefreshTokenRequest(refresh_token=chain[-1]))
         chain.append(answer.refresh_token)
         told.hide(answer.access_token)

@@ -92,11 +92,15 @@ def test_the_one_before_the_last_ends_the_session_at_once(service: Service, pers
     """A token older than the one just before ends everything, however fast: only a copy can be that old."""
     first = _refresh(service, person.login.refresh_token)
     second = _refresh(service, first.refresh_token)
+    callers = [person.channel, service.channel(token=second.access_token)]
+    for caller in callers:
+        caller.users.GetUser(ME)  # so that the service remembers whose tokens these are
     with refused("UNAUTHENTICATED", "REFRESH_TOKEN_INVALID"):
         _refresh(service, person.login.refresh_token)
     _assert_over(service, person, first.refresh_token, second.refresh_token)
-    with refused("UNAUTHENTICATED", "CREDENTIAL_INVALID"):
-        service.channel(token=second.access_token).users.GetUser(ME)
+    for caller in callers:
+        with refused("UNAUTHENTICATED", "CREDENTIAL_INVALID"):
+            caller.users.GetUser(ME)
 
 
 def test_a_copied_token_ends_nobody_elses_session(service: Service, new_person: NewPerson) -> None:

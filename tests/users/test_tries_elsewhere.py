@@ -42,10 +42,10 @@ async def _open(sessions: Sessions, email: str, address: str, password: str = PA
     return await sessions.open(email, password, Device(address), None)
 
 
-async def _guess(sessions: Sessions, email: str) -> int:
+async def _guess(sessions: Sessions, email: str, addresses: list[str] = STRANGERS) -> int:
     """Guess twice from each stranger's address; give how many guesses were looked at."""
     looked_at = 0
-    for address in STRANGERS:
+    for address in addresses:
         for number in range(2):
             try:
                 await _open(sessions, email, address, f"wrong horse {number}")
@@ -77,6 +77,15 @@ async def test_the_owners_login_gives_strangers_no_more_guesses(sessions: Sessio
     assert await _guess(sessions, owner.email) == 6
     await _open(sessions, owner.email, OWNERS)
     assert await _guess(sessions, owner.email) == 0
+
+
+async def test_a_login_from_a_new_address_gives_strangers_no_more_guesses(
+    sessions: Sessions, owner: User
+) -> None:
+    """An owner who logs in elsewhere than before takes back that one try, and not those of others."""
+    assert await _guess(sessions, owner.email, STRANGERS[:2]) == 4
+    await _open(sessions, owner.email, "203.0.113.9")
+    assert await _guess(sessions, owner.email, STRANGERS[2:]) == 2
 
 
 async def test_a_stranger_with_an_account_gains_nothing_by_it(sessions: Sessions, service: Service) -> None:
