@@ -91,7 +91,8 @@ class Page:
                 else options_pb2.Role.Name(access.minimum_role).removeprefix("ROLE_")
             )
             scopes = " or ".join(f"`{scope}`" for scope in access.scopes)
-            scope = f", scope {scopes}" if scopes else ("" if access.public else ", no API key")
+            without = "" if access.public else (", any API key" if access.any_scope else ", no API key")
+            scope = f", scope {scopes}" if scopes else without
             stream = "stream " if method.server_streaming else ""
             yield f"#### {service.name}.{method.name}"
             yield f"`{_short(method.input_type)}` → `{stream}{_short(method.output_type)}` · {who}{scope}"

@@ -10,11 +10,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationError
+from pydantic import AfterValidator, SecretStr, ValidationError
 from pydantic_core import ErrorDetails, PydanticCustomError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from morag_meta.db.url import UrlError, dialect_name, masked, normalize
+from morag_meta.setting import any_case, count, rate, seconds, setting, switch
 from morag_meta.strength import weakness
 
 PREFIX = "MORAG_"
@@ -38,16 +39,6 @@ class ConfigurationError(Exception):
         self.problems = problems
 
 
-def _any_case(*choices: str) -> BeforeValidator:
-    """Take a choice in any letter case; anything else stays as it was written, to be told so."""
-
-    def choose(value: Any) -> Any:
-        text = value.strip().lower() if isinstance(value, str) else None
-        return next((choice for choice in choices if choice.lower() == text), value)
-
-    return BeforeValidator(choose)
-
-
 def _known_database(url: str) -> str:
     try:
         normalize(url)
@@ -63,30 +54,12 @@ def _random_enough(secret: SecretStr) -> SecretStr:
     return secret
 
 
-def _setting(default: Any, what: str, accepts: str, **limits: Any) -> Any:
-    """Declare one setting: its default, what it is, and what may be written (shown as the fix)."""
-    return Field(default, description=what, json_schema_extra={"accepts": accepts}, **limits)
-
-
-def _count(default: int, what: str, low: int, high: int) -> Any:
-    return _setting(default, what, f"a whole number from {low} to {high}", ge=low, le=high)
-
-
-def _seconds(default: float, what: str, low: float, high: float) -> Any:
-    accepts = f"a number of seconds from {low:g} to {high:g}"
-    return _setting(default, what, accepts, ge=low, le=high, allow_inf_nan=False)
-
-
-def _switch(*, default: bool, what: str) -> Any:
-    return _setting(default, what, "true or false")
-
-
 def _secret(what: str) -> Any:
-    return _setting(None, what, HOW_TO_MAKE)
+    return setting(None, what, HOW_TO_MAKE)
 
 
 def _pem(what: str) -> Any:
-    return _setting(None, what, "the name of a PEM file")
+    return setting(None, what, "the name of a PEM file")
 
 
 DatabaseUrl = Annotated[str, AfterValidator(_known_database)]
@@ -110,75 +83,75 @@ class Settings(BaseSettings):
         str_strip_whitespace=True,
     )
 
-    database_url: DatabaseUrl = _setting(
+    database_url: DatabaseUrl = setting(
         "sqlite:///./morag.db",
         "The database.",
         "sqlite:///<file>, postgresql://<user>@<host>/<name> or mariadb://<user>@<host>/<name>",
         repr=False,
     )
-    database_pool_size: int = _count(5, "Connections kept per process.", 1, 50)
-    database_max_overflow: int = _count(3, "Connections more than the pool under load.", 0, 100)
-    database_pool_timeout: float = _seconds(30, "Longest wait for a connection.", 0.1, 600)
-    database_pool_recycle: float = _seconds(3600, "Age after which a connection is renewed.", 1, 604_800)
-    database_pre_ping: bool = _switch(default=False, what="Test each connection before it is used.")
-    database_echo: bool = _switch(default=False, what="Log statements; parameters stay hidden.")
-    database_statement_timeout: float = _seconds(10, "Longest run of one statement.", 0.1, 3600)
-    database_queue: int = _count(256, "Units of work that may wait before SERVER_BUSY.", 1, 100_000)
-    database_connect_timeout: float = _seconds(5, "Longest wait to connect.", 1, 300)
+    database_pool_size: int = count(5, "Connections kept per process.", 1, 50)
+    database_max_overflow: int = count(3, "Connections more than the pool under load.", 0, 100)
+    database_pool_timeout: float = seconds(30, "Longest wait for a connection.", 0.1, 600)
+    database_pool_recycle: float = seconds(3600, "Age after which a connection is renewed.", 1, 604_800)
+    database_pre_ping: bool = switch(default=False, what="Test each connection before it is used.")
+    database_echo: bool = switch(default=False, what="Log statements; parameters stay hidden.")
+    database_statement_timeout: float = seconds(10, "Longest run of one statement.", 0.1, 3600)
+    database_queue: int = count(256, "Units of work that may wait before SERVER_BUSY.", 1, 100_000)
+    database_connect_timeout: float = seconds(5, "Longest wait to connect.", 1, 300)
 
-    grpc_address: str = _setting(
+    grpc_address: str = setting(
         "127.0.0.1:50051", "Where the service listens.", "<host>:<port> with a port from 0 to 65535"
     )
-    allow_plaintext: bool = _switch(default=False, what="Listen beyond this machine without TLS.")
+    allow_plaintext: bool = switch(default=False, what="Listen beyond this machine without TLS.")
     tls_cert_file: str | None = _pem("The service's certificate and those between it and its authority.")
     tls_key_file: str | None = _pem("The private key of that certificate, which others may not read.")
     tls_client_ca_file: str | None = _pem("With it, every client needs a certificate of these authorities.")
-    tls_reload_interval: float = _seconds(5, "Pause between two looks for new TLS files.", 0.1, 3600)
-    health_address: str | None = _setting(
+    tls_reload_interval: float = seconds(5, "Pause between two looks for new TLS files.", 0.1, 3600)
+    health_address: str | None = setting(
         None,
         "Where health alone is told too, always without TLS.",
         "<host>:<port> with a port from 0 to 65535",
     )
-    grpc_reflection: bool = _switch(default=True, what="Offer gRPC server reflection.")
-    grpc_max_request_bytes: int = _count(4 * 1024 * 1024, "Largest request in bytes.", 1024, 64 * 1024 * 1024)
-    grpc_max_metadata_bytes: int = _count(16_384, "Largest metadata of a call in bytes.", 4096, 1024 * 1024)
-    grpc_max_connection_calls: int = _count(
+    grpc_reflection: bool = switch(default=True, what="Offer gRPC server reflection.")
+    grpc_max_request_bytes: int = count(4 * 1024 * 1024, "Largest request in bytes.", 1024, 64 * 1024 * 1024)
+    grpc_max_metadata_bytes: int = count(16_384, "Largest metadata of a call in bytes.", 4096, 1024 * 1024)
+    grpc_max_connection_calls: int = count(
         1000, "Calls, open streams among them, that a connection may have at once.", 1, 1_000_000
     )
-    grpc_min_ping_interval: float = _seconds(
+    grpc_min_ping_interval: float = seconds(
         10, "Clients that ping more often are disconnected after some patience.", 0.1, 3600
     )
-    grpc_connection_age: float = _seconds(
+    grpc_connection_age: float = seconds(
         3600, "Age, jittered, at which a connection takes no new calls.", 1, 604_800
     )
-    grpc_connection_grace: float | None = _setting(
+    grpc_connection_grace: float | None = setting(
         None,
         "Time that calls get after that; `MORAG_STREAM_MAX_AGE` and a minute if not set.",
         "a number of seconds that exceeds MORAG_STREAM_MAX_AGE by 5 at least",
         ge=1,
         allow_inf_nan=False,
     )
-    shutdown_grace: float = _seconds(10, "Time that calls in flight get at shutdown.", 0, 3600)
+    shutdown_grace: float = seconds(10, "Time that calls in flight get at shutdown.", 0, 3600)
 
-    stream_heartbeat: float = _seconds(10, "Silence after which a stream sends a heartbeat.", 0.05, 3600)
-    stream_write_timeout: float = _seconds(
+    stream_heartbeat: float = seconds(10, "Silence after which a stream sends a heartbeat.", 0.05, 3600)
+    stream_write_timeout: float = seconds(
         20, "Time after which a reader that takes nothing is cut.", 0.1, 3600
     )
-    stream_max_age: float = _seconds(3600, "Age, jittered, at which a stream asks to be resumed.", 1, 604_800)
-    stream_limit: int = _count(10_000, "Open streams of one user in one process.", 1, 1_000_000)
-    stream_poll_interval: float = _seconds(0.2, "Pause between two looks for new events.", 0.01, 60)
+    stream_max_age: float = seconds(3600, "Age, jittered, at which a stream asks to be resumed.", 1, 604_800)
+    stream_limit: int = count(10_000, "Open streams of one user in one process.", 1, 1_000_000)
+    stream_poll_interval: float = seconds(0.2, "Pause between two looks for new events.", 0.01, 60)
 
-    lease_duration: float = _seconds(90, "Life of a lease after each renewal by default.", 1, 3600)
-    remote_fallback: float = _seconds(
+    lease_duration: float = seconds(90, "Life of a lease after each renewal by default.", 1, 3600)
+    remote_fallback: float = seconds(
         300, "Wait for a remote worker before a job is left to local ones.", 1, 604_800
     )
-    retry_backoff: float = _seconds(30, "Pause after the first lost lease of a job; then doubled.", 0, 3600)
-    retry_backoff_limit: float = _seconds(300, "Longest pause after a lost lease.", 0, 86_400)
-    reaper_interval: float = _seconds(1, "Pause between two looks for jobs that are overdue.", 0.05, 60)
-    job_retention: float = _seconds(
+    retry_backoff: float = seconds(30, "Pause after the first lost lease of a job; then doubled.", 0, 3600)
+    retry_backoff_limit: float = seconds(300, "Longest pause after a lost lease.", 0, 86_400)
+    reaper_interval: float = seconds(1, "Pause between two looks for jobs that are overdue.", 0.05, 60)
+    job_retention: float = seconds(
         90 * 86_400, "How long jobs are kept after their end, with their events.", 1, 3650 * 86_400
     )
-    event_retention: float = _seconds(
+    event_retention: float = seconds(
         90 * 86_400,
         "How long events are kept; a job's newest one stays as long as the job.",
         1,
@@ -186,53 +159,69 @@ class Settings(BaseSettings):
     )
 
     secret_key: Secret | None = _secret("The one secret that the service's own keys are derived from.")
-    credential_keys: SecretStr | None = _setting(
+    credential_keys: SecretStr | None = setting(
         None,
         "The key ring that encrypts stored server credentials.",
         "<id>:<base64 of 32 random bytes>, several separated by commas, the first one encrypts",
     )
     jwt_secret_key: Secret | None = _secret("The key of access tokens, instead of one derived.")
-    jwt_algorithm: Annotated[Literal["HS256", "HS384", "HS512"], _any_case("HS256", "HS384", "HS512")] = (
-        _setting("HS256", "How access tokens are signed.", "HS256, HS384 or HS512")
+    jwt_algorithm: Annotated[Literal["HS256", "HS384", "HS512"], any_case("HS256", "HS384", "HS512")] = (
+        setting("HS256", "How access tokens are signed.", "HS256, HS384 or HS512")
     )
-    jwt_expiration_hours: int = _count(24, "Longest life of a session, in hours.", 1, 168)
-    enable_user_registration: bool = _switch(default=True, what="Let anybody register.")
-    default_user_role: Annotated[Literal["USER", "VIEWER"], _any_case("USER", "VIEWER")] = _setting(
+    jwt_expiration_hours: int = count(24, "Longest life of a session, in hours.", 1, 168)
+    enable_user_registration: bool = switch(default=True, what="Let anybody register.")
+    default_user_role: Annotated[Literal["USER", "VIEWER"], any_case("USER", "VIEWER")] = setting(
         "USER", "The role of who registers.", "USER or VIEWER (never ADMIN)"
     )
-    login_window: float = _seconds(
+    login_window: float = seconds(
         3600, "Time in which failed log-ins up to the numbers below are forgotten again.", 1, 604_800
     )
-    login_failures: int = _count(
+    login_failures: int = count(
         10, "Failed log-ins for one account from one address; 0 for no bound.", 0, 100_000
     )
-    login_account_failures: int = _count(
+    login_account_failures: int = count(
         100,
         "Failed log-ins for one account from all addresses at which its user has not logged in for 30 days; "
         "0 for no bound.",
         0,
         1_000_000,
     )
-    login_address_failures: int = _count(
+    login_address_failures: int = count(
         300, "Failed log-ins from one address, or IPv6 network of 64 bits; 0 for no bound.", 0, 1_000_000
     )
-    password_reset_life: float = _seconds(
+    password_reset_life: float = seconds(
         3600,
         "How long a token that resets a password works, and a request for one waits to be taken.",
         60,
         604_800,
     )
-    bcrypt_cost: int = _count(12, "Cost of a password hash, as a power of two.", 10, 16)
-    api_key_usage_interval: float = _seconds(5, "Pause between two writes of key usage.", 0.05, 3600)
+    bcrypt_cost: int = count(12, "Cost of a password hash, as a power of two.", 10, 16)
+    api_key_require_expiry: bool = switch(default=False, what="Make no API key that has no end.")
+    api_key_longest_life: float = seconds(
+        0,
+        "How far off the end of an API key may be, which then must have one; 0 for no limit.",
+        0,
+        3650 * 86_400,
+    )
+    api_key_rate: float = rate(
+        0, "Calls per second of an API key that has no limit of its own; 0 for no limit. Of each process."
+    )
+    api_key_burst: int = count(0, "Calls at once of such a key; 0 for those of a second.", 0, 1_000_000)
+    public_rate: float = rate(
+        20,
+        "Calls per second without a credential (Login), of one address; 0 for no limit. Of each process.",
+    )
+    public_burst: int = count(500, "Such calls at once; 0 for those of a second.", 0, 1_000_000)
+    api_key_usage_interval: float = seconds(5, "Pause between two writes of key usage.", 0.05, 3600)
 
-    workers: int = _count(1, "Serving processes that share the port.", 1, 64)
+    workers: int = count(1, "Serving processes that share the port.", 1, 64)
     log_level: Annotated[
-        Literal["DEBUG", "INFO", "WARNING", "ERROR"], _any_case("DEBUG", "INFO", "WARNING", "ERROR")
-    ] = _setting("INFO", "The least severe line that is logged.", "DEBUG, INFO, WARNING or ERROR")
-    log_format: Annotated[Literal["json", "console"] | None, _any_case("json", "console")] = _setting(
+        Literal["DEBUG", "INFO", "WARNING", "ERROR"], any_case("DEBUG", "INFO", "WARNING", "ERROR")
+    ] = setting("INFO", "The least severe line that is logged.", "DEBUG, INFO, WARNING or ERROR")
+    log_format: Annotated[Literal["json", "console"] | None, any_case("json", "console")] = setting(
         None, "How lines are logged; console on a terminal, json elsewhere.", "json or console"
     )
-    auto_migrate: bool = _switch(default=True, what="Bring the schema up to date at start.")
+    auto_migrate: bool = switch(default=True, what="Bring the schema up to date at start.")
 
     @property
     def connection_grace(self) -> float:

@@ -7,10 +7,13 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Sequence
+from typing import Any
 
-from morag_meta.api_keys.rules import EVERY_SCOPE, check_name
+from morag_meta.api_keys.rules import EVERY_SCOPE, check_name, check_not_revoked, check_rotatable, grace_end
+from morag_meta.api_keys.store import INHERITED
 from morag_meta.auth.keys import KeyHasher, new_key, prefix_of
 from morag_meta.db.unit import Row
+from morag_meta.ids import new_id
 from morag_meta.uow import UnitOfWork
 
 
@@ -21,13 +24,13 @@ def create_key(
     owner_id: str,
     name: str,
     scopes: Sequence[str] = (),
-    expire_time: dt.datetime | None = None,
-    description: str = "",
+    **traits: Any,
 ) -> tuple[Row, str]:
     """Add a key, and give its row and its secret, which is kept nowhere.
 
-    ``scopes`` are written as they are, none meaning every scope: whoever takes them from outside checks
-    them first (``rules.check_scopes``). A use is bounded by the owner's role in any case.
+    ``scopes`` are written as they are, none meaning every scope, and so are ``traits``, further columns:
+    whoever takes them from outside checks them first (``rules``). A use is bounded by the owner's role in
+    any case.
 
     Raises:
         Invalid: the name cannot be kept.
@@ -38,28 +41,76 @@ def create_key(
     row = uow.api_keys.add(
         owner_id,
         name=check_name(name, "name"),
-        description=description,
         key_hash=hasher.digest(secret),
         key_prefix=prefix_of(secret),
         scopes=list(scopes) or [EVERY_SCOPE],
-        expire_time=expire_time,
+        **traits,
     )
     return row, secret
 
 
-def revoke_key(uow: UnitOfWork, reach: str, key_id: str) -> Row:
-    """Revoke a key for good; one that is revoked stays as it is.
+def lock_key(uow: UnitOfWork, reach: str, key_id: str) -> Row:
+    """Lock a key that may lose its standing, and the epoch before it.
 
     Raises:
         NotFound: there is no such key in reach.
     """
     uow.epoch.lock()
-    return revoke_locked(uow, uow.api_keys.lock(reach, key_id))
+    return uow.api_keys.lock(reach, key_id)
 
 
-def revoke_locked(uow: UnitOfWork, row: Row) -> Row:
-    """Revoke a key that is locked, and the epoch before it."""
+def revoke(uow: UnitOfWork, row: Row) -> Row:
+    """Revoke a locked key for good, and free its name; one that is revoked stays as it is."""
     if row["revoke_time"] is not None:
         return row
     uow.epoch.bump()
-    return uow.api_keys.change(row, revoke_time=uow.now)
+    return uow.api_keys.change(row, revoke_time=uow.now, former_name=row["name"])
+
+
+def disable(uow: UnitOfWork, row: Row) -> Row:
+    """Disable a locked key; one that is disabled stays as it is.
+
+    Raises:
+        WrongState: it is revoked.
+    """
+    check_not_revoked(row)
+    if row["disable_time"] is not None:
+        return row
+    uow.epoch.bump()
+    return uow.api_keys.change(row, disable_time=uow.now)
+
+
+def enable(uow: UnitOfWork, row: Row) -> Row:
+    """Let a locked key work again; one that is not disabled stays as it is.
+
+    Raises:
+        WrongState: it is revoked.
+    """
+    check_not_revoked(row)
+    if row["disable_time"] is None:
+        return row
+    uow.epoch.bump()
+    return uow.api_keys.change(row, disable_time=None)
+
+
+def rotate(uow: UnitOfWork, hasher: KeyHasher, row: Row, grace: dt.timedelta) -> tuple[Row, Row, str]:
+    """Replace a locked key by one that does the same; give the new row, the old one, and the new secret.
+
+    Raises:
+        WrongState: it does not work, or was replaced already.
+    """
+    check_rotatable(row, uow.now)
+    uow.epoch.bump()
+    end = grace_end(row, grace, uow.now)
+    successor_id = new_id()
+    old = uow.api_keys.change(row, former_name=row["name"], successor_id=successor_id, expire_time=end)
+    secret = new_key()
+    new = uow.api_keys.add(
+        row["owner_id"],
+        id=successor_id,
+        predecessor_id=row["id"],
+        key_hash=hasher.digest(secret),
+        key_prefix=prefix_of(secret),
+        **{name: row[name] for name in INHERITED},
+    )
+    return new, old, secret

@@ -8,7 +8,9 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from morag_meta import forms
-from morag_meta.auth.principal import Role
+from morag_meta.auth.addresses import canonical_range, contains
+from morag_meta.auth.principal import Rate, Role
+from morag_meta.auth.standing import limit_of
 from morag_meta.errors import Forbidden, Reason, invalid, wrong_state
 
 EVERY_SCOPE: Final = "*"
@@ -17,21 +19,65 @@ EVERY_SCOPE: Final = "*"
 LONGEST_NAME: Final = 255
 
 ACTIVE: Final = "ACTIVE"
+DISABLED: Final = "DISABLED"
 EXPIRED: Final = "EXPIRED"
 REVOKED: Final = "REVOKED"
+
+DEFAULT_GRACE: Final = dt.timedelta(hours=24)
+LONGEST_GRACE: Final = dt.timedelta(days=30)
 
 
 @dataclass(frozen=True, slots=True)
 class Grantor:
     """What bounds the keys that a caller makes or changes.
 
-    ``role`` is the caller's. ``scopes`` and ``end`` are those of the API key that calls; None for a caller
-    who is not bound, such as a session.
+    ``role`` is the caller's. ``scopes``, ``end``, ``addresses`` and ``limit`` are those of the API key that
+    calls; None, or no addresses, for a caller who is not bound, such as a session.
     """
 
     role: Role
     scopes: frozenset[str] | None = None
     end: dt.datetime | None = None
+    addresses: tuple[str, ...] = ()
+    limit: Rate | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """What the installation asks of keys.
+
+    That they end, how far off the end may be, and the limit of those that have none of their own.
+    """
+
+    needs_end: bool = False
+    longest_life: dt.timedelta | None = None
+    limit: Rate | None = None
+
+    def check_limit(self, own: Rate | None, role: Role) -> None:
+        """Refuse a limit that gives more than the installation does, unless an ADMIN gives it.
+
+        Raises:
+            Forbidden: ROLE_TOO_LOW.
+        """
+        if self.limit is None or own is None or role is Role.ADMIN or own.is_within(self.limit):
+            return
+        raise Forbidden(
+            f"only an ADMIN gives a key more than {self.limit.per_second:g} calls per second, "
+            f"{self.limit.burst} at once",
+            reason=Reason.ROLE_TOO_LOW,
+            metadata={"required_role": Role.ADMIN.name},
+        )
+
+    def check(self, end: dt.datetime | None, *, now: dt.datetime, field: str) -> None:
+        """Refuse an end that the policy does not allow.
+
+        Raises:
+            Invalid: names ``field``.
+        """
+        if end is None and (self.needs_end or self.longest_life is not None):
+            raise invalid(field, "is required here: keys without an end are not made")
+        if self.longest_life is not None and end is not None and end > now + self.longest_life:
+            raise invalid(field, f"must be within {self.longest_life.total_seconds():g} s: keys end by then")
 
 
 def check_scopes(
@@ -82,25 +128,52 @@ def check_end(end: dt.datetime | None, *, now: dt.datetime, field: str) -> None:
         raise invalid(field, "must be in the future")
 
 
-def check_within(scopes: Iterable[str], end: dt.datetime | None, *, grantor: Grantor, field: str) -> None:
-    """Refuse a key that would do more, or live longer, than the key that makes or changes it.
+def check_addresses(asked: Iterable[str], *, field: str) -> list[str]:
+    """Give the ranges of addresses that a key is bound to: canonical, sorted, without repeats.
+
+    Raises:
+        Invalid: names ``field`` with the place of what is no range.
+    """
+    ranges = set()
+    for place, text in enumerate(asked):
+        try:
+            ranges.add(canonical_range(text))
+        except ValueError:
+            wrong = "must be an address, a range in CIDR notation without bits beyond its prefix, or unix"
+            raise invalid(f"{field}[{place}]", wrong) from None
+    return sorted(ranges)
+
+
+def check_within(key: Mapping[str, Any], *, grantor: Grantor, path: str) -> None:
+    """Refuse a key that would do more, live longer, or be used from elsewhere, than the key that makes it.
+
+    ``key`` has the columns of the key as it is to be; ``path`` is what a client calls it ("api_key.").
 
     Raises:
         Forbidden: a scope is beyond the grantor's, or of everybody's rows, and the grantor no ADMIN
             (SCOPE_NOT_ALLOWED).
-        Invalid: names ``field``, the end: it is after the grantor's.
+        Invalid: names the end that is after the grantor's, addresses that are not among the grantor's, or
+            the rate that is beyond the grantor's.
     """
-    for scope in scopes:
+    for scope in key["scopes"]:
         if _is_of_everybody(scope) and grantor.role is not Role.ADMIN:
             raise _not_allowed(scope, "the role of who grants it")
         if grantor.scopes is not None and scope not in grantor.scopes:
             raise _not_allowed(scope, "the key that grants it")
+    end, addresses = key["expire_time"], key["allowed_addresses"] or ()
     if grantor.end is not None and (end is None or end > grantor.end):
-        raise invalid(field, f"must not be after the end of the calling key, {grantor.end.isoformat()}")
+        latest = grantor.end.isoformat()
+        raise invalid(f"{path}expire_time", f"must not be after the end of the calling key, {latest}")
+    own = limit_of(key)
+    if grantor.limit is not None and not (own is not None and own.is_within(grantor.limit)):
+        raise invalid(f"{path}rate_limit", "must not be more than that of the calling key")
+    bound = grantor.addresses
+    if bound and not (addresses and all(contains(bound, each) for each in addresses)):
+        raise invalid(f"{path}allowed_addresses", f"must be within the calling key's, {', '.join(bound)}")
 
 
 def check_not_revoked(row: Mapping[str, Any]) -> None:
-    """Refuse to change a revoked key, which is to stay what it was.
+    """Refuse to disable or enable a revoked key, which is to stay what it was.
 
     Raises:
         WrongState: INVALID_STATE.
@@ -109,10 +182,41 @@ def check_not_revoked(row: Mapping[str, Any]) -> None:
         raise wrong_state("api_key", REVOKED, "a revoked key cannot be changed; make another one")
 
 
+def check_changeable(row: Mapping[str, Any], now: dt.datetime) -> None:
+    """Refuse to change a key that is revoked, or whose grace beside its successor is fixed.
+
+    Raises:
+        WrongState: INVALID_STATE.
+    """
+    check_not_revoked(row)
+    if row["successor_id"] is not None:
+        raise wrong_state("api_key", state_of(row, now), "the key has a successor; change that one")
+
+
+def check_rotatable(row: Mapping[str, Any], now: dt.datetime) -> None:
+    """Refuse to replace a key that does not work, or was replaced already.
+
+    Raises:
+        WrongState: INVALID_STATE.
+    """
+    check_changeable(row, now)
+    state = state_of(row, now)
+    if state != ACTIVE:
+        raise wrong_state("api_key", state, f"only a key that works can be rotated; this one is {state}")
+
+
+def grace_end(row: Mapping[str, Any], grace: dt.timedelta, now: dt.datetime) -> dt.datetime:
+    """Give when a key that is being replaced ends: after the grace, and never after its own end."""
+    end = now + grace
+    return end if row["expire_time"] is None else min(end, row["expire_time"])
+
+
 def state_of(row: Mapping[str, Any], now: dt.datetime) -> str:
-    """Give whether a key works: ACTIVE, EXPIRED or REVOKED. That its owner is active is not looked at."""
+    """Give whether a key works: ACTIVE, DISABLED, EXPIRED or REVOKED. Its owner's state is not looked at."""
     if row["revoke_time"] is not None:
         return REVOKED
+    if row["disable_time"] is not None:
+        return DISABLED
     if row["expire_time"] is not None and row["expire_time"] <= now:
         return EXPIRED
     return ACTIVE

@@ -6,28 +6,53 @@ lets somebody in (``auth/authenticator.py``).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import contextlib
+import datetime as dt
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
 from google.protobuf.empty_pb2 import Empty
 
 from morag_meta.api_keys import actions
-from morag_meta.api_keys.convert import end_from_proto, key_to_proto
-from morag_meta.api_keys.rules import Grantor, check_end, check_not_revoked, check_scopes, check_within
+from morag_meta.api_keys.convert import (
+    end_from_proto,
+    grace_from_proto,
+    key_to_proto,
+    limit_from_proto,
+    principal_to_proto,
+    usage_to_proto,
+    verdict_to_proto,
+)
+from morag_meta.api_keys.rules import (
+    Grantor,
+    Policy,
+    check_addresses,
+    check_changeable,
+    check_end,
+    check_scopes,
+    check_within,
+)
+from morag_meta.api_keys.verification import question, verdict_of, visible
 from morag_meta.auth.keys import KeyHasher
-from morag_meta.auth.principal import Role
+from morag_meta.auth.principal import Principal, Role
+from morag_meta.auth.rates import Allowance
+from morag_meta.auth.standing import Standing, columns_of
 from morag_meta.db.statements import EVERYONE
-from morag_meta.db.unit import Row
+from morag_meta.errors import NotFound
 from morag_meta.rpc.call import Call
 from morag_meta.rpc.etags import check_etag
 from morag_meta.rpc.masks import masked
-from morag_meta.rpc.methods import reads, writes
+from morag_meta.rpc.methods import composes, reads, writes
 from morag_meta.rpc.pages import Pages
 from morag_meta.uow import UnitOfWork
 from moragmeta.v1 import api_keys_pb2 as pb
 
-_SCOPES_FIELD = "api_key.scopes"
-_END_FIELD = "api_key.expire_time"
+_PATH = "api_key."
+_STANDING = ("scopes", "expire_time", "allowed_addresses", "rate_limit")
+
+_USAGE_DAYS = 30
+
+StandingOf = Callable[[str], Awaitable[Standing]]
 
 
 def _grantor(call: Call) -> Grantor:
@@ -35,7 +60,9 @@ def _grantor(call: Call) -> Grantor:
     principal = call.principal
     if not principal.key_id:
         return Grantor(principal.role)
-    return Grantor(principal.role, principal.scopes, principal.expire_time)
+    return Grantor(
+        principal.role, principal.scopes, principal.expire_time, principal.addresses, principal.limit
+    )
 
 
 class ApiKeyServicer:
@@ -43,11 +70,26 @@ class ApiKeyServicer:
 
     SERVICE = "moragmeta.v1.ApiKeyService"
 
-    def __init__(self, pages: Pages, hasher: KeyHasher, scopes: Mapping[str, Role]) -> None:
-        """Take what seals page tokens, what hashes keys, and each known scope with its least role."""
+    def __init__(
+        self,
+        pages: Pages,
+        hasher: KeyHasher,
+        standing_of: StandingOf,
+        allowance: Callable[[Principal], Allowance | None],
+        *,
+        scopes: Mapping[str, Role],
+        policy: Policy,
+    ) -> None:
+        """Take what seals page tokens, what hashes keys, and what says which key stands, and what it may do.
+
+        ``scopes`` are the known ones, each with its least role.
+        """
         self._pages = pages
         self._hasher = hasher
+        self._standing_of = standing_of
+        self._allowance = allowance
         self._scopes = scopes
+        self._policy = policy
 
     def _replay(self, uow: UnitOfWork, call: Call, receipt: dict[str, Any]) -> pb.ApiKey:
         return key_to_proto(uow.api_keys.get(call.reach, receipt["id"]), uow.now)
@@ -57,6 +99,14 @@ class ApiKeyServicer:
     ) -> pb.CreateApiKeyResponse:
         return pb.CreateApiKeyResponse(api_key=self._replay(uow, call, receipt), replayed=True)
 
+    def _replay_rotation(
+        self, uow: UnitOfWork, call: Call, receipt: dict[str, Any]
+    ) -> pb.RotateApiKeyResponse:
+        response = pb.RotateApiKeyResponse(api_key=self._replay(uow, call, receipt), replayed=True)
+        with contextlib.suppress(NotFound):  # it was deleted since
+            response.predecessor.CopyFrom(self._replay(uow, call, {"id": receipt["old_id"]}))
+        return response
+
     def _replay_deletion(self, uow: UnitOfWork, call: Call, receipt: dict[str, Any]) -> Empty:
         return Empty()
 
@@ -65,18 +115,15 @@ class ApiKeyServicer:
         self, uow: UnitOfWork, request: pb.CreateApiKeyRequest, call: Call
     ) -> pb.CreateApiKeyResponse:
         owner_id = call.owner_for(request.owner_id)
-        end = end_from_proto(request.api_key)
-        check_end(end, now=uow.now, field=_END_FIELD)
-        scopes = self._allowed(uow, owner_id, request.api_key.scopes)
-        check_within(scopes, end, grantor=_grantor(call), field=_END_FIELD)
+        standing = self._granted(uow, call, owner_id, request.api_key, _STANDING)
+        check_within(standing, grantor=_grantor(call), path=_PATH)
         row, secret = actions.create_key(
             uow,
             self._hasher,
             owner_id=owner_id,
             name=request.api_key.name,
             description=request.api_key.description,
-            scopes=scopes,
-            expire_time=end,
+            **standing,
         )
         return pb.CreateApiKeyResponse(api_key=key_to_proto(row, uow.now), secret=secret)
 
@@ -103,17 +150,18 @@ class ApiKeyServicer:
     @writes(replay=_replay)
     def UpdateApiKey(self, uow: UnitOfWork, request: pb.UpdateApiKeyRequest, call: Call) -> pb.ApiKey:
         names = masked(request.api_key, request.update_mask)
-        standing = "scopes" in names or "expire_time" in names
+        standing = [name for name in names if name in _STANDING]
         if standing:
             uow.epoch.lock()
         row = uow.api_keys.lock(call.reach, request.api_key.id)
         check_etag(request.api_key.etag, row)
-        check_not_revoked(row)
+        check_changeable(row, uow.now)
         values: dict[str, Any] = {
             name: getattr(request.api_key, name) for name in names if name in ("name", "description")
         }
         if standing:
-            values |= self._regranted(uow, call, row, request.api_key, names)
+            values |= self._granted(uow, call, row["owner_id"], request.api_key, standing)
+            check_within({**row, **values}, grantor=_grantor(call), path=_PATH)
             uow.epoch.bump()
         if values:
             row = uow.api_keys.change(row, **values)
@@ -121,8 +169,7 @@ class ApiKeyServicer:
 
     @writes(replay=_replay_deletion, receipt=lambda _: {})
     def DeleteApiKey(self, uow: UnitOfWork, request: pb.DeleteApiKeyRequest, call: Call) -> Empty:
-        uow.epoch.lock()
-        row = uow.api_keys.lock(call.reach, request.id)
+        row = actions.lock_key(uow, call.reach, request.id)
         check_etag(request.etag, row)
         uow.api_keys.delete(row)
         uow.epoch.bump()
@@ -130,25 +177,81 @@ class ApiKeyServicer:
 
     @writes(replay=_replay)
     def RevokeApiKey(self, uow: UnitOfWork, request: pb.RevokeApiKeyRequest, call: Call) -> pb.ApiKey:
-        uow.epoch.lock()
-        row = uow.api_keys.lock(call.reach, request.id)
+        row = actions.lock_key(uow, call.reach, request.id)
         check_etag(request.etag, row)
-        return key_to_proto(actions.revoke_locked(uow, row), uow.now)
+        return key_to_proto(actions.revoke(uow, row), uow.now)
 
-    def _allowed(self, uow: UnitOfWork, owner_id: str, asked: Iterable[str]) -> list[str]:
-        """Give the scopes that a key of this owner may hold."""
-        role = Role[uow.users.get(EVERYONE, owner_id)["role"]]
-        return check_scopes(asked, known=self._scopes, owner_role=role, field=_SCOPES_FIELD)
+    @writes(replay=_replay)
+    def DisableApiKey(self, uow: UnitOfWork, request: pb.DisableApiKeyRequest, call: Call) -> pb.ApiKey:
+        row = actions.lock_key(uow, call.reach, request.id)
+        check_etag(request.etag, row)
+        return key_to_proto(actions.disable(uow, row), uow.now)
 
-    def _regranted(
-        self, uow: UnitOfWork, call: Call, row: Row, key: pb.ApiKey, names: list[str]
+    @writes(replay=_replay)
+    def EnableApiKey(self, uow: UnitOfWork, request: pb.EnableApiKeyRequest, call: Call) -> pb.ApiKey:
+        row = actions.lock_key(uow, call.reach, request.id)
+        check_etag(request.etag, row)
+        check_within(row, grantor=_grantor(call), path="")
+        return key_to_proto(actions.enable(uow, row), uow.now)
+
+    @writes(
+        replay=_replay_rotation,
+        receipt=lambda response: {"id": response.api_key.id, "old_id": response.predecessor.id},
+    )
+    def RotateApiKey(
+        self, uow: UnitOfWork, request: pb.RotateApiKeyRequest, call: Call
+    ) -> pb.RotateApiKeyResponse:
+        grace = grace_from_proto(request)
+        row = actions.lock_key(uow, call.reach, request.id)
+        check_etag(request.etag, row)
+        check_within(row, grantor=_grantor(call), path="")
+        self._policy.check(row["expire_time"], now=uow.now, field="id")
+        new, old, secret = actions.rotate(uow, self._hasher, row, grace)
+        return pb.RotateApiKeyResponse(
+            api_key=key_to_proto(new, uow.now), secret=secret, predecessor=key_to_proto(old, uow.now)
+        )
+
+    @composes
+    async def VerifyApiKey(self, request: pb.VerifyApiKeyRequest, call: Call) -> pb.VerifyApiKeyResponse:
+        asked = question(request.scope, request.address, self._scopes)
+        standing = visible(await self._standing_of(request.key), call.principal)
+        left = None if standing.holder is None else self._allowance(standing.holder)
+        return verdict_to_proto(verdict_of(standing, asked, self._scopes, left), standing.holder, left)
+
+    @reads(snapshot=True)
+    def GetApiKeyUsage(
+        self, uow: UnitOfWork, request: pb.GetApiKeyUsageRequest, call: Call
+    ) -> pb.ApiKeyUsage:
+        row = uow.api_keys.get(call.reach, request.id)
+        today = uow.now.replace(hour=0, minute=0, second=0, microsecond=0)
+        first = today - dt.timedelta(days=(request.days or _USAGE_DAYS) - 1)
+        return usage_to_proto(
+            uow.api_keys.calls_by_day(row, first, today), uow.api_keys.calls_by_method(row, first, today)
+        )
+
+    @composes
+    async def GetCurrentPrincipal(self, request: pb.GetCurrentPrincipalRequest, call: Call) -> pb.Principal:
+        return principal_to_proto(call.principal, call.peer)
+
+    def _granted(
+        self, uow: UnitOfWork, call: Call, owner_id: str, key: pb.ApiKey, names: Sequence[str]
     ) -> dict[str, Any]:
-        """Give scopes and end as they are to be: both within the caller's bounds, whichever is changed."""
-        end, scopes = row["expire_time"], row["scopes"]
+        """Give what these fields say that a key may, where the owner and the installation allow it."""
+        granted: dict[str, Any] = {}
         if "expire_time" in names:
-            end = end_from_proto(key)
-            check_end(end, now=uow.now, field=_END_FIELD)
+            end = granted["expire_time"] = end_from_proto(key)
+            check_end(end, now=uow.now, field=_PATH + "expire_time")
+            self._policy.check(end, now=uow.now, field=_PATH + "expire_time")
         if "scopes" in names:
-            scopes = self._allowed(uow, row["owner_id"], key.scopes)
-        check_within(scopes, end, grantor=_grantor(call), field=_END_FIELD)
-        return {"expire_time": end, "scopes": scopes}
+            role = Role[uow.users.get(EVERYONE, owner_id)["role"]]
+            field = _PATH + "scopes"
+            granted["scopes"] = check_scopes(key.scopes, known=self._scopes, owner_role=role, field=field)
+        if "allowed_addresses" in names:
+            granted["allowed_addresses"] = check_addresses(
+                key.allowed_addresses, field=_PATH + "allowed_addresses"
+            )
+        if "rate_limit" in names:
+            limit = limit_from_proto(key)
+            self._policy.check_limit(limit, role=call.principal.role)
+            granted |= columns_of(limit)
+        return granted

@@ -9,17 +9,45 @@ from typing import Any, Final
 
 import sqlalchemy as sa
 
+from morag_meta.db.schema import api_key_calls as calls
 from morag_meta.db.schema import api_keys as keys
-from morag_meta.db.statements import EVERYONE, after_row, everyone, owned, reach, system
+from morag_meta.db.statements import EVERYONE, after_row, end_of_batch, everyone, owned, reach, system
 from morag_meta.db.unit import Row, Unit
 from morag_meta.errors import not_found
 from morag_meta.ids import new_id
 
-_SHOWN: Final = [column for column in keys.c if column.name != "key_hash"]
+_NAME: Final = sa.func.coalesce(keys.c.former_name, keys.c.name, type_=keys.c.name.type).label("name")
+_SHOWN: Final = [_NAME, *(column for column in keys.c if column.name not in ("key_hash", "name"))]
 _GET: Final = sa.select(*_SHOWN).where(keys.c.id == sa.bindparam("key_id"), reach(keys))
 _LOCK: Final = _GET.with_for_update()
 _ADD: Final = sa.insert(keys)
-_CHANGED: Final = ("name", "description", "scopes", "expire_time", "revoke_time", "revision", "update_time")
+_NO_NAME: Final = "\x1f"
+"""What stands, before its id, for the name of a key that has none; no name has a control character."""
+_PLAIN: Final[Row] = {
+    "former_name": None,
+    "description": "",
+    "scopes": [],
+    "expire_time": None,
+    "allowed_addresses": None,
+    "rate_per_1000_s": None,
+    "rate_burst": None,
+    "revoke_time": None,
+    "disable_time": None,
+    "predecessor_id": None,
+    "successor_id": None,
+    "last_used_time": None,
+    "use_count": 0,
+    "revision": 1,
+}
+"""A new key of which nothing is asked; it has no scopes, and so may nothing."""
+INHERITED: Final = (
+    *("name", "description", "scopes", "expire_time", "allowed_addresses", "rate_per_1000_s", "rate_burst"),
+)
+"""What a key that replaces another one has of it."""
+_CHANGED: Final = (
+    *INHERITED,
+    *("former_name", "disable_time", "successor_id", "revoke_time", "revision", "update_time"),
+)
 _CHANGE: Final = (
     sa.update(keys)
     .where(owned(keys), keys.c.id == sa.bindparam("key_id"))
@@ -34,12 +62,72 @@ _ADD_USE: Final = system(
     .values(
         use_count=keys.c.use_count + sa.bindparam("uses", type_=sa.BigInteger()),
         last_used_time=sa.case(
-            (sa.or_(keys.c.last_used_time.is_(None), keys.c.last_used_time < _USED), _USED),
+            (
+                sa.and_(
+                    sa.bindparam("uses", type_=sa.BigInteger()) > 0,
+                    sa.or_(keys.c.last_used_time.is_(None), keys.c.last_used_time < _USED),
+                ),
+                _USED,
+            ),
             else_=keys.c.last_used_time,
         ),
     ),
     "the service itself notes the use of every key",
 )
+
+_WHY_COUNTED: Final = "the service itself notes the calls of every key"
+_FIGURES: Final = ("calls", "errors", "total_us")
+_LONGEST: Final = sa.bindparam("longest_us", type_=sa.BigInteger())
+_ADD_CALLS: Final = system(
+    sa.update(calls)
+    .where(
+        calls.c.key_id == sa.bindparam("of_key"),
+        calls.c.day == sa.bindparam("of_day", type_=calls.c.day.type),
+        calls.c.method == sa.bindparam("of_method"),
+    )
+    .values(
+        {
+            **{name: calls.c[name] + sa.bindparam(name, type_=sa.BigInteger()) for name in _FIGURES},
+            "longest_us": sa.case((calls.c.longest_us < _LONGEST, _LONGEST), else_=calls.c.longest_us),
+        }
+    ),
+    _WHY_COUNTED,
+)
+_FIRST_CALLS: Final = system(
+    sa.insert(calls).from_select(
+        ["key_id", "owner_id", "day", "method", *_FIGURES, "longest_us"],
+        sa.select(
+            keys.c.id,
+            keys.c.owner_id,
+            sa.bindparam("of_day", type_=calls.c.day.type),
+            sa.bindparam("of_method", type_=calls.c.method.type),
+            *(sa.bindparam(name, type_=sa.BigInteger()) for name in _FIGURES),
+            _LONGEST,
+        ).where(keys.c.id == sa.bindparam("of_key")),
+    ),
+    _WHY_COUNTED,
+)
+_DELETE_CALLS: Final = sa.delete(calls).where(owned(calls), calls.c.key_id == sa.bindparam("key_id"))
+_DELETE_ALL_CALLS: Final = sa.delete(calls).where(owned(calls))
+_WHY_SWEPT: Final = "the calls of every key are kept for a time only"
+_SWEEP_END: Final = end_of_batch(calls.c.day, _WHY_SWEPT)
+_SWEEP: Final = system(sa.delete(calls).where(calls.c.day <= sa.bindparam("last")), _WHY_SWEPT)
+
+
+def _calls_by(column: sa.Column[Any]) -> sa.Select[Any]:
+    """Sum up the calls of a key between two days, for each value of a column."""
+    sums = (sa.cast(sa.func.sum(calls.c[name]), sa.BigInteger).label(name) for name in _FIGURES)
+    found = sa.select(column, *sums, sa.func.max(calls.c.longest_us).label("longest_us")).where(
+        owned(calls),
+        calls.c.key_id == sa.bindparam("key_id"),
+        calls.c.day >= sa.bindparam("first", type_=calls.c.day.type),
+        calls.c.day <= sa.bindparam("last", type_=calls.c.day.type),
+    )
+    return found.group_by(column).order_by(column)
+
+
+_CALLS_BY_DAY: Final = _calls_by(calls.c.day)
+_CALLS_BY_METHOD: Final = _calls_by(calls.c.method)
 
 
 @lru_cache(maxsize=8)
@@ -55,7 +143,11 @@ def _page(*, after: bool, all_owners: bool, revoked: bool) -> sa.Select[Any]:
 
 
 class ApiKeyStore:
-    """API keys. Rows that it gives hold no hash."""
+    """API keys.
+
+    Rows that it gives hold no hash. Their ``name`` is what the key is called, also once it gave that up and
+    it is its ``former_name``; another key may then have it.
+    """
 
     def __init__(self, unit: Unit) -> None:
         """Work within the unit."""
@@ -87,37 +179,22 @@ class ApiKeyStore:
         statement = _page(after=after is not None, all_owners=reach == EVERYONE, revoked=show_revoked)
         return self._unit.all(statement, owner_id=reach, limit=limit, **parameters)
 
-    def add(
-        self,
-        owner_id: str,
-        *,
-        name: str,
-        description: str,
-        key_hash: str,
-        key_prefix: str,
-        scopes: Sequence[str],
-        expire_time: dt.datetime | None,
-    ) -> Row:
-        """Add a key that was never used.
+    def add(self, owner_id: str, *, name: str, key_hash: str, key_prefix: str, **given: Any) -> Row:
+        """Add a key that was never used; ``given`` are other columns, by default as of a plain key.
 
         Raises:
-            AlreadyExists: the owner has a key of that name.
+            AlreadyExists: the owner has a live key of that name.
             NotFound: the owner does not exist.
         """
         row = {
+            **_PLAIN,
             "id": new_id(),
             "owner_id": owner_id,
             "name": name,
-            "description": description,
             "key_prefix": key_prefix,
-            "scopes": list(scopes),
-            "expire_time": expire_time,
-            "revoke_time": None,
-            "last_used_time": None,
-            "use_count": 0,
-            "revision": 1,
             "create_time": self._unit.now,
             "update_time": self._unit.now,
+            **given,
         }
         self._unit.run(_ADD, key_hash=key_hash, **row)
         return row
@@ -126,19 +203,23 @@ class ApiKeyStore:
         """Change columns of a locked key, and give the row as it then is.
 
         Raises:
-            AlreadyExists: the owner has another key of the new name.
+            AlreadyExists: the owner has another live key of the new name.
         """
         new = {**row, **changes, "revision": row["revision"] + 1, "update_time": self._unit.now}
         values = {f"new_{name}": new[name] for name in _CHANGED}
+        if new["former_name"] is not None:
+            values["new_name"] = _NO_NAME + row["id"]
         self._unit.run(_CHANGE, owner_id=row["owner_id"], key_id=row["id"], **values)
         return new
 
     def delete(self, row: Row) -> None:
-        """Remove a key."""
+        """Remove a key, and what is known of its calls."""
+        self._unit.run(_DELETE_CALLS, owner_id=row["owner_id"], key_id=row["id"])
         self._unit.run(_DELETE, owner_id=row["owner_id"], key_id=row["id"])
 
     def delete_all(self, owner_id: str) -> int:
         """Remove every key of an owner, and give their number."""
+        self._unit.run(_DELETE_ALL_CALLS, owner_id=owner_id)
         return self._unit.run(_DELETE_ALL, owner_id=owner_id)
 
     def add_uses(self, uses: Sequence[tuple[str, int, dt.datetime]]) -> None:
@@ -148,6 +229,37 @@ class ApiKeyStore:
         """
         rows = [{"key_id": key_id, "uses": count, "used_time": time} for key_id, count, time in sorted(uses)]
         self._unit.run_many(_ADD_USE, rows)
+
+    def add_calls(self, figures: Sequence[Row]) -> None:
+        """Add to the calls of keys; what is of keys that are gone is dropped.
+
+        Each of ``figures`` has of_key, of_day, of_method, calls, errors, total_us and longest_us. In one
+        transaction behind ``add_uses`` of the same keys, whose lock keeps two processes from making a row at
+        once.
+        """
+        for each in figures:
+            if not self._unit.run(_ADD_CALLS, **each):
+                self._unit.run(_FIRST_CALLS, **each)
+
+    def calls_by_day(self, row: Row, first: dt.datetime, last: dt.datetime) -> list[Row]:
+        """Sum up the calls of a key by day, from one beginning of a day to another."""
+        whose = {"owner_id": row["owner_id"], "key_id": row["id"]}
+        return self._unit.all(_CALLS_BY_DAY, first=first, last=last, **whose)
+
+    def calls_by_method(self, row: Row, first: dt.datetime, last: dt.datetime) -> list[Row]:
+        """Sum up the calls of a key by method, from one beginning of a day to another."""
+        whose = {"owner_id": row["owner_id"], "key_id": row["id"]}
+        return self._unit.all(_CALLS_BY_METHOD, first=first, last=last, **whose)
+
+    def sweep_calls(self, age: dt.timedelta, limit: int) -> int:
+        """Remove the calls of days so long ago, the oldest first, and give the number of rows.
+
+        Once that is less than ``limit``, none is left.
+        """
+        found = self._unit.one(_SWEEP_END, before=self._unit.now - age, limit=limit)
+        if found is None or found["last"] is None:
+            return 0
+        return self._unit.run(_SWEEP, last=found["last"])
 
 
 def _found(row: Row | None, key_id: str) -> Row:

@@ -16,20 +16,21 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
+from morag_meta.auth.addresses import address_of, is_allowed
 from morag_meta.auth.epoch import EpochWatch
 from morag_meta.auth.keys import KeyHasher, is_key
-from morag_meta.auth.principal import Principal, Role
+from morag_meta.auth.principal import Principal
+from morag_meta.auth.standing import UNKNOWN, Standing, standing_of
 from morag_meta.auth.store import StandingStore
 from morag_meta.auth.tokens import Tokens, is_access_token
 from morag_meta.auth.usage import KeyUsage
 from morag_meta.db.database import Database
 from morag_meta.db.unit import Row
-from morag_meta.errors import Reason, Unauthenticated
+from morag_meta.errors import Forbidden, Reason, Unauthenticated
 from morag_meta.uow import UnitOfWork
 
 KEY_HEADER: Final = "x-api-key"
 BEARER_HEADER: Final = "authorization"
-ALL_SCOPES: Final = "*"
 
 _REFUSED_SECONDS: Final = 3.0
 Reading = Callable[[StandingStore], Row]
@@ -37,9 +38,9 @@ Reading = Callable[[StandingStore], Row]
 
 @dataclass(frozen=True, slots=True)
 class _Entry:
-    """What is known of a credential: its principal or None, as of ``epoch``, until then (Unix seconds)."""
+    """What is known of a credential, as of ``epoch``, until then (Unix seconds)."""
 
-    principal: Principal | None
+    standing: Standing
     epoch: int
     until: float
 
@@ -90,14 +91,15 @@ class Authenticator:
         # Refusals have a room of their own, so that a flood of made-up keys drives no principal out.
         self._refusals = _Cache(cache_size)
 
-    async def authenticate(self, metadata: Mapping[str, Any]) -> Principal:
+    async def authenticate(self, metadata: Mapping[str, Any], peer: str = "") -> Principal:
         """Give the principal of a call's credential: ``x-api-key``, else ``authorization: Bearer``.
 
         Either may carry an API key or an access token. A known one takes some microseconds and touches no
-        database.
+        database. ``peer`` is gRPC's name of who is at the other end.
 
         Raises:
             Unauthenticated: CREDENTIAL_MISSING, or CREDENTIAL_INVALID, which does not say why.
+            Forbidden: the key is bound to other addresses (ADDRESS_NOT_ALLOWED).
             Unavailable: the credential is not known yet, or no longer trusted, and the database is away.
         """
         credential = _credential(metadata)
@@ -106,18 +108,32 @@ class Authenticator:
         entry = self._known(place, now)
         if entry is None:
             entry = await self._look_up(place, credential)
-        principal = entry.principal
+        principal = entry.standing.principal
         if principal is None:
             raise _refused()
+        check_address(principal, peer)
         if principal.key_id:
             self._usage.note(principal.key_id, now)
         return principal
 
-    async def recheck(self, principal: Principal) -> Principal:
+    async def standing_of_key(self, text: str) -> Standing:
+        """Say what is known of an API key that somebody else was sent; it is no use of the key.
+
+        Raises:
+            Unavailable: as ``authenticate``.
+        """
+        if not is_key(text):
+            return UNKNOWN
+        place = self._hasher.digest(text)
+        entry = self._known(place, time.time()) or await self._look_up(place, text)
+        return entry.standing
+
+    async def recheck(self, principal: Principal, peer: str = "") -> Principal:
         """Give the principal as it now is, for a call that goes on for long.
 
         Raises:
             Unauthenticated: its key, session or user no longer stands, or the credential has expired.
+            Forbidden: its key is bound to other addresses now.
             Unavailable: that is not known, and the database is away.
         """
         if principal.key_id:
@@ -127,9 +143,11 @@ class Authenticator:
         else:
             place, reading = f"session {principal.session_id}", _session_reading(principal.session_id)
         entry = self._known(place, time.time()) or await self._read(place, reading, None)
-        if entry.principal is None:
+        present = entry.standing.principal
+        if present is None:
             raise _refused()
-        return entry.principal
+        check_address(present, peer)
+        return present
 
     def _known(self, place: str, now: float) -> _Entry | None:
         entry = self._principals.get(place) or self._refusals.get(place)
@@ -154,14 +172,15 @@ class Authenticator:
 
         row, read_at = await self._database.read(read, point=True)
         self._epochs.note(row["epoch"], read_at)
-        principal = _principal(row, end)
+        standing = standing_of(row, end, dt.datetime.now(dt.UTC))
+        principal = standing.principal
         if principal is None:
-            entry = _Entry(None, row["epoch"], time.time() + _REFUSED_SECONDS)
+            entry = _Entry(standing, row["epoch"], time.time() + _REFUSED_SECONDS)
             self._refusals.put(place, entry)
             self._principals.drop(place)
         else:
             until = principal.expire_time
-            entry = _Entry(principal, row["epoch"], math.inf if until is None else until.timestamp())
+            entry = _Entry(standing, row["epoch"], math.inf if until is None else until.timestamp())
             self._principals.put(place, entry)
             self._refusals.drop(place)
         return entry
@@ -191,22 +210,21 @@ def _credential(metadata: Mapping[str, Any]) -> str:
     return value.strip()
 
 
-def _principal(row: Row, end: dt.datetime | None) -> Principal | None:
-    """Give who a standing proves, or None: unknown, ended, expired, or of a user who is not active."""
-    if row["credential_id"] is None or row["end_time"] is not None or not row["active"]:
-        return None
-    if _is_over(row["expire_time"]) or _is_over(end):
-        return None
-    is_key_row = "scopes" in row
-    scopes = row["scopes"] if is_key_row else [ALL_SCOPES]
-    return Principal(
-        user_id=row["user_id"],
-        role=Role[row["role"]],
-        scopes=None if ALL_SCOPES in scopes else frozenset(scopes),
-        key_id=row["credential_id"] if is_key_row else "",
-        session_id="" if is_key_row else row["credential_id"],
-        expire_time=row["expire_time"] if end is None else end,
-    )
+def check_address(principal: Principal, peer: str) -> None:
+    """Refuse a caller whose key is bound to other addresses than that of gRPC's ``peer``.
+
+    Raises:
+        Forbidden: ADDRESS_NOT_ALLOWED.
+    """
+    if not principal.addresses:
+        return
+    address = address_of(peer)
+    if not is_allowed(principal.addresses, address):
+        raise Forbidden(
+            f"the API key is not to be used from {address or 'an unknown address'}",
+            reason=Reason.ADDRESS_NOT_ALLOWED,
+            metadata={"address": address},
+        )
 
 
 def _is_over(time: dt.datetime | None) -> bool:

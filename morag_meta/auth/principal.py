@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import datetime as dt
 import enum
+import math
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Self
 
 
 class Role(enum.IntEnum):
@@ -17,11 +18,30 @@ class Role(enum.IntEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class Rate:
+    """A rate of calls: so many per second in the long run, and ``burst`` of them at once."""
+
+    per_second: float
+    burst: int
+
+    @classmethod
+    def of(cls, per_second: float, burst: int) -> Self | None:
+        """Give the limit, None for a rate of 0; a burst of 0 is the calls of one second, at least one."""
+        return cls(per_second, burst or max(1, math.ceil(per_second))) if per_second else None
+
+    def is_within(self, other: Rate) -> bool:
+        """Whether this limit lets through no more than another one."""
+        return self.per_second <= other.per_second and self.burst <= other.burst
+
+
+@dataclass(frozen=True, slots=True)
 class Principal:
     """A proven caller.
 
     ``scopes`` is None where every scope is held. ``key_id`` is empty for a session's access token, and
     ``session_id`` for an API key. ``expire_time`` is when the credential ends (aware UTC), None for never.
+    ``addresses`` are the canonical ranges from which it may be used, none for anywhere. ``limit`` is the
+    rate of its calls where it has one of its own.
     """
 
     user_id: str
@@ -30,6 +50,8 @@ class Principal:
     key_id: str
     session_id: str
     expire_time: dt.datetime | None
+    addresses: tuple[str, ...] = ()
+    limit: Rate | None = None
 
     def has_scope(self, scope: str) -> bool:
         """Whether the credential holds a scope; one of everybody's rows (``:all``) is an ADMIN's to give."""

@@ -42,7 +42,14 @@ def _standing(*columns: Any, table: sa.Table, found: sa.ColumnElement[bool]) -> 
     return system(statement, "a credential is what says who calls")
 
 
-_KEY_COLUMNS: Final = (api_keys.c.scopes, api_keys.c.revoke_time.label("end_time"))
+_KEY_COLUMNS: Final = (
+    api_keys.c.scopes,
+    api_keys.c.disable_time,
+    api_keys.c.allowed_addresses,
+    api_keys.c.rate_per_1000_s,
+    api_keys.c.rate_burst,
+    api_keys.c.revoke_time.label("end_time"),
+)
 _KEY_BY_HASH: Final = _standing(
     *_KEY_COLUMNS, table=api_keys, found=api_keys.c.key_hash == sa.bindparam("key_hash")
 )
@@ -82,8 +89,9 @@ class EpochStore:
 class StandingStore:
     """What a credential stands for, read with the epoch in one statement.
 
-    Keys of each row: epoch, credential_id, expire_time, end_time, user_id, role, active, and scopes for an
-    API key. All but the epoch are None when the credential does not exist.
+    Keys of each row: epoch, credential_id, expire_time, end_time, user_id, role, active, and for an API key
+    scopes, disable_time, allowed_addresses, rate_per_1000_s and rate_burst. All but the epoch are None when
+    the credential does not exist.
     """
 
     def __init__(self, unit: Unit) -> None:

@@ -1,4 +1,4 @@
-"""How often and when each API key was used: counted in memory, written in batches.
+"""How often and when each API key was used, and for what: counted in memory, written in batches.
 
 A call only adds to a dictionary; nothing is written on its path. What was counted since the last batch
 is lost when the process is killed, at most one interval's worth; at an orderly end it is written.
@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import datetime as dt
 from collections.abc import Callable
+from dataclasses import asdict, dataclass
 from typing import Final
 
 import structlog
@@ -23,7 +24,28 @@ MOST_KEYS: Final = 100_000
 _BATCH: Final = 500
 
 _log = structlog.get_logger(__name__)
-Use = tuple[str, int, dt.datetime]
+_DAY_SECONDS: Final = 86_400
+
+
+@dataclass(slots=True)
+class _Figures:
+    """The calls of one key to one method on one day; times are microseconds."""
+
+    calls: int = 0
+    errors: int = 0
+    total_us: int = 0
+    longest_us: int = 0
+
+    def add(self, other: _Figures) -> None:
+        self.calls += other.calls
+        self.errors += other.errors
+        self.total_us += other.total_us
+        self.longest_us = max(self.longest_us, other.longest_us)
+
+
+_Place = tuple[int, str]  # the day, counted from 1970, and the method
+_Uses = dict[str, tuple[int, float]]
+_Calls = dict[str, dict[_Place, _Figures]]
 
 
 class KeyUsage:
@@ -37,6 +59,7 @@ class KeyUsage:
         self._interval = interval
         self._most_keys = most_keys
         self._uses: dict[str, tuple[int, float]] = {}
+        self._calls: dict[str, dict[_Place, _Figures]] = {}
 
     def note(self, key_id: str, time: float) -> None:
         """Count one use of a key at ``time`` (Unix seconds)."""
@@ -46,20 +69,34 @@ class KeyUsage:
         elif len(self._uses) < self._most_keys:
             self._uses[key_id] = (1, time)
 
+    def note_call(self, key_id: str, method: str, time: float, seconds: float, *, failed: bool) -> None:
+        """Count a call that ended at ``time`` (Unix seconds) and took so many seconds.
+
+        Its key's use may have been written before it ended; an unending stream counts when it ends.
+        """
+        places = self._calls.get(key_id)
+        if places is None:
+            if len(self._calls) >= self._most_keys:
+                return
+            places = self._calls[key_id] = {}
+        figures = places.setdefault((int(time) // _DAY_SECONDS, method), _Figures())
+        figures.add(_Figures(1, int(failed), microseconds := round(seconds * 1e6), microseconds))
+
     async def flush(self) -> None:
         """Write what was counted; what cannot be written is kept for the next time.
 
         A batch whose COMMIT broke half-way is written again, and may then count twice.
         """
         uses, self._uses = self._uses, {}
-        waiting = [(key_id, count, _utc(time)) for key_id, (count, time) in sorted(uses.items())]
+        calls, self._calls = self._calls, {}
+        waiting = sorted({*uses, *calls})
         while waiting:
             batch, waiting = waiting[:_BATCH], waiting[_BATCH:]
             try:
-                await self._database.write(_adding(batch))
+                await self._database.write(_adding(batch, uses, calls))
             except Exception as error:  # noqa: BLE001 - counting goes on, whatever went wrong
                 _log.warning("the use of API keys cannot be written yet", cause=type(error).__name__)
-                self._put_back(batch + waiting)
+                self._put_back(batch + waiting, uses, calls)
                 return
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -70,16 +107,30 @@ class KeyUsage:
             await self.flush()
         await self.flush()  # what was counted while the last batch was being written
 
-    def _put_back(self, uses: list[Use]) -> None:
-        for key_id, count, time in uses:
-            newer, last = self._uses.get(key_id, (0, 0.0))
-            if newer or len(self._uses) < self._most_keys:
-                self._uses[key_id] = (newer + count, max(last, time.timestamp()))
+    def _put_back(self, key_ids: list[str], uses: _Uses, calls: _Calls) -> None:
+        for key_id in key_ids:
+            if key_id in uses and (key_id in self._uses or len(self._uses) < self._most_keys):
+                count, time = uses[key_id]
+                newer, last = self._uses.get(key_id, (0, 0.0))
+                self._uses[key_id] = (newer + count, max(last, time))
+            if key_id in calls and (key_id in self._calls or len(self._calls) < self._most_keys):
+                places = self._calls.setdefault(key_id, {})
+                for place, figures in calls[key_id].items():
+                    places.setdefault(place, _Figures()).add(figures)
 
 
-def _adding(batch: list[Use]) -> Callable[[UnitOfWork], None]:
+def _adding(batch: list[str], uses: _Uses, calls: _Calls) -> Callable[[UnitOfWork], None]:
+    """Give the work that writes what some keys did: their uses first, which locks them in order of id."""
+    counted = {key_id: uses.get(key_id, (0, 0.0)) for key_id in batch}
+    rows = [
+        {"of_key": key_id, "of_day": _utc(day * _DAY_SECONDS), "of_method": method, **asdict(figures)}
+        for key_id in batch
+        for (day, method), figures in sorted(calls.get(key_id, {}).items(), key=lambda each: each[0])
+    ]
+
     def add(uow: UnitOfWork) -> None:
-        uow.api_keys.add_uses(batch)
+        uow.api_keys.add_uses([(key_id, count, _utc(time)) for key_id, (count, time) in counted.items()])
+        uow.api_keys.add_calls(rows)
 
     return add
 

@@ -1,28 +1,32 @@
-"""``morag-meta key``: API keys, made and revoked straight in the database."""
+"""``morag-meta key``: API keys, made, replaced and ended straight in the database."""
 
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Annotated, Any
 
 import typer
 
-from morag_meta.api_keys.actions import create_key, revoke_key
-from morag_meta.api_keys.rules import check_scopes, state_of
-from morag_meta.auth.principal import Role
+from morag_meta.api_keys import actions
+from morag_meta.api_keys.rules import DEFAULT_GRACE, LONGEST_GRACE, check_addresses, check_scopes, state_of
+from morag_meta.auth.principal import Rate, Role
+from morag_meta.auth.standing import columns_of
 from morag_meta.cli.accounts import person, unit_of_work
 from morag_meta.cli.options import DatabaseUrl, Format, Output, read_settings
 from morag_meta.cli.output import print_json, print_table, say
 from morag_meta.db.statements import EVERYONE
 from morag_meta.db.unit import Row
 from morag_meta.rpc.access import known_scopes
+from morag_meta.server.app import key_policy
 from morag_meta.server.preparation import key_hasher
 from morag_meta.uow import UnitOfWork
 
 app = typer.Typer(name="key", help="API keys.", no_args_is_help=True)
 
 _PAGE = 500
+_HOUR = dt.timedelta(hours=1)
+KeyId = Annotated[str, typer.Argument(help="The key's id, as key list shows it.")]
 _SHOWN = (
     "id",
     "owner_id",
@@ -34,12 +38,14 @@ _SHOWN = (
     "last_used_time",
     "use_count",
 )
+_TOLD = (*_SHOWN, "allowed_addresses")  # as JSON, which any width holds
 
 
 @app.command()
 def create(
     name: Annotated[str, typer.Argument(help="What the key is called, once among the owner's keys.")],
     owner: Annotated[str, typer.Option("--owner", metavar="EMAIL", help="Whose key it is.")],
+    *,
     scope: Annotated[
         list[str] | None,
         typer.Option(
@@ -50,6 +56,21 @@ def create(
         int | None,
         typer.Option("--expire-days", min=1, max=36_500, help="Days until it ends; never if not given."),
     ] = None,
+    address: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--address",
+            help="From where it may be used, as 192.0.2.0/24, 2001:db8::/32 or unix; repeatable. "
+            "From anywhere if not given.",
+        ),
+    ] = None,
+    rate: Annotated[
+        float,
+        typer.Option("--rate", min=0, max=100_000, help="Calls per second; 0 for what keys have by default."),
+    ] = 0.0,
+    burst: Annotated[
+        int, typer.Option("--burst", min=0, max=1_000_000, help="Calls at once; 0 for those of a second.")
+    ] = 0,
     output: Output = Format.TABLE,
     database_url: DatabaseUrl = None,
 ) -> None:
@@ -61,7 +82,17 @@ def create(
         role = Role[user["role"]]
         scopes = check_scopes(scope or [], known=known_scopes(), owner_role=role, field="scope")
         end = None if expire_days is None else uow.now + dt.timedelta(days=expire_days)
-        row, secret = create_key(uow, hasher, owner_id=user["id"], name=name, scopes=scopes, expire_time=end)
+        key_policy(settings).check(end, now=uow.now, field="--expire-days")
+        row, secret = actions.create_key(
+            uow,
+            hasher,
+            owner_id=user["id"],
+            name=name,
+            scopes=scopes,
+            expire_time=end,
+            allowed_addresses=check_addresses(address or [], field="--address"),
+            **columns_of(Rate.of(rate, burst)),
+        )
         uow.commit()
     if output is Format.JSON:
         print_json({"id": row["id"], "owner_id": row["owner_id"], "name": name, "key": secret})
@@ -84,21 +115,62 @@ def list_(
         rows = [{**row, "state": state_of(row, uow.now)} for row in _pages(uow, reach, show_revoked=show_all)]
     if output is Format.JSON:
         for row in rows:
-            print_json({name: _plain(row[name]) for name in _SHOWN})
+            print_json({name: _plain(row[name]) for name in _TOLD})
         return
     print_table(_SHOWN, [[_cell(row[name]) for name in _SHOWN] for row in rows])
 
 
 @app.command()
-def revoke(
-    key_id: Annotated[str, typer.Argument(help="The key's id, as key list shows it.")],
+def revoke(key_id: KeyId, database_url: DatabaseUrl = None) -> None:
+    """Revoke an API key for good; every process refuses it within seconds."""
+    say(f"revoked {_changed(key_id, database_url, actions.revoke)}")
+
+
+@app.command()
+def disable(key_id: KeyId, database_url: DatabaseUrl = None) -> None:
+    """Disable an API key until it is enabled; every process refuses it within seconds."""
+    say(f"disabled {_changed(key_id, database_url, actions.disable)}")
+
+
+@app.command()
+def enable(key_id: KeyId, database_url: DatabaseUrl = None) -> None:
+    """Let a disabled API key work again."""
+    say(f"enabled {_changed(key_id, database_url, actions.enable)}")
+
+
+@app.command()
+def rotate(
+    key_id: KeyId,
+    grace_hours: Annotated[
+        float,
+        typer.Option(
+            "--grace-hours", min=0, max=LONGEST_GRACE / _HOUR, help="Hours for which the old key goes on."
+        ),
+    ] = DEFAULT_GRACE / _HOUR,
+    output: Output = Format.TABLE,
     database_url: DatabaseUrl = None,
 ) -> None:
-    """Revoke an API key for good; every process refuses it within seconds."""
-    with unit_of_work(read_settings(database_url)) as uow:
-        row = revoke_key(uow, EVERYONE, key_id)
+    """Replace an API key by one that does the same, and print that, once and never again."""
+    settings = read_settings(database_url)
+    hasher = key_hasher(settings)
+    with unit_of_work(settings) as uow:
+        row = actions.lock_key(uow, EVERYONE, key_id)
+        new, old, secret = actions.rotate(uow, hasher, row, dt.timedelta(hours=grace_hours))
         uow.commit()
-    say(f"revoked {row['name']} {row['id']}")
+    if output is Format.JSON:
+        ends = {"id": new["id"], "predecessor_id": old["id"], "predecessor_expire_time": old["expire_time"]}
+        print_json({name: _plain(value) for name, value in ends.items()} | {"key": secret})
+    else:
+        say(f"the old key {old['id']} ends at {_cell(old['expire_time'])}")
+        say(f"API key: {secret}")
+
+
+def _changed(key_id: str, database_url: str | None, change: Callable[[UnitOfWork, Row], Row]) -> str:
+    """Change a key, and name it."""
+    with unit_of_work(read_settings(database_url)) as uow:
+        row = change(uow, actions.lock_key(uow, EVERYONE, key_id))
+        uow.commit()
+    return f"{row['name']} {row['id']}"
 
 
 def _pages(uow: UnitOfWork, reach: str, *, show_revoked: bool) -> Iterator[Row]:

@@ -58,6 +58,21 @@ def becomes_refused(code: str, reason: str, attempt: Callable[[], Message]) -> N
     becomes(f"{code} ({reason})", is_refused)
 
 
+def becomes_allowed(attempt: Callable[[], Message]) -> None:
+    """Expect a caller that is not let in to be let in soon."""
+
+    def is_allowed() -> bool:
+        try:
+            attempt()
+        except grpc.RpcError as error:
+            if expect.read(error).code != "UNAUTHENTICATED":
+                raise
+            return False
+        return True
+
+    becomes("a caller who is let in", is_allowed)
+
+
 def becomes(expected: str, probe: Callable[[], bool]) -> None:
     """Expect a fact to come true in time."""
     give_up = time.monotonic() + PATIENCE_SECONDS

@@ -57,6 +57,8 @@ class Access:
     minimum_role: Role
     scopes: tuple[str, ...]
     """Of which an API key needs one."""
+    any_scope: bool = False
+    """Whether an API key needs none."""
 
 
 def service(full_name: str) -> ServiceDescriptor:
@@ -76,7 +78,7 @@ def access_of(method: MethodDescriptor) -> Access:
     if not options.HasExtension(options_pb2.access) or not (declared.public or declared.minimum_role):
         raise UndeclaredAccess(f"{method.full_name} does not declare its access; add option (access)")
     role = Role(declared.minimum_role) if declared.minimum_role else Role.VIEWER
-    return Access(declared.public, role, tuple(declared.scopes))
+    return Access(declared.public, role, tuple(declared.scopes), declared.any_scope)
 
 
 def check_access(access: Access, principal: Principal) -> None:
@@ -92,7 +94,7 @@ def check_access(access: Access, principal: Principal) -> None:
         raise Forbidden(
             f"the role {needed} is needed", reason=Reason.ROLE_TOO_LOW, metadata={"required_role": needed}
         )
-    if not principal.key_id:
+    if not principal.key_id or access.any_scope:
         return
     if not access.scopes:
         raise Forbidden("a session's access token is needed, not an API key", reason=Reason.SESSION_REQUIRED)

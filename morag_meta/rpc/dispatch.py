@@ -21,6 +21,8 @@ from google.protobuf.message_factory import GetMessageClass
 
 from morag_meta.auth.authenticator import Authenticator
 from morag_meta.auth.principal import ANONYMOUS
+from morag_meta.auth.rates import Rates
+from morag_meta.auth.usage import KeyUsage
 from morag_meta.db.database import Database
 from morag_meta.errors import Invalid, MetaError, Reason
 from morag_meta.ids import new_id
@@ -93,9 +95,17 @@ class Dispatcher:
     """Makes gRPC handlers of servicers."""
 
     def __init__(
-        self, database: Database, authenticator: Authenticator, streams: Streams, fingerprint_key: bytes
+        self,
+        database: Database,
+        authenticator: Authenticator,
+        rates: Rates,
+        usage: KeyUsage,
+        streams: Streams,
+        fingerprint_key: bytes,
     ) -> None:
         """Serve through these parts; ``fingerprint_key`` keys the hashes of requests with a request id."""
+        self._rates = rates
+        self._usage = usage
         self._database = database
         self._authenticator = authenticator
         self._streams = streams
@@ -138,7 +148,7 @@ class Dispatcher:
         async def stream(data: bytes, context: Any) -> None:
             async def work(call: Call, metadata: Metadata) -> None:
                 request = await self._admit(method, data, call, metadata)
-                opened = self._streams.open(context, call.principal, method.access)
+                opened = self._streams.open(context, call.principal, method.access, call.peer)
                 running = method.run(method.servicer, request, call, opened)
                 del metadata, request  # a kilobyte and a half, which thousands that wait need not keep
                 try:
@@ -162,7 +172,7 @@ class Dispatcher:
         try:
             answer = await working
         except asyncio.CancelledError:
-            _log_call(call, "CANCELLED", started)
+            self._ended(call, "CANCELLED", started)
             raise
         except MetaError as error:
             failure = error
@@ -170,15 +180,23 @@ class Dispatcher:
             _faults.exception("unforeseen error", method=method.name, request_id=call.request_id)
             failure = status.internal(call.request_id)
         else:
-            _log_call(call, "OK", started)
+            self._ended(call, "OK", started)
             context.set_trailing_metadata(_trailers(call))
             return answer
         finally:
             self.in_flight -= 1
         code = status.code_of(failure)
-        _log_call(call, code.name, started, reason=str(failure.reason))
+        self._ended(call, code.name, started, reason=str(failure.reason))
         trailers = (*_trailers(call), (status.DETAILS_KEY, status.details_of(failure)))
         return await context.abort(code, status.message_of(failure), trailers)  # raises what gRPC expects
+
+    def _ended(self, call: Call, code: str, started: float, **more: str) -> None:
+        """Write a call's line, and count it for its key; one that its client canceled is no error."""
+        seconds = time.perf_counter() - started
+        _log_call(call, code, seconds, **more)
+        if call.principal.key_id:
+            failed = code not in ("OK", "CANCELLED")
+            self._usage.note_call(call.principal.key_id, call.method, time.time(), seconds, failed=failed)
 
     def _new_call(self, method: Method, metadata: Metadata, context: Any) -> Call:
         sent = metadata.get(REQUEST_ID_KEY, "")
@@ -202,9 +220,14 @@ class Dispatcher:
         except DecodeError:
             name = method.request_type.DESCRIPTOR.full_name
             raise Invalid(f"the request is not a {name}", reason=Reason.UNDECODABLE_REQUEST) from None
-        if not method.access.public:
-            call.principal = await self._authenticator.authenticate(metadata)
-            check_access(method.access, call.principal)
+        if method.access.public:
+            validate(request)
+            self._rates.admit_address(call.peer)  # what is not valid costs nothing, and so counts for nothing
+            return request
+        call.principal = await self._authenticator.authenticate(metadata, call.peer)
+        if call.principal.key_id:
+            self._rates.admit_key(call.principal)
+        check_access(method.access, call.principal)
         validate(request)
         return request
 
@@ -246,12 +269,12 @@ def _trailers(call: Call) -> tuple[tuple[str, str | bytes], ...]:
     return (*known, (REPLAYED_KEY, "true")) if call.replayed else known
 
 
-def _log_call(call: Call, code: str, started: float, **more: str) -> None:
+def _log_call(call: Call, code: str, seconds: float, **more: str) -> None:
     _log.info(
         "call",
         method=call.method,
         code=code,
-        ms=round((time.perf_counter() - started) * 1000, 2),
+        ms=round(seconds * 1000, 2),
         request_id=call.request_id,
         principal=call.principal.user_id,
         peer=call.peer,

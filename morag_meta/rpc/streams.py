@@ -29,7 +29,7 @@ _TICK_SECONDS: Final = 0.25
 _AGE_JITTER: Final = 0.1
 _PARTING_SECONDS: Final = 0.5
 
-Recheck = Callable[[Principal], Awaitable[Principal]]
+Recheck = Callable[[Principal, str], Awaitable[Principal]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,12 +62,19 @@ class Stream:
         "ends_at",
         "expire_time",
         "ground",
+        "peer",
         "principal",
         "sent_at",
     )
 
     def __init__(
-        self, context: Any, options: StreamOptions, turns: Turns, principal: Principal, access: Access
+        self,
+        context: Any,
+        options: StreamOptions,
+        turns: Turns,
+        principal: Principal,
+        access: Access,
+        peer: str,
     ) -> None:
         """Open the stream of one call, in the task that will send."""
         self._context = context
@@ -83,6 +90,7 @@ class Stream:
         self.principal = principal
         self.expire_time = principal.expire_time
         self.access = access
+        self.peer = peer
         self.checked_epoch = -1
         self.sent_at = time.monotonic()
         self.ends_at = self.sent_at + options.max_age * random.SystemRandom().uniform(1 - _AGE_JITTER, 1)
@@ -175,8 +183,8 @@ class Streams:
     def __init__(self, options: StreamOptions, recheck: Recheck, epoch: Callable[[], int]) -> None:
         """Look after streams.
 
-        ``recheck`` gives a principal as it now is, or raises; ``epoch`` gives the newest known epoch of
-        credentials, a change of which is when everybody is checked again.
+        ``recheck`` gives the principal of a peer as it now is, or raises; ``epoch`` gives the newest known
+        epoch of credentials, a change of which is when everybody is checked again.
         """
         self._options = options
         self._recheck = recheck
@@ -190,7 +198,7 @@ class Streams:
         """Count the open streams."""
         return len(self._open)
 
-    def open(self, context: Any, principal: Principal, access: Access) -> Stream:
+    def open(self, context: Any, principal: Principal, access: Access, peer: str) -> Stream:
         """Open a stream; give it back with ``close``.
 
         Raises:
@@ -202,7 +210,7 @@ class Streams:
         if self._held.get(principal.user_id, 0) >= self._options.limit:
             raise _too_many(self._options.limit)
         self._held[principal.user_id] += 1
-        stream = Stream(context, self._options, self._turns, principal, access)
+        stream = Stream(context, self._options, self._turns, principal, access, peer)
         self._open.add(stream)
         return stream
 
@@ -257,19 +265,19 @@ class Streams:
         opened (its credential may have been checked just before a revoke), and who expired at that time.
         """
         epoch, now = self._epoch(), dt.datetime.now(dt.UTC)
-        asked: dict[Principal, list[Stream]] = {}
+        asked: dict[tuple[Principal, str], list[Stream]] = {}
         for stream in self._open:
             end = stream.expire_time
             if stream.access.public:
                 continue  # nobody in particular has nothing to lose
             if stream.checked_epoch != epoch or (end is not None and end <= now):
-                asked.setdefault(stream.principal, []).append(stream)
-        for principal, streams in asked.items():
+                asked.setdefault((stream.principal, stream.peer), []).append(stream)
+        for (principal, peer), streams in asked.items():
             try:
-                present = await self._recheck(principal)
-            except Unauthenticated as lost:
+                present = await self._recheck(principal, peer)
+            except (Unauthenticated, Forbidden) as lost:
                 for stream in streams:
-                    stream.end(Unauthenticated(lost.message, reason=lost.reason))
+                    stream.end(type(lost)(lost.message, reason=lost.reason, metadata=lost.metadata))
                 continue
             for stream in streams:
                 _keep_or_end(stream, present)

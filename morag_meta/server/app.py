@@ -14,12 +14,14 @@ from typing import Any, Final
 
 import grpc
 
+from morag_meta.api_keys.rules import Policy
 from morag_meta.api_keys.servicer import ApiKeyServicer
 from morag_meta.auth.authenticator import Authenticator
 from morag_meta.auth.epoch import EpochWatch
 from morag_meta.auth.keys import KeyHasher
 from morag_meta.auth.passwords import Passwords
-from morag_meta.auth.principal import Role
+from morag_meta.auth.principal import Rate, Role
+from morag_meta.auth.rates import Rates
 from morag_meta.auth.secret import RootSecret
 from morag_meta.auth.throttle import Limit, Limits, Throttle
 from morag_meta.auth.tokens import Tokens
@@ -69,6 +71,16 @@ def database_options(settings: Settings) -> DatabaseOptions:
         statement_timeout=settings.database_statement_timeout,
         connect_timeout=settings.database_connect_timeout,
         queue=settings.database_queue,
+    )
+
+
+def key_policy(settings: Settings) -> Policy:
+    """Give what the settings ask of API keys."""
+    longest = settings.api_key_longest_life
+    return Policy(
+        settings.api_key_require_expiry,
+        dt.timedelta(seconds=longest) if longest else None,
+        Rate.of(settings.api_key_rate, settings.api_key_burst),
     )
 
 
@@ -144,9 +156,8 @@ class App:
         self._feed.on_event(self.openings.note_event, lambda: self.openings.waiting)
         self._probe = Probe(options)
         self._health = Health(self._probe, SERVICES)
-        self._dispatcher = Dispatcher(
-            self.database, self.authenticator, self._streams, secret.subkey("request-fingerprint")
-        )
+        self._rates = Rates(key_policy(settings).limit, Rate.of(settings.public_rate, settings.public_burst))
+        self._dispatcher = self._make_dispatcher(secret.subkey("request-fingerprint"))
         self._pages = Pages(secret.subkey("page-token"))
         self._token_key = secret.subkey("resume-token")
         self._handlers = tuple(map(self._dispatcher.handler, self._make_servicers()))
@@ -221,6 +232,11 @@ class App:
     def _begin(self, work: Coroutine[Any, Any, None]) -> None:
         self._tasks.append(asyncio.create_task(work))
 
+    def _make_dispatcher(self, fingerprint_key: bytes) -> Dispatcher:
+        return Dispatcher(
+            self.database, self.authenticator, self._rates, self._usage, self._streams, fingerprint_key
+        )
+
     def _make_servicers(self) -> list[Any]:
         settings = self._settings
         return [
@@ -253,7 +269,14 @@ class App:
                 self.authenticator.recheck,
                 lease_ms=round(settings.lease_duration * 1000),
             ),
-            ApiKeyServicer(self._pages, self._hasher, known_scopes()),
+            ApiKeyServicer(
+                self._pages,
+                self._hasher,
+                self.authenticator.standing_of_key,
+                self._rates.allowance,
+                scopes=known_scopes(),
+                policy=key_policy(settings),
+            ),
         ]
 
     def _make_server(self) -> grpc.aio.Server:

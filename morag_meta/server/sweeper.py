@@ -21,6 +21,7 @@ from morag_meta.uow import UnitOfWork
 
 _LONGEST_PAUSE: Final = 900.0
 _BATCH: Final = 1000  # rows of one transaction, so that none of them outlives a statement's limit
+_CALLS_KEPT: Final = dt.timedelta(days=92)  # of API keys: as long as GetApiKeyUsage goes back
 _log = structlog.get_logger(__name__)
 
 Sweeps = Mapping[str, Callable[[UnitOfWork], int]]
@@ -52,6 +53,7 @@ def sweeps(retention: Retention) -> Sweeps:
         "tries": lambda uow: uow.tries.sweep(_BATCH),
         "sessions": lambda uow: uow.sessions.sweep(_BATCH),
         "jobs": lambda uow: uow.job_removals.expire_jobs(jobs, _BATCH),
+        "api_key_calls": lambda uow: uow.api_keys.sweep_calls(_CALLS_KEPT, _BATCH),
         "workers": lambda uow: uow.workers.sweep(_BATCH),
         "job_events": lambda uow: uow.job_removals.expire_events(events, _BATCH),
     }

@@ -72,7 +72,7 @@ class WorkerServicer:
         database: Database,
         pages: Pages,
         openings: Openings,
-        recheck: Callable[[Principal], Awaitable[Principal]],
+        recheck: Callable[[Principal, str], Awaitable[Principal]],
         *,
         lease_ms: int = LEASE_MS,
     ) -> None:
@@ -113,7 +113,7 @@ class WorkerServicer:
                     ticket.got(lease.job.id for lease in found.leases)
                     return pb.LeaseJobsResponse(leases=found.leases)
                 last = not await ticket.wait(end - time.monotonic())
-                call.principal = await self._recheck(call.principal)
+                call.principal = await self._recheck(call.principal, call.peer)
                 check_access(self._access, call.principal)
                 ticket.appetite = _appetite(worker, request, call)
 

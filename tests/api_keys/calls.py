@@ -40,6 +40,19 @@ def update(channel: Channel, id: str, *paths: str, **fields: Any) -> pb.ApiKey:
     )
 
 
+def rotate(channel: Channel, id: str, grace: float | None = None, **fields: Any) -> pb.RotateApiKeyResponse:
+    """Replace a key, whose grace is in seconds."""
+    request = pb.RotateApiKeyRequest(id=id, **fields)
+    if grace is not None:
+        request.grace.FromMilliseconds(round(grace * 1000))
+    return channel.api_keys.RotateApiKey(request)
+
+
+def get(channel: Channel, id: str) -> pb.ApiKey:
+    """Look at a key."""
+    return channel.api_keys.GetApiKey(pb.GetApiKeyRequest(id=id))
+
+
 def names_of(channel: Channel, **filters: Any) -> list[str]:
     """List keys by name, as the list orders them."""
     return [key.name for key in channel.api_keys.ListApiKeys(pb.ListApiKeysRequest(**filters)).api_keys]

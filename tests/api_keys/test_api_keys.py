@@ -44,16 +44,21 @@ def test_repeated_creation_has_no_secret(user: User) -> None:
 
 
 def test_names_are_unique_per_owner(service: Service, user: User) -> None:
-    """A name is taken within its owner, case counting, until its key is deleted; a revoked key keeps it."""
+    """A name is taken within its owner, case and spaces counting, while a key that is not revoked has it."""
     made = create(user.channel, "laptop").api_key
-    create(user.channel, "Laptop")
+    for free in ("Laptop", "laptop "):
+        create(user.channel, free)
     create(service.new_user().channel, "laptop")
-    user.channel.api_keys.RevokeApiKey(pb.RevokeApiKeyRequest(id=made.id))
     with refused("ALREADY_EXISTS", "RESOURCE_EXISTS") as refusal:
         create(user.channel, "laptop")
     assert refusal.metadata == {"resource_type": "api_key", "field": "name"}
-    user.channel.api_keys.DeleteApiKey(pb.DeleteApiKeyRequest(id=made.id))
+    user.channel.api_keys.RevokeApiKey(pb.RevokeApiKeyRequest(id=made.id))
+    second = create(user.channel, "laptop").api_key
+    with refused("ALREADY_EXISTS", "RESOURCE_EXISTS"):
+        create(user.channel, "laptop")
+    user.channel.api_keys.DeleteApiKey(pb.DeleteApiKeyRequest(id=second.id))
     other = create(user.channel, "laptop").api_key
+    assert names_of(user.channel, show_revoked=True).count("laptop") == 2
     with refused("ALREADY_EXISTS", "RESOURCE_EXISTS"):
         update(user.channel, other.id, "name", name="Laptop")
 

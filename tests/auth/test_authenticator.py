@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from morag_meta.api_keys.actions import revoke_key
+from morag_meta.api_keys.actions import lock_key, revoke
 from morag_meta.auth.keys import new_key
 from morag_meta.auth.principal import Principal, Role
 from morag_meta.db.statements import EVERYONE
@@ -30,7 +30,7 @@ async def _caller(process: Process, key: str) -> Principal:
 
 def _revoke(process: Process, key_id: str) -> None:
     with process.database.unit_of_work() as uow:
-        revoke_key(uow, EVERYONE, key_id)
+        revoke(uow, lock_key(uow, EVERYONE, key_id))
         uow.commit()
 
 
@@ -150,7 +150,7 @@ async def test_rolled_back_revoke_forgets_nothing(process: Process) -> None:
     key_id, key = process.add_key(process.add_user())
     await _caller(process, key)
     with process.database.unit_of_work() as uow:
-        revoke_key(uow, EVERYONE, key_id)
+        revoke(uow, lock_key(uow, EVERYONE, key_id))
     with process.counted() as statements:
         await _caller(process, key)
     assert statements == []
@@ -160,7 +160,7 @@ async def test_reading_beside_a_revoke_is_not_kept(process: Process) -> None:
     """A key that is read while its revoke is under way is refused once the revoke is committed."""
     key_id, key = process.add_key(process.add_user())
     with process.database.unit_of_work() as uow:
-        revoke_key(uow, EVERYONE, key_id)
+        revoke(uow, lock_key(uow, EVERYONE, key_id))
         await asyncio.wait_for(_caller(process, key), 5)
         uow.commit()
     assert await _refused(process, x_api_key=key) == Reason.CREDENTIAL_INVALID

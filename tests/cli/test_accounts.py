@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import time
 
 import bcrypt
 import grpc
@@ -88,6 +89,38 @@ def test_key_is_made_listed_and_revoked(cli: Command, user: User, url: str) -> N
     revoked = cli("key", "list", *mine, "--all", *database, "-o", "json").jsons[0]
     assert (revoked["id"], revoked["state"]) == (made["id"], "REVOKED")
     assert made["id"] in cli("key", "list", "--all", *database).out
+
+
+def test_key_is_disabled_enabled_and_replaced(cli: Command, service: Service, user: User) -> None:
+    """What the command does to a key holds at a server over the same database and secret."""
+    database = ["--database-url", service.url]
+    key = cli("key", "create", "cli", "--owner", user.email, "-o", "json", *database).json
+
+    def lets_in(secret: str) -> bool:
+        try:
+            service.channel(api_key=secret).users.GetUser(users_pb2.GetUserRequest(id="me"))
+        except grpc.RpcError:
+            return False
+        return True
+
+    def comes_to(secret: str, *, allowed: bool) -> bool:
+        give_up = time.monotonic() + 5  # another process hears of it by its watch
+        while lets_in(secret) is not allowed and time.monotonic() < give_up:
+            time.sleep(0.1)
+        return lets_in(secret) is allowed
+
+    assert lets_in(key["key"])
+    assert cli("key", "disable", key["id"], *database).out == f"disabled cli {key['id']}\n"
+    assert comes_to(key["key"], allowed=False)
+    assert cli("key", "list", "--owner", user.email, "-o", "json", *database).jsons[0]["state"] == "DISABLED"
+    assert cli("key", "enable", key["id"], *database).code is ExitCode.OK
+    assert comes_to(key["key"], allowed=True)
+    new = cli("key", "rotate", key["id"], "--grace-hours", "0", "-o", "json", *database).json
+    assert (new["predecessor_id"], new["id"] != key["id"]) == (key["id"], True)
+    assert comes_to(key["key"], allowed=False)
+    assert lets_in(new["key"])
+    again = cli("key", "rotate", key["id"], *database)
+    assert (again.code, again.err) == (ExitCode.REFUSED, "error: the key has a successor; change that one\n")
 
 
 def test_made_key_opens_the_service(cli: Command, service: Service, user: User) -> None:

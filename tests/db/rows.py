@@ -98,6 +98,11 @@ def _grant() -> dict[str, Any]:
     return {**who, "level": "WRITER", "create_time": NOW, "update_time": LATER}
 
 
+def _api_key_calls() -> dict[str, Any]:
+    figures = {"calls": 2**40, "errors": 1, "total_us": 2**50, "longest_us": 2**40}
+    return {"key_id": OTHER, "day": NOW, "method": "JobService.GetJob", "owner_id": OWNER, **figures}
+
+
 def _job_event() -> dict[str, Any]:
     return {
         "job_id": JOB,
@@ -112,6 +117,19 @@ def _job_event() -> dict[str, Any]:
         "worker_id": WORKER,
         "create_time": NOW,
         "position": 1,
+    }
+
+
+def _settings() -> dict[str, Any]:
+    return {
+        "owner_id": OWNER,
+        "theme": "DARK",
+        "language": "en",
+        "notifications": True,
+        "auto_save": False,
+        "default_database_id": DATABASE,
+        "preferences": {},
+        **STAMPS,
     }
 
 
@@ -131,19 +149,11 @@ def sample() -> Mapping[str, dict[str, Any]]:
         "users": user(OWNER, "ada@example.org"),
         "sessions": _session(),
         "api_keys": _api_key(),
+        "api_key_calls": _api_key_calls(),
         "servers": server(SERVER, OWNER, "vectors"),
         "databases": database(DATABASE, OWNER, SERVER, "papers"),
         "database_grants": _grant(),
-        "user_settings": {
-            "owner_id": OWNER,
-            "theme": "DARK",
-            "language": "en",
-            "notifications": True,
-            "auto_save": False,
-            "default_database_id": DATABASE,
-            "preferences": {},
-            **STAMPS,
-        },
+        "user_settings": _settings(),
         "documents": document(DOCUMENT, OWNER, DATABASE, "paper.pdf"),
         "jobs": job(JOB, OWNER, DOCUMENT),
         "job_events": _job_event(),

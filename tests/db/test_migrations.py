@@ -18,7 +18,7 @@ from morag_meta.db.migrate import MigrationError, SchemaAhead, State
 from morag_meta.db.schema import metadata
 from morag_meta.db.url import normalize
 from tests.backends.databases import Backend
-from tests.db.rows import columns_of, engine_of, fill, read_all, tables_of
+from tests.db.rows import NOW, OTHER, columns_of, engine_of, fill, read_all, tables_of
 
 
 def test_up_makes_what_the_code_says(database_url: str) -> None:
@@ -45,6 +45,19 @@ def test_up_down_up_keeps_rows(database_url: str, any_revisions: pathlib.Path) -
         assert read_all(database_url, columns) == before
         fill(database_url, columns_of(database_url).keys() - columns.keys())
     assert migrate.status(database_url, migrations=any_revisions).state is State.CURRENT
+
+
+def test_names_of_revoked_keys_are_free_after_the_upgrade(database_url: str) -> None:
+    """A key that was revoked before names were for live keys alone gives its name up, but shows it."""
+    migrate.upgrade(database_url, "0005")
+    fill(database_url, tables_of(database_url))
+    keys = metadata.tables["api_keys"]
+    with engine_of(database_url).begin() as connection:
+        connection.execute(sa.update(keys).values(revoke_time=NOW))
+    migrate.upgrade(database_url)
+    with engine_of(database_url).connect() as connection:
+        key = connection.execute(sa.select(keys.c.id, keys.c.name, keys.c.former_name)).one()
+    assert key == (OTHER, f"\x1f{OTHER}", "ci")
 
 
 def test_down_to_nothing_and_up_again(database_url: str, any_revisions: pathlib.Path) -> None:

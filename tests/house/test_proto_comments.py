@@ -111,17 +111,22 @@ def test_every_rpc_declares_who_may_call_it() -> None:
         access = options.Extensions[options_pb2.access]
         if access.public == bool(access.minimum_role) or (access.public and access.scopes):
             wrong.append(f"{method.full_name} is either public or has a least role")
+        if access.any_scope and (access.public or access.scopes):
+            wrong.append(f"{method.full_name} is for any key, and yet public or of a scope")
         wrong += [
             f"{method.full_name} has the scope {scope!r}"
             for scope in access.scopes
-            if not re.fullmatch("[a-z_]+:(read|write|reset|work|work:all)", scope)
+            if not re.fullmatch("[a-z_]+:(read|write|reset|(work|verify)(:all)?)", scope)
         ]
     assert _methods()
     assert wrong == []
 
 
 def test_reading_methods_are_marked_and_need_no_more_than_a_viewer_scope() -> None:
-    """A method without side effects asks for a read scope, and one with them never does; work is both."""
+    """A method without side effects asks for a read scope, and one with them never does; work is both.
+
+    To verify keys is a scope of its own, which only reads.
+    """
     wrong = []
     for method in _methods():
         options = method.GetOptions()
@@ -130,6 +135,7 @@ def test_reading_methods_are_marked_and_need_no_more_than_a_viewer_scope() -> No
             scope
             for scope in options.Extensions[options_pb2.access].scopes
             if scope not in ("jobs:work", "jobs:work:all")
+            and not (reads and scope in ("api_keys:verify", "api_keys:verify:all"))
         ]
         wrong += [f"{method.full_name}: {scope}" for scope in scopes if scope.endswith(":read") != reads]
     assert wrong == []

@@ -49,6 +49,7 @@ def test_a_job_deleted_between_two_looks_ends_its_stream_at_once(database_url: s
             Turns(),
             ANONYMOUS,
             Access(public=False, minimum_role=Role.VIEWER, scopes=()),
+            "",
         )
         watcher: Any = _Watcher(feed, stream, owner, job, 0)
         found, _ = await watcher.open()

@@ -101,6 +101,12 @@ class World:
         request = api_keys_pb2.CreateApiKeyRequest(api_key=self.key())
         return self.mine.api_keys.CreateApiKey(request).api_key.id
 
+    def disabled_key_id(self) -> str:
+        """Another API key of the user, disabled."""
+        id = self.key_id()
+        self.mine.api_keys.DisableApiKey(api_keys_pb2.DisableApiKeyRequest(id=id))
+        return id
+
     def key(self) -> Any:
         """A message of an API key to be made."""
         return api_keys_pb2.ApiKey(name=self.name(), scopes=["jobs:read"])
@@ -194,6 +200,9 @@ _KEYS: Final[dict[str, Callable[[World], Any]]] = {
     ),
     "DeleteApiKey": lambda w: api_keys_pb2.DeleteApiKeyRequest(id=w.key_id()),
     "RevokeApiKey": lambda w: api_keys_pb2.RevokeApiKeyRequest(id=w.key_id()),
+    "DisableApiKey": lambda w: api_keys_pb2.DisableApiKeyRequest(id=w.key_id()),
+    "EnableApiKey": lambda w: api_keys_pb2.EnableApiKeyRequest(id=w.disabled_key_id()),
+    "RotateApiKey": lambda w: api_keys_pb2.RotateApiKeyRequest(id=w.key_id()),
 }
 _SERVERS: Final[dict[str, Callable[[World], Any]]] = {
     "CreateServer": lambda w: servers_pb2.CreateServerRequest(server=w.server()),

@@ -50,6 +50,8 @@ def _expected(method: MethodDescriptor, caller: Caller) -> str:
         return "CREDENTIAL_MISSING"
     if int(caller.role) < declared.minimum_role:
         return "ROLE_TOO_LOW"
+    if declared.any_scope:
+        return ""
     if caller.scopes is not None and not declared.scopes:
         return "SESSION_REQUIRED"
     lacks = caller.scopes is not None and not {*declared.scopes, "*"} & caller.scopes
@@ -205,28 +207,32 @@ def test_the_protos_follow_the_rule_of_the_house() -> None:
     of_workers_alone = {"RegisterWorker", "LeaseJobs"}
     of_workers = {"UpdateJobProgress", "CompleteJob", "FailJob", "HeartbeatJob", "ReleaseJob"}
     of_workers |= {"GetWorker", "ListWorkers", "WatchJobs"} | of_workers_alone
+    of_any_key, verify = {"GetCurrentPrincipal"}, ["api_keys:verify", "api_keys:verify:all"]
     for method in METHODS.values():
         declared = _declared(method)
         if method.name in of_everybody:
             assert (declared.public, declared.minimum_role, list(declared.scopes)) == (True, 0, [])
             continue
         assert not declared.public, method.name
+        assert declared.any_scope == (method.name in of_any_key), method.name
         reads = method.GetOptions().idempotency_level == 1
         of_viewers = reads or method.name in of_sessions | {"EndSession"}  # a VIEWER sees to the own sessions
         role = options_pb2.ROLE_VIEWER if of_viewers else options_pb2.ROLE_USER
         assert declared.minimum_role == (options_pb2.ROLE_ADMIN if method.name in of_admins else role)
         family = method.containing_service.name.removesuffix("Service").replace("ApiKey", "Api_Key").lower()
         family = family.replace("worker", "job")
-        unbound = method.name in of_sessions | of_workers_alone
+        unbound = method.name in of_sessions | of_workers_alone | of_any_key
         verb = "read" if reads else "reset" if method.name in of_resets else "write"
         scopes = [] if unbound else [f"{family}s:{verb}"]
+        if method.name == "VerifyApiKey":
+            scopes = verify
         assert declared.scopes == scopes + (work if method.name in of_workers else []), method.name
 
 
 def test_reading_is_what_is_named_so() -> None:
-    """A method is free of side effects exactly when its name begins with Get, List, BatchGet or Watch."""
+    """A method is free of side effects exactly when its name begins with a verb that reads."""
     for method in METHODS.values():
-        named = method.name.startswith(("Get", "List", "BatchGet", "Watch"))
+        named = method.name.startswith(("Get", "List", "BatchGet", "Verify", "Watch"))
         assert (method.GetOptions().idempotency_level == 1) == named, method.name
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import grpc
 import pytest
+from google.protobuf.duration_pb2 import Duration
 from google.protobuf.field_mask_pb2 import FieldMask
 
 from morag_meta.auth.keys import new_key, prefix_of
@@ -47,8 +48,12 @@ class Watching:
     def go_on(self, seconds: float) -> None:
         """Expect the streams to stay open for so long, and leave."""
         time.sleep(seconds)
-        assert all(stream.is_active() for stream in self._streams)
+        self.goes_on()
         self.close()
+
+    def goes_on(self) -> None:
+        """Expect the streams to be open."""
+        assert all(stream.is_active() for stream in self._streams)
 
     def close(self) -> None:
         """Disconnect."""
@@ -79,6 +84,52 @@ def test_a_revoked_key_ends_its_streams(pair: Pair) -> None:
     watching = Watching(pair, user, user.key)
     revoke = api_keys_pb2.RevokeApiKeyRequest(id=user.key_id)
     watching.ends("UNAUTHENTICATED", "CREDENTIAL_INVALID", lambda: user.channel.api_keys.RevokeApiKey(revoke))
+
+
+def test_a_disabled_key_ends_its_streams(pair: Pair) -> None:
+    """Streams of a key that was disabled end, and it watches again once it is enabled."""
+    user = pair.here.new_user()
+    key_id, key = _second_key(pair, user, "*")
+    watching = Watching(pair, user, key)
+    disable = api_keys_pb2.DisableApiKeyRequest(id=key_id)
+    keys = user.channel.api_keys
+    watching.ends("UNAUTHENTICATED", "CREDENTIAL_INVALID", lambda: keys.DisableApiKey(disable))
+    keys.EnableApiKey(api_keys_pb2.EnableApiKeyRequest(id=key_id))
+    Watching(pair, user, key).close()
+
+
+def test_the_end_of_a_grace_ends_the_streams_of_the_old_key(pair: Pair) -> None:
+    """Streams of a replaced key go on for the grace, and end with it in either process."""
+    user = pair.here.new_user()
+    key_id, key = _second_key(pair, user, "*")
+    watching = Watching(pair, user, key)
+
+    def replace() -> None:
+        request = api_keys_pb2.RotateApiKeyRequest(id=key_id, grace=Duration(seconds=3))
+        user.channel.api_keys.RotateApiKey(request)
+        time.sleep(2)
+        watching.goes_on()
+        time.sleep(1)
+
+    watching.ends("UNAUTHENTICATED", "CREDENTIAL_INVALID", replace)
+
+
+def test_a_narrowed_list_of_addresses_ends_the_streams(pair: Pair) -> None:
+    """Streams of a key that is bound to other addresses end, those to which theirs still belongs go on."""
+    user = pair.here.new_user()
+    key_id, key = _second_key(pair, user, "*")
+
+    def bind(*ranges: str) -> None:
+        changed = api_keys_pb2.ApiKey(id=key_id, allowed_addresses=ranges)
+        mask = FieldMask(paths=["allowed_addresses"])
+        request = api_keys_pb2.UpdateApiKeyRequest(api_key=changed, update_mask=mask)
+        user.channel.api_keys.UpdateApiKey(request)
+
+    watching = Watching(pair, user, key)
+    bind("127.0.0.1", "10.0.0.0/8")
+    time.sleep(2)
+    watching.goes_on()
+    watching.ends("PERMISSION_DENIED", "ADDRESS_NOT_ALLOWED", lambda: bind("10.0.0.0/8"))
 
 
 def test_a_changed_role_ends_the_users_streams(pair: Pair) -> None:

@@ -20,6 +20,7 @@ from google.protobuf.message_factory import GetMessageClass
 from morag_meta.auth.authenticator import Authenticator
 from morag_meta.auth.epoch import EpochWatch
 from morag_meta.auth.keys import KeyHasher
+from morag_meta.auth.rates import Rates
 from morag_meta.auth.tokens import Tokens
 from morag_meta.auth.usage import KeyUsage
 from morag_meta.db import migrate
@@ -125,7 +126,9 @@ class Trial:
         usage = KeyUsage(self.database, interval=60)
         authenticator = Authenticator(self.database, hasher, tokens, epochs, usage)
         self.streams = Streams(options, authenticator.recheck, lambda: epochs.newest)
-        self.dispatcher = Dispatcher(self.database, authenticator, self.streams, _KEY)
+        self.dispatcher = Dispatcher(
+            self.database, authenticator, Rates.unlimited(), usage, self.streams, _KEY
+        )
         self._server = grpc.aio.server()
         self._server.add_generic_rpc_handlers((self.dispatcher.handler(self.servicer),))
         port = self._server.add_insecure_port("127.0.0.1:0")

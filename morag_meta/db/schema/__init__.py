@@ -14,6 +14,7 @@ from __future__ import annotations
 from morag_meta.db.schema.accounts import (
     THEMES,
     USER_ROLES,
+    api_key_calls,
     api_keys,
     password_resets,
     reset_requests,
@@ -53,6 +54,7 @@ __all__ = [
     "SERVER_KINDS",
     "THEMES",
     "USER_ROLES",
+    "api_key_calls",
     "api_keys",
     "auth_epoch",
     "database_grants",

@@ -78,17 +78,40 @@ api_keys = table(
     "api_keys",
     sa.Column("id", identifier(), primary_key=True),
     owner(),
-    sa.Column("name", sa.String(255), nullable=False),
+    sa.Column("name", sa.String(255), nullable=False),  # or what stands for it, once it was given up
+    sa.Column("former_name", sa.String(255)),  # of a key that gave up its name: revoked, or replaced
     sa.Column("description", sa.String(500), nullable=False),
     sa.Column("key_hash", sa.String(64), nullable=False, unique=True),  # HMAC-SHA-256, hex
     sa.Column("key_prefix", sa.String(16), nullable=False),  # shown, so that a person knows which key it is
     sa.Column("scopes", Json, nullable=False),
+    sa.Column("allowed_addresses", Json),  # canonical ranges, null or none for anywhere
+    sa.Column("rate_per_1000_s", sa.BigInteger),  # calls; null without a limit of its own, as the next one
+    sa.Column("rate_burst", sa.Integer),
     sa.Column("expire_time", UtcDateTime),
     sa.Column("revoke_time", UtcDateTime),
+    sa.Column("disable_time", UtcDateTime),
+    # Of a rotation; no foreign keys, because each stays a fact when the other key is deleted.
+    sa.Column("predecessor_id", identifier()),
+    sa.Column("successor_id", identifier()),
     sa.Column("last_used_time", UtcDateTime),
     sa.Column("use_count", sa.BigInteger, nullable=False),
     *stamps(),
     sa.UniqueConstraint("owner_id", "name"),
     sa.Index("ix_api_keys__owner_id_create_time_id", "owner_id", "create_time", "id"),
     sa.Index("ix_api_keys__create_time_id", "create_time", "id"),
+)
+
+# The calls of a key to one method on one day. Rows are written behind the calls (auth/usage.py).
+api_key_calls = table(
+    "api_key_calls",
+    sa.Column("key_id", identifier(), sa.ForeignKey("api_keys.id", ondelete="RESTRICT"), primary_key=True),
+    sa.Column("day", UtcDateTime, primary_key=True),  # its beginning in UTC
+    sa.Column("method", sa.String(100), primary_key=True),
+    owner(),
+    sa.Column("calls", sa.BigInteger, nullable=False),
+    sa.Column("errors", sa.BigInteger, nullable=False),
+    sa.Column("total_us", sa.BigInteger, nullable=False),
+    sa.Column("longest_us", sa.BigInteger, nullable=False),
+    sa.Index("ix_api_key_calls__owner_id_key_id", "owner_id", "key_id"),
+    sa.Index("ix_api_key_calls__day", "day"),
 )

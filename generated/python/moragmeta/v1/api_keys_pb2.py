@@ -22,13 +22,14 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 from google.protobuf import empty_pb2 as google_dot_protobuf_dot_empty__pb2
 from google.protobuf import field_mask_pb2 as google_dot_protobuf_dot_field__mask__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 from moragmeta.v1 import options_pb2 as moragmeta_dot_v1_dot_options__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1bmoragmeta/v1/api_keys.proto\x12\x0cmoragmeta.v1\x1a\x1bgoogle/protobuf/empty.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1amoragmeta/v1/options.proto\"\xa2\x04\n\x06\x41piKey\x12\x14\n\x02id\x18\x01 \x01(\tB\x08\xd2\xf3\x18\x04\x10\x01H\x01\x12\x18\n\x08owner_id\x18\x02 \x01(\tB\x06\xd2\xf3\x18\x02\x10\x01\x12\x14\n\x04\x65tag\x18\x03 \x01(\tB\x06\xd2\xf3\x18\x02(@\x12\x37\n\x0b\x63reate_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x06\xd2\xf3\x18\x02\x10\x01\x12\x37\n\x0bupdate_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x06\xd2\xf3\x18\x02\x10\x01\x12\x19\n\x04name\x18\x06 \x01(\tB\x0b\xd2\xf3\x18\x07\x08\x01(\xff\x01H\x06\x12\x1c\n\x0b\x64\x65scription\x18\x07 \x01(\tB\x07\xd2\xf3\x18\x03(\xf4\x03\x12\x1a\n\nkey_prefix\x18\x08 \x01(\tB\x06\xd2\xf3\x18\x02\x10\x01\x12\x18\n\x06scopes\x18\t \x03(\tB\x08\xd2\xf3\x18\x04(@@d\x12\x30\n\x05state\x18\n \x01(\x0e\x32\x19.moragmeta.v1.ApiKeyStateB\x06\xd2\xf3\x18\x02\x10\x01\x12/\n\x0b\x65xpire_time\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x37\n\x0brevoke_time\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x06\xd2\xf3\x18\x02\x10\x01\x12:\n\x0elast_used_time\x18\r \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x06\xd2\xf3\x18\x02\x10\x01\x12\x19\n\tuse_count\x18\x0e \x01(\x03\x42\x06\xd2\xf3\x18\x02\x10\x01\"|\n\x13\x43reateApiKeyRequest\x12-\n\x07\x61pi_key\x18\x01 \x01(\x0b\x32\x14.moragmeta.v1.ApiKeyB\x06\xd2\xf3\x18\x02\x08\x01\x12\x18\n\x08owner_id\x18\x02 \x01(\tB\x06\xd2\xf3\x18\x02H\x01\x12\x1c\n\nrequest_id\x18\x03 \x01(\tB\x08\xd2\xf3\x18\x04(@H\x05\"_\n\x14\x43reateApiKeyResponse\x12%\n\x07\x61pi_key\x18\x01 \x01(\x0b\x32\x14.moragmeta.v1.ApiKey\x12\x0e\n\x06secret\x18\x02 \x01(\t\x12\x10\n\x08replayed\x18\x03 \x01(\x08\"(\n\x10GetApiKeyRequest\x12\x14\n\x02id\x18\x01 \x01(\tB\x08\xd2\xf3\x18\x04\x08\x01H\x01\"\x83\x01\n\x12ListApiKeysRequest\x12 \n\tpage_size\x18\x01 \x01(\x05\x42\r\xd2\xf3\x18\t1\x00\x00\x00\x00\x00\x00\x00\x00\x12\x1b\n\npage_token\x18\x02 \x01(\tB\x07\xd2\xf3\x18\x03(\x80\x08\x12\x18\n\x08owner_id\x18\x03 \x01(\tB\x06\xd2\xf3\x18\x02H\x02\x12\x14\n\x0cshow_revoked\x18\x04 \x01(\x08\"V\n\x13ListApiKeysResponse\x12&\n\x08\x61pi_keys\x18\x01 \x03(\x0b\x32\x14.moragmeta.v1.ApiKey\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x93\x01\n\x13UpdateApiKeyRequest\x12-\n\x07\x61pi_key\x18\x01 \x01(\x0b\x32\x14.moragmeta.v1.ApiKeyB\x06\xd2\xf3\x18\x02\x08\x01\x12/\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMask\x12\x1c\n\nrequest_id\x18\x03 \x01(\tB\x08\xd2\xf3\x18\x04(@H\x05\"_\n\x13\x44\x65leteApiKeyRequest\x12\x14\n\x02id\x18\x01 \x01(\tB\x08\xd2\xf3\x18\x04\x08\x01H\x01\x12\x14\n\x04\x65tag\x18\x02 \x01(\tB\x06\xd2\xf3\x18\x02(@\x12\x1c\n\nrequest_id\x18\x03 \x01(\tB\x08\xd2\xf3\x18\x04(@H\x05\"_\n\x13RevokeApiKeyRequest\x12\x14\n\x02id\x18\x01 \x01(\tB\x08\xd2\xf3\x18\x04\x08\x01H\x01\x12\x14\n\x04\x65tag\x18\x02 \x01(\tB\x06\xd2\xf3\x18\x02(@\x12\x1c\n\nrequest_id\x18\x03 \x01(\tB\x08\xd2\xf3\x18\x04(@H\x05*|\n\x0b\x41piKeyState\x12\x1d\n\x19\x41PI_KEY_STATE_UNSPECIFIED\x10\x00\x12\x18\n\x14\x41PI_KEY_STATE_ACTIVE\x10\x01\x12\x19\n\x15\x41PI_KEY_STATE_EXPIRED\x10\x02\x12\x19\n\x15\x41PI_KEY_STATE_REVOKED\x10\x03\x32\xee\x04\n\rApiKeyService\x12m\n\x0c\x43reateApiKey\x12!.moragmeta.v1.CreateApiKeyRequest\x1a\".moragmeta.v1.CreateApiKeyResponse\"\x16\xca\xf3\x18\x12\x10\x02\x1a\x0e\x61pi_keys:write\x12[\n\tGetApiKey\x12\x1e.moragmeta.v1.GetApiKeyRequest\x1a\x14.moragmeta.v1.ApiKey\"\x18\x90\x02\x01\xca\xf3\x18\x11\x10\x01\x1a\rapi_keys:read\x12l\n\x0bListApiKeys\x12 .moragmeta.v1.ListApiKeysRequest\x1a!.moragmeta.v1.ListApiKeysResponse\"\x18\x90\x02\x01\xca\xf3\x18\x11\x10\x01\x1a\rapi_keys:read\x12_\n\x0cUpdateApiKey\x12!.moragmeta.v1.UpdateApiKeyRequest\x1a\x14.moragmeta.v1.ApiKey\"\x16\xca\xf3\x18\x12\x10\x02\x1a\x0e\x61pi_keys:write\x12\x61\n\x0c\x44\x65leteApiKey\x12!.moragmeta.v1.DeleteApiKeyRequest\x1a\x16.google.protobuf.Empty\"\x16\xca\xf3\x18\x12\x10\x02\x1a\x0e\x61pi_keys:write\x12_\n\x0cRevokeApiKey\x12!.moragmeta.v1.RevokeApiKeyRequest\x1a\x14.moragmeta.v1.ApiKey\"\x16\xca\xf3\x18\x12\x10\x02\x1a\x0e\x61pi_keys:writeBd\n\x11\x64\x65v.morag.meta.v1B\x0c\x41piKeysProtoP\x01Z?github.com/morag-dev/morag-meta/gen/go/moragmeta/v1;moragmetav1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1bmoragmeta/v1/api_keys.proto\x12\x0cmoragmeta.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1bgoogle/protobuf/empty.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1amoragmeta/v1/options.proto\"\xec\x05\n\x06\x41piKey\x12\x14\n\x02id\x18\x01 \x01(\tB\x08\xd2\xf3\x18\x04\x10\x01H\x01\x12\x18\n\x08owner_id\x18\x02 \x01(\tB\x06\xd2\xf3\x18\x02\x10\x01\x12\x14\n\x04\x65tag\x18\x03 \x01(\tB\x06\xd2\xf3\x18\x02(@\x12\x37\n\x0b\x63reate_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x06\xd2\xf3\x18\x02\x10\x01\x12\x37\n\x0bupdate_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x06\xd2\xf3\x18\x02\x10\x01\x12\x19\n\x04name\x18\x06 \x01(\tB\x0b\xd2\xf3\x18\x07\x08\x01(\xff\x01H\x06\x12\x1c\n\x0b\x64\x65scription\x18\x07 \x01(\tB\x07\xd2\xf3\x18\x03(\xf4\x03\x12\x1a\n\nkey_prefix\x18\x08 \x01(\tB\x06\xd2\xf3\x18\x02\x10\x01\x12\x18\n\x06scopes\x18\t \x03(\tB\x08\xd2\xf3\x18\x04(@@d\x12\x30\n\x05state\x18\n \x01(\x0e\x32\x19.moragmeta.v1.ApiKeyStateB\x06\xd2\xf3\x18\x02\x10\x01\x12/\n\x0b\x65xpire_time\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x37\n\x0brevoke_time\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x06\xd2\xf3\x18\x02\x10\x01\x12:\n\x0elast_used_time\x18\r \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x06\xd2\xf3\x18\x02\x10\x01\x12\x19\n\tuse_count\x18\x0e \x01(\x03\x42\x06\xd2\xf3\x18\x02\x10\x01\x12\x38\n\x0c\x64isable_time\x18\x0f \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x06\xd2\xf3\x18\x02\x10\x01\x12\x1e\n\x0epredecessor_id\x18\x10 \x01(\tB\x06\xd2\xf3\x18\x02\x10\x01\x12\x1c\n\x0csuccessor_id\x18\x11 \x01(\tB\x06\xd2\xf3\x18\x02\x10\x01\x12#\n\x11\x61llowed_addresses\x18\x12 \x03(\tB\x08\xd2\xf3\x18\x04(@@2\x12+\n\nrate_limit\x18\x13 \x01(\x0b\x32\x17.moragmeta.v1.RateLimit\"`\n\tRateLimit\x12,\n\nper_second\x18\x01 \x01(\x01\x42\x18\xd2\xf3\x18\x14\x08\x01\x31\xfc\xa9\xf1\xd2MbP?9\x00\x00\x00\x00\x00j\xf8@\x12%\n\x05\x62urst\x18\x02 \x01(\x05\x42\x16\xd2\xf3\x18\x12\x31\x00\x00\x00\x00\x00\x00\x00\x00\x39\x00\x00\x00\x00\x80\x84.A\"|\n\x13\x43reateApiKeyRequest\x12-\n\x07\x61pi_key\x18\x01 \x01(\x0b\x32\x14.moragmeta.v1.ApiKeyB\x06\xd2\xf3\x18\x02\x08\x01\x12\x18\n\x08owner_id\x18\x02 \x01(\tB\x06\xd2\xf3\x18\x02H\x01\x12\x1c\n\nrequest_id\x18\x03 \x01(\tB\x08\xd2\xf3\x18\x04(@H\x05\"_\n\x14\x43reateApiKeyResponse\x12%\n\x07\x61pi_key\x18\x01 \x01(\x0b\x32\x14.moragmeta.v1.ApiKey\x12\x0e\n\x06secret\x18\x02 \x01(\t\x12\x10\n\x08replayed\x18\x03 \x01(\x08\"(\n\x10GetApiKeyRequest\x12\x14\n\x02id\x18\x01 \x01(\tB\x08\xd2\xf3\x18\x04\x08\x01H\x01\"\x83\x01\n\x12ListApiKeysRequest\x12 \n\tpage_size\x18\x01 \x01(\x05\x42\r\xd2\xf3\x18\t1\x00\x00\x00\x00\x00\x00\x00\x00\x12\x1b\n\npage_token\x18\x02 \x01(\tB\x07\xd2\xf3\x18\x03(\x80\x08\x12\x18\n\x08owner_id\x18\x03 \x01(\tB\x06\xd2\xf3\x18\x02H\x02\x12\x14\n\x0cshow_revoked\x18\x04 \x01(\x08\"V\n\x13ListApiKeysResponse\x12&\n\x08\x61pi_keys\x18\x01 \x03(\x0b\x32\x14.moragmeta.v1.ApiKey\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x93\x01\n\x13UpdateApiKeyRequest\x12-\n\x07\x61pi_key\x18\x01 \x01(\x0b\x32\x14.moragmeta.v1.ApiKeyB\x06\xd2\xf3\x18\x02\x08\x01\x12/\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMask\x12\x1c\n\nrequest_id\x18\x03 \x01(\tB\x08\xd2\xf3\x18\x04(@H\x05\"_\n\x13\x44\x65leteApiKeyRequest\x12\x14\n\x02id\x18\x01 \x01(\tB\x08\xd2\xf3\x18\x04\x08\x01H\x01\x12\x14\n\x04\x65tag\x18\x02 \x01(\tB\x06\xd2\xf3\x18\x02(@\x12\x1c\n\nrequest_id\x18\x03 \x01(\tB\x08\xd2\xf3\x18\x04(@H\x05\"_\n\x13RevokeApiKeyRequest\x12\x14\n\x02id\x18\x01 \x01(\tB\x08\xd2\xf3\x18\x04\x08\x01H\x01\x12\x14\n\x04\x65tag\x18\x02 \x01(\tB\x06\xd2\xf3\x18\x02(@\x12\x1c\n\nrequest_id\x18\x03 \x01(\tB\x08\xd2\xf3\x18\x04(@H\x05\"`\n\x14\x44isableApiKeyRequest\x12\x14\n\x02id\x18\x01 \x01(\tB\x08\xd2\xf3\x18\x04\x08\x01H\x01\x12\x14\n\x04\x65tag\x18\x02 \x01(\tB\x06\xd2\xf3\x18\x02(@\x12\x1c\n\nrequest_id\x18\x03 \x01(\tB\x08\xd2\xf3\x18\x04(@H\x05\"_\n\x13\x45nableApiKeyRequest\x12\x14\n\x02id\x18\x01 \x01(\tB\x08\xd2\xf3\x18\x04\x08\x01H\x01\x12\x14\n\x04\x65tag\x18\x02 \x01(\tB\x06\xd2\xf3\x18\x02(@\x12\x1c\n\nrequest_id\x18\x03 \x01(\tB\x08\xd2\xf3\x18\x04(@H\x05\"\x89\x01\n\x13RotateApiKeyRequest\x12\x14\n\x02id\x18\x01 \x01(\tB\x08\xd2\xf3\x18\x04\x08\x01H\x01\x12(\n\x05grace\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x14\n\x04\x65tag\x18\x03 \x01(\tB\x06\xd2\xf3\x18\x02(@\x12\x1c\n\nrequest_id\x18\x04 \x01(\tB\x08\xd2\xf3\x18\x04(@H\x05\"\x8a\x01\n\x14RotateApiKeyResponse\x12%\n\x07\x61pi_key\x18\x01 \x01(\x0b\x32\x14.moragmeta.v1.ApiKey\x12\x0e\n\x06secret\x18\x02 \x01(\t\x12\x10\n\x08replayed\x18\x03 \x01(\x08\x12)\n\x0bpredecessor\x18\x04 \x01(\x0b\x32\x14.moragmeta.v1.ApiKey\"]\n\x13VerifyApiKeyRequest\x12\x16\n\x03key\x18\x01 \x01(\tB\t\xd2\xf3\x18\x05\x08\x01(\x80\x02\x12\x15\n\x05scope\x18\x02 \x01(\tB\x06\xd2\xf3\x18\x02(@\x12\x17\n\x07\x61\x64\x64ress\x18\x03 \x01(\tB\x06\xd2\xf3\x18\x02(@\"\x95\x02\n\x14VerifyApiKeyResponse\x12,\n\x07verdict\x18\x01 \x01(\x0e\x32\x1b.moragmeta.v1.ApiKeyVerdict\x12\x0e\n\x06key_id\x18\x02 \x01(\t\x12\x10\n\x08owner_id\x18\x03 \x01(\t\x12&\n\nowner_role\x18\x04 \x01(\x0e\x32\x12.moragmeta.v1.Role\x12\x0e\n\x06scopes\x18\x05 \x03(\t\x12/\n\x0b\x65xpire_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12+\n\nrate_limit\x18\x07 \x01(\x0b\x32\x17.moragmeta.v1.RateLimit\x12\x17\n\x0fremaining_calls\x18\x08 \x01(\x05\"S\n\x15GetApiKeyUsageRequest\x12\x14\n\x02id\x18\x01 \x01(\tB\x08\xd2\xf3\x18\x04\x08\x01H\x01\x12$\n\x04\x64\x61ys\x18\x02 \x01(\x05\x42\x16\xd2\xf3\x18\x12\x31\x00\x00\x00\x00\x00\x00\x00\x00\x39\x00\x00\x00\x00\x00\x00W@\"\x8d\x01\n\x0b\x41piKeyUsage\x12(\n\x05total\x18\x01 \x01(\x0b\x32\x19.moragmeta.v1.CallFigures\x12&\n\x04\x64\x61ys\x18\x02 \x03(\x0b\x32\x18.moragmeta.v1.DayOfCalls\x12,\n\x07methods\x18\x03 \x03(\x0b\x32\x1b.moragmeta.v1.MethodOfCalls\"a\n\nDayOfCalls\x12\'\n\x03\x64\x61y\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12*\n\x07\x66igures\x18\x02 \x01(\x0b\x32\x19.moragmeta.v1.CallFigures\"K\n\rMethodOfCalls\x12\x0e\n\x06method\x18\x01 \x01(\t\x12*\n\x07\x66igures\x18\x02 \x01(\x0b\x32\x19.moragmeta.v1.CallFigures\"\x97\x01\n\x0b\x43\x61llFigures\x12\x12\n\ncall_count\x18\x01 \x01(\x03\x12\x13\n\x0b\x65rror_count\x18\x02 \x01(\x03\x12/\n\x0cmean_latency\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12.\n\x0bmax_latency\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\"\x1c\n\x1aGetCurrentPrincipalRequest\"\xb4\x01\n\tPrincipal\x12\x0f\n\x07user_id\x18\x01 \x01(\t\x12 \n\x04role\x18\x02 \x01(\x0e\x32\x12.moragmeta.v1.Role\x12\x0e\n\x06key_id\x18\x03 \x01(\t\x12\x12\n\nsession_id\x18\x04 \x01(\t\x12\x0e\n\x06scopes\x18\x05 \x03(\t\x12/\n\x0b\x65xpire_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07\x61\x64\x64ress\x18\x07 \x01(\t*\xb0\x02\n\rApiKeyVerdict\x12\x1f\n\x1b\x41PI_KEY_VERDICT_UNSPECIFIED\x10\x00\x12\x19\n\x15\x41PI_KEY_VERDICT_VALID\x10\x01\x12\x1d\n\x19\x41PI_KEY_VERDICT_NOT_FOUND\x10\x02\x12\x1c\n\x18\x41PI_KEY_VERDICT_DISABLED\x10\x03\x12\x1b\n\x17\x41PI_KEY_VERDICT_REVOKED\x10\x04\x12\x1b\n\x17\x41PI_KEY_VERDICT_EXPIRED\x10\x05\x12\"\n\x1e\x41PI_KEY_VERDICT_IP_NOT_ALLOWED\x10\x06\x12 \n\x1c\x41PI_KEY_VERDICT_RATE_LIMITED\x10\x07\x12&\n\"API_KEY_VERDICT_INSUFFICIENT_SCOPE\x10\x08*\x98\x01\n\x0b\x41piKeyState\x12\x1d\n\x19\x41PI_KEY_STATE_UNSPECIFIED\x10\x00\x12\x18\n\x14\x41PI_KEY_STATE_ACTIVE\x10\x01\x12\x19\n\x15\x41PI_KEY_STATE_EXPIRED\x10\x02\x12\x19\n\x15\x41PI_KEY_STATE_REVOKED\x10\x03\x12\x1a\n\x16\x41PI_KEY_STATE_DISABLED\x10\x04\x32\xfd\t\n\rApiKeyService\x12m\n\x0c\x43reateApiKey\x12!.moragmeta.v1.CreateApiKeyRequest\x1a\".moragmeta.v1.CreateApiKeyResponse\"\x16\xca\xf3\x18\x12\x10\x02\x1a\x0e\x61pi_keys:write\x12[\n\tGetApiKey\x12\x1e.moragmeta.v1.GetApiKeyRequest\x1a\x14.moragmeta.v1.ApiKey\"\x18\x90\x02\x01\xca\xf3\x18\x11\x10\x01\x1a\rapi_keys:read\x12l\n\x0bListApiKeys\x12 .moragmeta.v1.ListApiKeysRequest\x1a!.moragmeta.v1.ListApiKeysResponse\"\x18\x90\x02\x01\xca\xf3\x18\x11\x10\x01\x1a\rapi_keys:read\x12_\n\x0cUpdateApiKey\x12!.moragmeta.v1.UpdateApiKeyRequest\x1a\x14.moragmeta.v1.ApiKey\"\x16\xca\xf3\x18\x12\x10\x02\x1a\x0e\x61pi_keys:write\x12\x61\n\x0c\x44\x65leteApiKey\x12!.moragmeta.v1.DeleteApiKeyRequest\x1a\x16.google.protobuf.Empty\"\x16\xca\xf3\x18\x12\x10\x02\x1a\x0e\x61pi_keys:write\x12_\n\x0cRevokeApiKey\x12!.moragmeta.v1.RevokeApiKeyRequest\x1a\x14.moragmeta.v1.ApiKey\"\x16\xca\xf3\x18\x12\x10\x02\x1a\x0e\x61pi_keys:write\x12\x61\n\rDisableApiKey\x12\".moragmeta.v1.DisableApiKeyRequest\x1a\x14.moragmeta.v1.ApiKey\"\x16\xca\xf3\x18\x12\x10\x02\x1a\x0e\x61pi_keys:write\x12_\n\x0c\x45nableApiKey\x12!.moragmeta.v1.EnableApiKeyRequest\x1a\x14.moragmeta.v1.ApiKey\"\x16\xca\xf3\x18\x12\x10\x02\x1a\x0e\x61pi_keys:write\x12m\n\x0cRotateApiKey\x12!.moragmeta.v1.RotateApiKeyRequest\x1a\".moragmeta.v1.RotateApiKeyResponse\"\x16\xca\xf3\x18\x12\x10\x02\x1a\x0e\x61pi_keys:write\x12\x86\x01\n\x0cVerifyApiKey\x12!.moragmeta.v1.VerifyApiKeyRequest\x1a\".moragmeta.v1.VerifyApiKeyResponse\"/\x90\x02\x01\xca\xf3\x18(\x10\x01\x1a\x0f\x61pi_keys:verify\x1a\x13\x61pi_keys:verify:all\x12j\n\x0eGetApiKeyUsage\x12#.moragmeta.v1.GetApiKeyUsageRequest\x1a\x19.moragmeta.v1.ApiKeyUsage\"\x18\x90\x02\x01\xca\xf3\x18\x11\x10\x01\x1a\rapi_keys:read\x12\x65\n\x13GetCurrentPrincipal\x12(.moragmeta.v1.GetCurrentPrincipalRequest\x1a\x17.moragmeta.v1.Principal\"\x0b\x90\x02\x01\xca\xf3\x18\x04\x10\x01 \x01\x42\x64\n\x11\x64\x65v.morag.meta.v1B\x0c\x41piKeysProtoP\x01Z?github.com/morag-dev/morag-meta/gen/go/moragmeta/v1;moragmetav1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -62,6 +63,18 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_APIKEY'].fields_by_name['last_used_time']._serialized_options = b'\322\363\030\002\020\001'
   _globals['_APIKEY'].fields_by_name['use_count']._loaded_options = None
   _globals['_APIKEY'].fields_by_name['use_count']._serialized_options = b'\322\363\030\002\020\001'
+  _globals['_APIKEY'].fields_by_name['disable_time']._loaded_options = None
+  _globals['_APIKEY'].fields_by_name['disable_time']._serialized_options = b'\322\363\030\002\020\001'
+  _globals['_APIKEY'].fields_by_name['predecessor_id']._loaded_options = None
+  _globals['_APIKEY'].fields_by_name['predecessor_id']._serialized_options = b'\322\363\030\002\020\001'
+  _globals['_APIKEY'].fields_by_name['successor_id']._loaded_options = None
+  _globals['_APIKEY'].fields_by_name['successor_id']._serialized_options = b'\322\363\030\002\020\001'
+  _globals['_APIKEY'].fields_by_name['allowed_addresses']._loaded_options = None
+  _globals['_APIKEY'].fields_by_name['allowed_addresses']._serialized_options = b'\322\363\030\004(@@2'
+  _globals['_RATELIMIT'].fields_by_name['per_second']._loaded_options = None
+  _globals['_RATELIMIT'].fields_by_name['per_second']._serialized_options = b'\322\363\030\024\010\0011\374\251\361\322MbP?9\000\000\000\000\000j\370@'
+  _globals['_RATELIMIT'].fields_by_name['burst']._loaded_options = None
+  _globals['_RATELIMIT'].fields_by_name['burst']._serialized_options = b'\322\363\030\0221\000\000\000\000\000\000\000\0009\000\000\000\000\200\204.A'
   _globals['_CREATEAPIKEYREQUEST'].fields_by_name['api_key']._loaded_options = None
   _globals['_CREATEAPIKEYREQUEST'].fields_by_name['api_key']._serialized_options = b'\322\363\030\002\010\001'
   _globals['_CREATEAPIKEYREQUEST'].fields_by_name['owner_id']._loaded_options = None
@@ -92,6 +105,34 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_REVOKEAPIKEYREQUEST'].fields_by_name['etag']._serialized_options = b'\322\363\030\002(@'
   _globals['_REVOKEAPIKEYREQUEST'].fields_by_name['request_id']._loaded_options = None
   _globals['_REVOKEAPIKEYREQUEST'].fields_by_name['request_id']._serialized_options = b'\322\363\030\004(@H\005'
+  _globals['_DISABLEAPIKEYREQUEST'].fields_by_name['id']._loaded_options = None
+  _globals['_DISABLEAPIKEYREQUEST'].fields_by_name['id']._serialized_options = b'\322\363\030\004\010\001H\001'
+  _globals['_DISABLEAPIKEYREQUEST'].fields_by_name['etag']._loaded_options = None
+  _globals['_DISABLEAPIKEYREQUEST'].fields_by_name['etag']._serialized_options = b'\322\363\030\002(@'
+  _globals['_DISABLEAPIKEYREQUEST'].fields_by_name['request_id']._loaded_options = None
+  _globals['_DISABLEAPIKEYREQUEST'].fields_by_name['request_id']._serialized_options = b'\322\363\030\004(@H\005'
+  _globals['_ENABLEAPIKEYREQUEST'].fields_by_name['id']._loaded_options = None
+  _globals['_ENABLEAPIKEYREQUEST'].fields_by_name['id']._serialized_options = b'\322\363\030\004\010\001H\001'
+  _globals['_ENABLEAPIKEYREQUEST'].fields_by_name['etag']._loaded_options = None
+  _globals['_ENABLEAPIKEYREQUEST'].fields_by_name['etag']._serialized_options = b'\322\363\030\002(@'
+  _globals['_ENABLEAPIKEYREQUEST'].fields_by_name['request_id']._loaded_options = None
+  _globals['_ENABLEAPIKEYREQUEST'].fields_by_name['request_id']._serialized_options = b'\322\363\030\004(@H\005'
+  _globals['_ROTATEAPIKEYREQUEST'].fields_by_name['id']._loaded_options = None
+  _globals['_ROTATEAPIKEYREQUEST'].fields_by_name['id']._serialized_options = b'\322\363\030\004\010\001H\001'
+  _globals['_ROTATEAPIKEYREQUEST'].fields_by_name['etag']._loaded_options = None
+  _globals['_ROTATEAPIKEYREQUEST'].fields_by_name['etag']._serialized_options = b'\322\363\030\002(@'
+  _globals['_ROTATEAPIKEYREQUEST'].fields_by_name['request_id']._loaded_options = None
+  _globals['_ROTATEAPIKEYREQUEST'].fields_by_name['request_id']._serialized_options = b'\322\363\030\004(@H\005'
+  _globals['_VERIFYAPIKEYREQUEST'].fields_by_name['key']._loaded_options = None
+  _globals['_VERIFYAPIKEYREQUEST'].fields_by_name['key']._serialized_options = b'\322\363\030\005\010\001(\200\002'
+  _globals['_VERIFYAPIKEYREQUEST'].fields_by_name['scope']._loaded_options = None
+  _globals['_VERIFYAPIKEYREQUEST'].fields_by_name['scope']._serialized_options = b'\322\363\030\002(@'
+  _globals['_VERIFYAPIKEYREQUEST'].fields_by_name['address']._loaded_options = None
+  _globals['_VERIFYAPIKEYREQUEST'].fields_by_name['address']._serialized_options = b'\322\363\030\002(@'
+  _globals['_GETAPIKEYUSAGEREQUEST'].fields_by_name['id']._loaded_options = None
+  _globals['_GETAPIKEYUSAGEREQUEST'].fields_by_name['id']._serialized_options = b'\322\363\030\004\010\001H\001'
+  _globals['_GETAPIKEYUSAGEREQUEST'].fields_by_name['days']._loaded_options = None
+  _globals['_GETAPIKEYUSAGEREQUEST'].fields_by_name['days']._serialized_options = b'\322\363\030\0221\000\000\000\000\000\000\000\0009\000\000\000\000\000\000W@'
   _globals['_APIKEYSERVICE'].methods_by_name['CreateApiKey']._loaded_options = None
   _globals['_APIKEYSERVICE'].methods_by_name['CreateApiKey']._serialized_options = b'\312\363\030\022\020\002\032\016api_keys:write'
   _globals['_APIKEYSERVICE'].methods_by_name['GetApiKey']._loaded_options = None
@@ -104,26 +145,68 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_APIKEYSERVICE'].methods_by_name['DeleteApiKey']._serialized_options = b'\312\363\030\022\020\002\032\016api_keys:write'
   _globals['_APIKEYSERVICE'].methods_by_name['RevokeApiKey']._loaded_options = None
   _globals['_APIKEYSERVICE'].methods_by_name['RevokeApiKey']._serialized_options = b'\312\363\030\022\020\002\032\016api_keys:write'
-  _globals['_APIKEYSTATE']._serialized_start=1549
-  _globals['_APIKEYSTATE']._serialized_end=1673
-  _globals['_APIKEY']._serialized_start=170
-  _globals['_APIKEY']._serialized_end=716
-  _globals['_CREATEAPIKEYREQUEST']._serialized_start=718
-  _globals['_CREATEAPIKEYREQUEST']._serialized_end=842
-  _globals['_CREATEAPIKEYRESPONSE']._serialized_start=844
-  _globals['_CREATEAPIKEYRESPONSE']._serialized_end=939
-  _globals['_GETAPIKEYREQUEST']._serialized_start=941
-  _globals['_GETAPIKEYREQUEST']._serialized_end=981
-  _globals['_LISTAPIKEYSREQUEST']._serialized_start=984
-  _globals['_LISTAPIKEYSREQUEST']._serialized_end=1115
-  _globals['_LISTAPIKEYSRESPONSE']._serialized_start=1117
-  _globals['_LISTAPIKEYSRESPONSE']._serialized_end=1203
-  _globals['_UPDATEAPIKEYREQUEST']._serialized_start=1206
-  _globals['_UPDATEAPIKEYREQUEST']._serialized_end=1353
-  _globals['_DELETEAPIKEYREQUEST']._serialized_start=1355
-  _globals['_DELETEAPIKEYREQUEST']._serialized_end=1450
-  _globals['_REVOKEAPIKEYREQUEST']._serialized_start=1452
-  _globals['_REVOKEAPIKEYREQUEST']._serialized_end=1547
-  _globals['_APIKEYSERVICE']._serialized_start=1676
-  _globals['_APIKEYSERVICE']._serialized_end=2298
+  _globals['_APIKEYSERVICE'].methods_by_name['DisableApiKey']._loaded_options = None
+  _globals['_APIKEYSERVICE'].methods_by_name['DisableApiKey']._serialized_options = b'\312\363\030\022\020\002\032\016api_keys:write'
+  _globals['_APIKEYSERVICE'].methods_by_name['EnableApiKey']._loaded_options = None
+  _globals['_APIKEYSERVICE'].methods_by_name['EnableApiKey']._serialized_options = b'\312\363\030\022\020\002\032\016api_keys:write'
+  _globals['_APIKEYSERVICE'].methods_by_name['RotateApiKey']._loaded_options = None
+  _globals['_APIKEYSERVICE'].methods_by_name['RotateApiKey']._serialized_options = b'\312\363\030\022\020\002\032\016api_keys:write'
+  _globals['_APIKEYSERVICE'].methods_by_name['VerifyApiKey']._loaded_options = None
+  _globals['_APIKEYSERVICE'].methods_by_name['VerifyApiKey']._serialized_options = b'\220\002\001\312\363\030(\020\001\032\017api_keys:verify\032\023api_keys:verify:all'
+  _globals['_APIKEYSERVICE'].methods_by_name['GetApiKeyUsage']._loaded_options = None
+  _globals['_APIKEYSERVICE'].methods_by_name['GetApiKeyUsage']._serialized_options = b'\220\002\001\312\363\030\021\020\001\032\rapi_keys:read'
+  _globals['_APIKEYSERVICE'].methods_by_name['GetCurrentPrincipal']._loaded_options = None
+  _globals['_APIKEYSERVICE'].methods_by_name['GetCurrentPrincipal']._serialized_options = b'\220\002\001\312\363\030\004\020\001 \001'
+  _globals['_APIKEYVERDICT']._serialized_start=3505
+  _globals['_APIKEYVERDICT']._serialized_end=3809
+  _globals['_APIKEYSTATE']._serialized_start=3812
+  _globals['_APIKEYSTATE']._serialized_end=3964
+  _globals['_APIKEY']._serialized_start=202
+  _globals['_APIKEY']._serialized_end=950
+  _globals['_RATELIMIT']._serialized_start=952
+  _globals['_RATELIMIT']._serialized_end=1048
+  _globals['_CREATEAPIKEYREQUEST']._serialized_start=1050
+  _globals['_CREATEAPIKEYREQUEST']._serialized_end=1174
+  _globals['_CREATEAPIKEYRESPONSE']._serialized_start=1176
+  _globals['_CREATEAPIKEYRESPONSE']._serialized_end=1271
+  _globals['_GETAPIKEYREQUEST']._serialized_start=1273
+  _globals['_GETAPIKEYREQUEST']._serialized_end=1313
+  _globals['_LISTAPIKEYSREQUEST']._serialized_start=1316
+  _globals['_LISTAPIKEYSREQUEST']._serialized_end=1447
+  _globals['_LISTAPIKEYSRESPONSE']._serialized_start=1449
+  _globals['_LISTAPIKEYSRESPONSE']._serialized_end=1535
+  _globals['_UPDATEAPIKEYREQUEST']._serialized_start=1538
+  _globals['_UPDATEAPIKEYREQUEST']._serialized_end=1685
+  _globals['_DELETEAPIKEYREQUEST']._serialized_start=1687
+  _globals['_DELETEAPIKEYREQUEST']._serialized_end=1782
+  _globals['_REVOKEAPIKEYREQUEST']._serialized_start=1784
+  _globals['_REVOKEAPIKEYREQUEST']._serialized_end=1879
+  _globals['_DISABLEAPIKEYREQUEST']._serialized_start=1881
+  _globals['_DISABLEAPIKEYREQUEST']._serialized_end=1977
+  _globals['_ENABLEAPIKEYREQUEST']._serialized_start=1979
+  _globals['_ENABLEAPIKEYREQUEST']._serialized_end=2074
+  _globals['_ROTATEAPIKEYREQUEST']._serialized_start=2077
+  _globals['_ROTATEAPIKEYREQUEST']._serialized_end=2214
+  _globals['_ROTATEAPIKEYRESPONSE']._serialized_start=2217
+  _globals['_ROTATEAPIKEYRESPONSE']._serialized_end=2355
+  _globals['_VERIFYAPIKEYREQUEST']._serialized_start=2357
+  _globals['_VERIFYAPIKEYREQUEST']._serialized_end=2450
+  _globals['_VERIFYAPIKEYRESPONSE']._serialized_start=2453
+  _globals['_VERIFYAPIKEYRESPONSE']._serialized_end=2730
+  _globals['_GETAPIKEYUSAGEREQUEST']._serialized_start=2732
+  _globals['_GETAPIKEYUSAGEREQUEST']._serialized_end=2815
+  _globals['_APIKEYUSAGE']._serialized_start=2818
+  _globals['_APIKEYUSAGE']._serialized_end=2959
+  _globals['_DAYOFCALLS']._serialized_start=2961
+  _globals['_DAYOFCALLS']._serialized_end=3058
+  _globals['_METHODOFCALLS']._serialized_start=3060
+  _globals['_METHODOFCALLS']._serialized_end=3135
+  _globals['_CALLFIGURES']._serialized_start=3138
+  _globals['_CALLFIGURES']._serialized_end=3289
+  _globals['_GETCURRENTPRINCIPALREQUEST']._serialized_start=3291
+  _globals['_GETCURRENTPRINCIPALREQUEST']._serialized_end=3319
+  _globals['_PRINCIPAL']._serialized_start=3322
+  _globals['_PRINCIPAL']._serialized_end=3502
+  _globals['_APIKEYSERVICE']._serialized_start=3967
+  _globals['_APIKEYSERVICE']._serialized_end=5244
 # @@protoc_insertion_point(module_scope)

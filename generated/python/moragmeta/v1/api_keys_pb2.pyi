@@ -5,11 +5,13 @@ API keys: the credentials of programs."""
 
 from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
+from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import field_mask_pb2 as _field_mask_pb2
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from moragmeta.v1 import options_pb2 as _options_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -20,6 +22,57 @@ else:
     from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
 
 DESCRIPTOR: _descriptor.FileDescriptor
+
+class _ApiKeyVerdict:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _ApiKeyVerdictEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ApiKeyVerdict.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    API_KEY_VERDICT_UNSPECIFIED: _ApiKeyVerdict.ValueType  # 0
+    """Never sent."""
+    API_KEY_VERDICT_VALID: _ApiKeyVerdict.ValueType  # 1
+    """It is to be let in."""
+    API_KEY_VERDICT_NOT_FOUND: _ApiKeyVerdict.ValueType  # 2
+    """There is no such key, as far as the caller may know."""
+    API_KEY_VERDICT_DISABLED: _ApiKeyVerdict.ValueType  # 3
+    """The key is disabled, or its owner is not active."""
+    API_KEY_VERDICT_REVOKED: _ApiKeyVerdict.ValueType  # 4
+    """The key was revoked."""
+    API_KEY_VERDICT_EXPIRED: _ApiKeyVerdict.ValueType  # 5
+    """The key's end has passed."""
+    API_KEY_VERDICT_IP_NOT_ALLOWED: _ApiKeyVerdict.ValueType  # 6
+    """The key is not to be used from the address."""
+    API_KEY_VERDICT_RATE_LIMITED: _ApiKeyVerdict.ValueType  # 7
+    """The key may make no call now in the process that answers."""
+    API_KEY_VERDICT_INSUFFICIENT_SCOPE: _ApiKeyVerdict.ValueType  # 8
+    """The key does not hold the scope, or its owner's role does not allow it."""
+
+class ApiKeyVerdict(_ApiKeyVerdict, metaclass=_ApiKeyVerdictEnumTypeWrapper):
+    """Whether a key is to be let in. Of several that apply, the first in this order
+    is told: NOT_FOUND, REVOKED, DISABLED, EXPIRED, IP_NOT_ALLOWED,
+    INSUFFICIENT_SCOPE, RATE_LIMITED.
+    """
+
+API_KEY_VERDICT_UNSPECIFIED: ApiKeyVerdict.ValueType  # 0
+"""Never sent."""
+API_KEY_VERDICT_VALID: ApiKeyVerdict.ValueType  # 1
+"""It is to be let in."""
+API_KEY_VERDICT_NOT_FOUND: ApiKeyVerdict.ValueType  # 2
+"""There is no such key, as far as the caller may know."""
+API_KEY_VERDICT_DISABLED: ApiKeyVerdict.ValueType  # 3
+"""The key is disabled, or its owner is not active."""
+API_KEY_VERDICT_REVOKED: ApiKeyVerdict.ValueType  # 4
+"""The key was revoked."""
+API_KEY_VERDICT_EXPIRED: ApiKeyVerdict.ValueType  # 5
+"""The key's end has passed."""
+API_KEY_VERDICT_IP_NOT_ALLOWED: ApiKeyVerdict.ValueType  # 6
+"""The key is not to be used from the address."""
+API_KEY_VERDICT_RATE_LIMITED: ApiKeyVerdict.ValueType  # 7
+"""The key may make no call now in the process that answers."""
+API_KEY_VERDICT_INSUFFICIENT_SCOPE: ApiKeyVerdict.ValueType  # 8
+"""The key does not hold the scope, or its owner's role does not allow it."""
+Global___ApiKeyVerdict: _TypeAlias = ApiKeyVerdict  # noqa: Y015
 
 class _ApiKeyState:
     ValueType = _typing.NewType("ValueType", _builtins.int)
@@ -32,21 +85,31 @@ class _ApiKeyStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ApiKeySta
     API_KEY_STATE_ACTIVE: _ApiKeyState.ValueType  # 1
     """It works, as far as its owner is active."""
     API_KEY_STATE_EXPIRED: _ApiKeyState.ValueType  # 2
-    """Its end has passed. A new `expire_time` makes it work again."""
+    """Its end has passed. A new `expire_time` makes it work again, unless it has
+    a successor.
+    """
     API_KEY_STATE_REVOKED: _ApiKeyState.ValueType  # 3
     """It was revoked, for good."""
+    API_KEY_STATE_DISABLED: _ApiKeyState.ValueType  # 4
+    """It was disabled. EnableApiKey makes it work again."""
 
 class ApiKeyState(_ApiKeyState, metaclass=_ApiKeyStateEnumTypeWrapper):
-    """Whether a key works."""
+    """Whether a key works. Of several that apply, the first of REVOKED, DISABLED
+    and EXPIRED is told.
+    """
 
 API_KEY_STATE_UNSPECIFIED: ApiKeyState.ValueType  # 0
 """Never sent."""
 API_KEY_STATE_ACTIVE: ApiKeyState.ValueType  # 1
 """It works, as far as its owner is active."""
 API_KEY_STATE_EXPIRED: ApiKeyState.ValueType  # 2
-"""Its end has passed. A new `expire_time` makes it work again."""
+"""Its end has passed. A new `expire_time` makes it work again, unless it has
+a successor.
+"""
 API_KEY_STATE_REVOKED: ApiKeyState.ValueType  # 3
 """It was revoked, for good."""
+API_KEY_STATE_DISABLED: ApiKeyState.ValueType  # 4
+"""It was disabled. EnableApiKey makes it work again."""
 Global___ApiKeyState: _TypeAlias = ApiKeyState  # noqa: Y015
 
 @_typing.final
@@ -69,6 +132,11 @@ class ApiKey(_message.Message):
     REVOKE_TIME_FIELD_NUMBER: _builtins.int
     LAST_USED_TIME_FIELD_NUMBER: _builtins.int
     USE_COUNT_FIELD_NUMBER: _builtins.int
+    DISABLE_TIME_FIELD_NUMBER: _builtins.int
+    PREDECESSOR_ID_FIELD_NUMBER: _builtins.int
+    SUCCESSOR_ID_FIELD_NUMBER: _builtins.int
+    ALLOWED_ADDRESSES_FIELD_NUMBER: _builtins.int
+    RATE_LIMIT_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """The key's UUIDv7. Not a secret."""
     owner_id: _builtins.str
@@ -76,8 +144,8 @@ class ApiKey(_message.Message):
     etag: _builtins.str
     """Changes with every change of the key; its use does not change it."""
     name: _builtins.str
-    """What the key is called; up to 255 characters, unique among the owner's
-    keys, case-sensitive.
+    """What the key is called; up to 255 characters, case-sensitive. Unique among
+    the owner's live keys: those that are not revoked and have no successor.
     """
     description: _builtins.str
     """What the key is for; up to 500 characters."""
@@ -87,6 +155,15 @@ class ApiKey(_message.Message):
     """Whether the key works."""
     use_count: _builtins.int
     """How many calls the key was accepted for; as late as `last_used_time`."""
+    predecessor_id: _builtins.str
+    """The key that this one replaced by RotateApiKey, which may be deleted by
+    now. Empty if it replaced none.
+    """
+    successor_id: _builtins.str
+    """The key that replaced this one, which may be deleted by now. Empty if none
+    did. A key with a successor works until `expire_time`, and is no longer
+    changed.
+    """
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp:
         """When the key was made."""
@@ -118,6 +195,27 @@ class ApiKey(_message.Message):
         the last 5 seconds may be missing after a crash.
         """
 
+    @_builtins.property
+    def disable_time(self) -> _timestamp_pb2.Timestamp:
+        """When the key was disabled; absent while it is not."""
+
+    @_builtins.property
+    def allowed_addresses(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """From where the key may be used, at most 50: addresses and ranges in CIDR
+        notation of IPv4 and IPv6, and `unix` for Unix domain sockets, which have no
+        address. None is from anywhere. An address is a range of one; an
+        IPv4-mapped IPv6 address, written or met, is its IPv4 address; a range of
+        IPv6 says nothing of IPv4. Answered in canonical form, sorted, without
+        repeats.
+        """
+
+    @_builtins.property
+    def rate_limit(self) -> Global___RateLimit:
+        """How fast the key may call. The limit that the installation gives to keys
+        without one (`MORAG_API_KEY_RATE`) if absent, which by default is none; only
+        an ADMIN gives a key more than that.
+        """
+
     def __init__(
         self,
         *,
@@ -135,14 +233,49 @@ class ApiKey(_message.Message):
         revoke_time: _timestamp_pb2.Timestamp | None = ...,
         last_used_time: _timestamp_pb2.Timestamp | None = ...,
         use_count: _builtins.int = ...,
+        disable_time: _timestamp_pb2.Timestamp | None = ...,
+        predecessor_id: _builtins.str = ...,
+        successor_id: _builtins.str = ...,
+        allowed_addresses: _abc.Iterable[_builtins.str] | None = ...,
+        rate_limit: Global___RateLimit | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "expire_time", b"expire_time", "last_used_time", b"last_used_time", "revoke_time", b"revoke_time", "update_time", b"update_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "disable_time", b"disable_time", "expire_time", b"expire_time", "last_used_time", b"last_used_time", "rate_limit", b"rate_limit", "revoke_time", b"revoke_time", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "description", b"description", "etag", b"etag", "expire_time", b"expire_time", "id", b"id", "key_prefix", b"key_prefix", "last_used_time", b"last_used_time", "name", b"name", "owner_id", b"owner_id", "revoke_time", b"revoke_time", "scopes", b"scopes", "state", b"state", "update_time", b"update_time", "use_count", b"use_count"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["allowed_addresses", b"allowed_addresses", "create_time", b"create_time", "description", b"description", "disable_time", b"disable_time", "etag", b"etag", "expire_time", b"expire_time", "id", b"id", "key_prefix", b"key_prefix", "last_used_time", b"last_used_time", "name", b"name", "owner_id", b"owner_id", "predecessor_id", b"predecessor_id", "rate_limit", b"rate_limit", "revoke_time", b"revoke_time", "scopes", b"scopes", "state", b"state", "successor_id", b"successor_id", "update_time", b"update_time", "use_count", b"use_count"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ApiKey: _TypeAlias = ApiKey  # noqa: Y015
+
+@_typing.final
+class RateLimit(_message.Message):
+    """How fast calls may be made: a bucket of `burst` calls that is full at first
+    and gains `per_second` of them.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PER_SECOND_FIELD_NUMBER: _builtins.int
+    BURST_FIELD_NUMBER: _builtins.int
+    per_second: _builtins.float
+    """Calls per second in the long run, from 0.001 to 100,000, to three places
+    behind the point.
+    """
+    burst: _builtins.int
+    """Calls at once, up to 1,000,000. 0 is those of one second, at least one."""
+    def __init__(
+        self,
+        *,
+        per_second: _builtins.float = ...,
+        burst: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["burst", b"burst", "per_second", b"per_second"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RateLimit: _TypeAlias = RateLimit  # noqa: Y015
 
 @_typing.final
 class CreateApiKeyRequest(_message.Message):
@@ -315,7 +448,9 @@ class UpdateApiKeyRequest(_message.Message):
 
     @_builtins.property
     def update_mask(self) -> _field_mask_pb2.FieldMask:
-        """Which of `name`, `description`, `scopes` and `expire_time` to write."""
+        """Which of `name`, `description`, `scopes`, `expire_time`,
+        `allowed_addresses` and `rate_limit` to write.
+        """
 
     def __init__(
         self,
@@ -391,3 +526,472 @@ class RevokeApiKeyRequest(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___RevokeApiKeyRequest: _TypeAlias = RevokeApiKeyRequest  # noqa: Y015
+
+@_typing.final
+class DisableApiKeyRequest(_message.Message):
+    """What DisableApiKey needs."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    ETAG_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    id: _builtins.str
+    """The key's id."""
+    etag: _builtins.str
+    """The key's `etag`, to be sure that nobody else changed it."""
+    request_id: _builtins.str
+    """Makes a repeat of the call harmless."""
+    def __init__(
+        self,
+        *,
+        id: _builtins.str = ...,
+        etag: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["etag", b"etag", "id", b"id", "request_id", b"request_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DisableApiKeyRequest: _TypeAlias = DisableApiKeyRequest  # noqa: Y015
+
+@_typing.final
+class EnableApiKeyRequest(_message.Message):
+    """What EnableApiKey needs."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    ETAG_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    id: _builtins.str
+    """The key's id."""
+    etag: _builtins.str
+    """The key's `etag`, to be sure that nobody else changed it."""
+    request_id: _builtins.str
+    """Makes a repeat of the call harmless."""
+    def __init__(
+        self,
+        *,
+        id: _builtins.str = ...,
+        etag: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["etag", b"etag", "id", b"id", "request_id", b"request_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___EnableApiKeyRequest: _TypeAlias = EnableApiKeyRequest  # noqa: Y015
+
+@_typing.final
+class RotateApiKeyRequest(_message.Message):
+    """What RotateApiKey needs."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    GRACE_FIELD_NUMBER: _builtins.int
+    ETAG_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    id: _builtins.str
+    """The id of the key to replace."""
+    etag: _builtins.str
+    """The old key's `etag`, to be sure that nobody else changed it."""
+    request_id: _builtins.str
+    """Makes a repeat of the call harmless."""
+    @_builtins.property
+    def grace(self) -> _duration_pb2.Duration:
+        """How long the old key goes on beside the new one: from 0, which ends it at
+        once, to 30 days. 24 hours if absent.
+        """
+
+    def __init__(
+        self,
+        *,
+        id: _builtins.str = ...,
+        grace: _duration_pb2.Duration | None = ...,
+        etag: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["grace", b"grace"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["etag", b"etag", "grace", b"grace", "id", b"id", "request_id", b"request_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RotateApiKeyRequest: _TypeAlias = RotateApiKeyRequest  # noqa: Y015
+
+@_typing.final
+class RotateApiKeyResponse(_message.Message):
+    """A key that replaced another one, and its secret."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    API_KEY_FIELD_NUMBER: _builtins.int
+    SECRET_FIELD_NUMBER: _builtins.int
+    REPLAYED_FIELD_NUMBER: _builtins.int
+    PREDECESSOR_FIELD_NUMBER: _builtins.int
+    secret: _builtins.str
+    """What a caller sends to be let in. Never shown again: empty in a replay."""
+    replayed: _builtins.bool
+    """Whether the request id was used before: the key was replaced then, and the
+    secret shown then.
+    """
+    @_builtins.property
+    def api_key(self) -> Global___ApiKey:
+        """The new key."""
+
+    @_builtins.property
+    def predecessor(self) -> Global___ApiKey:
+        """The old key, with the end of its grace as `expire_time`. Absent in a replay
+        after it was deleted.
+        """
+
+    def __init__(
+        self,
+        *,
+        api_key: Global___ApiKey | None = ...,
+        secret: _builtins.str = ...,
+        replayed: _builtins.bool = ...,
+        predecessor: Global___ApiKey | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["api_key", b"api_key", "predecessor", b"predecessor"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["api_key", b"api_key", "predecessor", b"predecessor", "replayed", b"replayed", "secret", b"secret"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RotateApiKeyResponse: _TypeAlias = RotateApiKeyResponse  # noqa: Y015
+
+@_typing.final
+class VerifyApiKeyRequest(_message.Message):
+    """What VerifyApiKey needs."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KEY_FIELD_NUMBER: _builtins.int
+    SCOPE_FIELD_NUMBER: _builtins.int
+    ADDRESS_FIELD_NUMBER: _builtins.int
+    key: _builtins.str
+    """The key, as a caller sent it. It is kept out of logs and errors. Up to 256
+    characters; what has not the form of a key is NOT_FOUND.
+    """
+    scope: _builtins.str
+    """The scope that the caller's request needs, such as `documents:read`. Empty
+    if it needs none.
+    """
+    address: _builtins.str
+    """The address of the caller's peer, IPv4 or IPv6, or `unix` for a Unix domain
+    socket. When empty, a key that is bound to addresses is IP_NOT_ALLOWED.
+    """
+    def __init__(
+        self,
+        *,
+        key: _builtins.str = ...,
+        scope: _builtins.str = ...,
+        address: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "key", b"key", "scope", b"scope"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___VerifyApiKeyRequest: _TypeAlias = VerifyApiKeyRequest  # noqa: Y015
+
+@_typing.final
+class VerifyApiKeyResponse(_message.Message):
+    """What is known of a key."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    VERDICT_FIELD_NUMBER: _builtins.int
+    KEY_ID_FIELD_NUMBER: _builtins.int
+    OWNER_ID_FIELD_NUMBER: _builtins.int
+    OWNER_ROLE_FIELD_NUMBER: _builtins.int
+    SCOPES_FIELD_NUMBER: _builtins.int
+    EXPIRE_TIME_FIELD_NUMBER: _builtins.int
+    RATE_LIMIT_FIELD_NUMBER: _builtins.int
+    REMAINING_CALLS_FIELD_NUMBER: _builtins.int
+    verdict: Global___ApiKeyVerdict.ValueType
+    """Whether it is to be let in. Everything else is empty for NOT_FOUND."""
+    key_id: _builtins.str
+    """The key's id."""
+    owner_id: _builtins.str
+    """Whose key it is."""
+    owner_role: _options_pb2.Role.ValueType
+    """The owner's role, which bounds what the key does."""
+    remaining_calls: _builtins.int
+    """How many calls the process that answers would let through now, of that
+    limit; the verification itself takes none. 0 without a limit.
+    """
+    @_builtins.property
+    def scopes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The scopes that it holds, sorted; `*` is everything that the role allows."""
+
+    @_builtins.property
+    def expire_time(self) -> _timestamp_pb2.Timestamp:
+        """When it ends. Never, if absent."""
+
+    @_builtins.property
+    def rate_limit(self) -> Global___RateLimit:
+        """How fast it may call. Absent where it has no limit."""
+
+    def __init__(
+        self,
+        *,
+        verdict: Global___ApiKeyVerdict.ValueType = ...,
+        key_id: _builtins.str = ...,
+        owner_id: _builtins.str = ...,
+        owner_role: _options_pb2.Role.ValueType = ...,
+        scopes: _abc.Iterable[_builtins.str] | None = ...,
+        expire_time: _timestamp_pb2.Timestamp | None = ...,
+        rate_limit: Global___RateLimit | None = ...,
+        remaining_calls: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["expire_time", b"expire_time", "rate_limit", b"rate_limit"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["expire_time", b"expire_time", "key_id", b"key_id", "owner_id", b"owner_id", "owner_role", b"owner_role", "rate_limit", b"rate_limit", "remaining_calls", b"remaining_calls", "scopes", b"scopes", "verdict", b"verdict"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___VerifyApiKeyResponse: _TypeAlias = VerifyApiKeyResponse  # noqa: Y015
+
+@_typing.final
+class GetApiKeyUsageRequest(_message.Message):
+    """What GetApiKeyUsage needs."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    DAYS_FIELD_NUMBER: _builtins.int
+    id: _builtins.str
+    """The key's id."""
+    days: _builtins.int
+    """How many days to sum up, today (UTC) as the last: from 1 to 92. 0 means 30."""
+    def __init__(
+        self,
+        *,
+        id: _builtins.str = ...,
+        days: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["days", b"days", "id", b"id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetApiKeyUsageRequest: _TypeAlias = GetApiKeyUsageRequest  # noqa: Y015
+
+@_typing.final
+class ApiKeyUsage(_message.Message):
+    """The calls of a key in a time."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TOTAL_FIELD_NUMBER: _builtins.int
+    DAYS_FIELD_NUMBER: _builtins.int
+    METHODS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def total(self) -> Global___CallFigures:
+        """All of them."""
+
+    @_builtins.property
+    def days(self) -> _containers.RepeatedCompositeFieldContainer[Global___DayOfCalls]:
+        """By day, the oldest first; days without calls are left out, so there are at
+        most 92.
+        """
+
+    @_builtins.property
+    def methods(self) -> _containers.RepeatedCompositeFieldContainer[Global___MethodOfCalls]:
+        """By method, in the order of their names; methods without calls are left out,
+        so there are at most as many as the API has.
+        """
+
+    def __init__(
+        self,
+        *,
+        total: Global___CallFigures | None = ...,
+        days: _abc.Iterable[Global___DayOfCalls] | None = ...,
+        methods: _abc.Iterable[Global___MethodOfCalls] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["total", b"total"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["days", b"days", "methods", b"methods", "total", b"total"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ApiKeyUsage: _TypeAlias = ApiKeyUsage  # noqa: Y015
+
+@_typing.final
+class DayOfCalls(_message.Message):
+    """The calls of a day."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DAY_FIELD_NUMBER: _builtins.int
+    FIGURES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def day(self) -> _timestamp_pb2.Timestamp:
+        """When the day began, in UTC."""
+
+    @_builtins.property
+    def figures(self) -> Global___CallFigures:
+        """Its calls."""
+
+    def __init__(
+        self,
+        *,
+        day: _timestamp_pb2.Timestamp | None = ...,
+        figures: Global___CallFigures | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["day", b"day", "figures", b"figures"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["day", b"day", "figures", b"figures"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DayOfCalls: _TypeAlias = DayOfCalls  # noqa: Y015
+
+@_typing.final
+class MethodOfCalls(_message.Message):
+    """The calls of a method."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    METHOD_FIELD_NUMBER: _builtins.int
+    FIGURES_FIELD_NUMBER: _builtins.int
+    method: _builtins.str
+    """The method, such as `JobService.GetJob`."""
+    @_builtins.property
+    def figures(self) -> Global___CallFigures:
+        """Its calls."""
+
+    def __init__(
+        self,
+        *,
+        method: _builtins.str = ...,
+        figures: Global___CallFigures | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["figures", b"figures"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["figures", b"figures", "method", b"method"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___MethodOfCalls: _TypeAlias = MethodOfCalls  # noqa: Y015
+
+@_typing.final
+class CallFigures(_message.Message):
+    """How many calls there were, and how long they took. A stream takes as long as
+    it is open.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CALL_COUNT_FIELD_NUMBER: _builtins.int
+    ERROR_COUNT_FIELD_NUMBER: _builtins.int
+    MEAN_LATENCY_FIELD_NUMBER: _builtins.int
+    MAX_LATENCY_FIELD_NUMBER: _builtins.int
+    call_count: _builtins.int
+    """How many."""
+    error_count: _builtins.int
+    """How many of them ended with an error; a call that its client canceled is
+    none.
+    """
+    @_builtins.property
+    def mean_latency(self) -> _duration_pb2.Duration:
+        """How long they took on average."""
+
+    @_builtins.property
+    def max_latency(self) -> _duration_pb2.Duration:
+        """How long the longest took."""
+
+    def __init__(
+        self,
+        *,
+        call_count: _builtins.int = ...,
+        error_count: _builtins.int = ...,
+        mean_latency: _duration_pb2.Duration | None = ...,
+        max_latency: _duration_pb2.Duration | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["max_latency", b"max_latency", "mean_latency", b"mean_latency"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["call_count", b"call_count", "error_count", b"error_count", "max_latency", b"max_latency", "mean_latency", b"mean_latency"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CallFigures: _TypeAlias = CallFigures  # noqa: Y015
+
+@_typing.final
+class GetCurrentPrincipalRequest(_message.Message):
+    """What GetCurrentPrincipal may be told: nothing."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetCurrentPrincipalRequest: _TypeAlias = GetCurrentPrincipalRequest  # noqa: Y015
+
+@_typing.final
+class Principal(_message.Message):
+    """Who calls."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    USER_ID_FIELD_NUMBER: _builtins.int
+    ROLE_FIELD_NUMBER: _builtins.int
+    KEY_ID_FIELD_NUMBER: _builtins.int
+    SESSION_ID_FIELD_NUMBER: _builtins.int
+    SCOPES_FIELD_NUMBER: _builtins.int
+    EXPIRE_TIME_FIELD_NUMBER: _builtins.int
+    ADDRESS_FIELD_NUMBER: _builtins.int
+    user_id: _builtins.str
+    """The user's id."""
+    role: _options_pb2.Role.ValueType
+    """The user's role."""
+    key_id: _builtins.str
+    """The id of the API key that was sent; empty for a session's access token."""
+    session_id: _builtins.str
+    """The id of the session whose access token was sent; empty for an API key."""
+    address: _builtins.str
+    """The address of the peer as the service sees it: IPv4, IPv6, or `unix`."""
+    @_builtins.property
+    def scopes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The scopes that are held, sorted; `*` is everything that the role allows, as
+        it is in a session.
+        """
+
+    @_builtins.property
+    def expire_time(self) -> _timestamp_pb2.Timestamp:
+        """When the credential ends: the key, or the access token. Never, if absent."""
+
+    def __init__(
+        self,
+        *,
+        user_id: _builtins.str = ...,
+        role: _options_pb2.Role.ValueType = ...,
+        key_id: _builtins.str = ...,
+        session_id: _builtins.str = ...,
+        scopes: _abc.Iterable[_builtins.str] | None = ...,
+        expire_time: _timestamp_pb2.Timestamp | None = ...,
+        address: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["expire_time", b"expire_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "expire_time", b"expire_time", "key_id", b"key_id", "role", b"role", "scopes", b"scopes", "session_id", b"session_id", "user_id", b"user_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Principal: _TypeAlias = Principal  # noqa: Y015

@@ -31,8 +31,8 @@ class ApiKeyServiceStub:
 
     A key is `morag_` and 32 random bytes in base64url without padding; it
     matches `^morag_[A-Za-z0-9_-]{43}$`. The service keeps only a keyed hash of
-    it and shows it once, in the answer of CreateApiKey. It is sent as
-    `x-api-key: <key>` or `authorization: Bearer <key>`.
+    it and shows it once, in the answer of CreateApiKey or RotateApiKey. It is
+    sent as `x-api-key: <key>` or `authorization: Bearer <key>`.
 
     A key never does more than its owner's role allows at the moment of use. A
     key that is made or changed by way of another key holds no scope that the
@@ -40,9 +40,20 @@ class ApiKeyServiceStub:
     in `:all`, is an ADMIN's to give, to keys of any owner; who is not ADMIN
     neither adds it to a key nor changes the end of a key that has it.
 
-    A revoked, deleted, expired or changed key is refused or limited in the
-    process that took the change at once, and in every other one within 5
-    seconds.
+    A key may be bound to addresses. What counts is the address of the peer that
+    the service itself sees, such as that of a proxy before it; headers that name
+    another one are not read. Elsewhere it is PERMISSION_DENIED
+    (ADDRESS_NOT_ALLOWED). A key that is made by way of a bound key is bound
+    within it.
+
+    A key may have a limit to the rate of its calls. Every call for which it is
+    recognized counts, whatever comes of it; beyond the limit it is
+    RESOURCE_EXHAUSTED (RATE_LIMITED). Each process of the service counts by
+    itself: a key that calls all of them may make its rate with each.
+
+    A revoked, disabled, deleted, expired or changed key is refused or limited in
+    the process that took the change at once, and in every other one within 5
+    seconds; its open streams end with it.
     """
 
     def __init__(self, channel):
@@ -81,6 +92,36 @@ class ApiKeyServiceStub:
                 request_serializer=moragmeta_dot_v1_dot_api__keys__pb2.RevokeApiKeyRequest.SerializeToString,
                 response_deserializer=moragmeta_dot_v1_dot_api__keys__pb2.ApiKey.FromString,
                 _registered_method=True)
+        self.DisableApiKey = channel.unary_unary(
+                '/moragmeta.v1.ApiKeyService/DisableApiKey',
+                request_serializer=moragmeta_dot_v1_dot_api__keys__pb2.DisableApiKeyRequest.SerializeToString,
+                response_deserializer=moragmeta_dot_v1_dot_api__keys__pb2.ApiKey.FromString,
+                _registered_method=True)
+        self.EnableApiKey = channel.unary_unary(
+                '/moragmeta.v1.ApiKeyService/EnableApiKey',
+                request_serializer=moragmeta_dot_v1_dot_api__keys__pb2.EnableApiKeyRequest.SerializeToString,
+                response_deserializer=moragmeta_dot_v1_dot_api__keys__pb2.ApiKey.FromString,
+                _registered_method=True)
+        self.RotateApiKey = channel.unary_unary(
+                '/moragmeta.v1.ApiKeyService/RotateApiKey',
+                request_serializer=moragmeta_dot_v1_dot_api__keys__pb2.RotateApiKeyRequest.SerializeToString,
+                response_deserializer=moragmeta_dot_v1_dot_api__keys__pb2.RotateApiKeyResponse.FromString,
+                _registered_method=True)
+        self.VerifyApiKey = channel.unary_unary(
+                '/moragmeta.v1.ApiKeyService/VerifyApiKey',
+                request_serializer=moragmeta_dot_v1_dot_api__keys__pb2.VerifyApiKeyRequest.SerializeToString,
+                response_deserializer=moragmeta_dot_v1_dot_api__keys__pb2.VerifyApiKeyResponse.FromString,
+                _registered_method=True)
+        self.GetApiKeyUsage = channel.unary_unary(
+                '/moragmeta.v1.ApiKeyService/GetApiKeyUsage',
+                request_serializer=moragmeta_dot_v1_dot_api__keys__pb2.GetApiKeyUsageRequest.SerializeToString,
+                response_deserializer=moragmeta_dot_v1_dot_api__keys__pb2.ApiKeyUsage.FromString,
+                _registered_method=True)
+        self.GetCurrentPrincipal = channel.unary_unary(
+                '/moragmeta.v1.ApiKeyService/GetCurrentPrincipal',
+                request_serializer=moragmeta_dot_v1_dot_api__keys__pb2.GetCurrentPrincipalRequest.SerializeToString,
+                response_deserializer=moragmeta_dot_v1_dot_api__keys__pb2.Principal.FromString,
+                _registered_method=True)
 
 
 class ApiKeyServiceServicer:
@@ -88,8 +129,8 @@ class ApiKeyServiceServicer:
 
     A key is `morag_` and 32 random bytes in base64url without padding; it
     matches `^morag_[A-Za-z0-9_-]{43}$`. The service keeps only a keyed hash of
-    it and shows it once, in the answer of CreateApiKey. It is sent as
-    `x-api-key: <key>` or `authorization: Bearer <key>`.
+    it and shows it once, in the answer of CreateApiKey or RotateApiKey. It is
+    sent as `x-api-key: <key>` or `authorization: Bearer <key>`.
 
     A key never does more than its owner's role allows at the moment of use. A
     key that is made or changed by way of another key holds no scope that the
@@ -97,9 +138,20 @@ class ApiKeyServiceServicer:
     in `:all`, is an ADMIN's to give, to keys of any owner; who is not ADMIN
     neither adds it to a key nor changes the end of a key that has it.
 
-    A revoked, deleted, expired or changed key is refused or limited in the
-    process that took the change at once, and in every other one within 5
-    seconds.
+    A key may be bound to addresses. What counts is the address of the peer that
+    the service itself sees, such as that of a proxy before it; headers that name
+    another one are not read. Elsewhere it is PERMISSION_DENIED
+    (ADDRESS_NOT_ALLOWED). A key that is made by way of a bound key is bound
+    within it.
+
+    A key may have a limit to the rate of its calls. Every call for which it is
+    recognized counts, whatever comes of it; beyond the limit it is
+    RESOURCE_EXHAUSTED (RATE_LIMITED). Each process of the service counts by
+    itself: a key that calls all of them may make its rate with each.
+
+    A revoked, disabled, deleted, expired or changed key is refused or limited in
+    the process that took the change at once, and in every other one within 5
+    seconds; its open streams end with it.
     """
 
     def CreateApiKey(self, request, context):
@@ -108,8 +160,8 @@ class ApiKeyServiceServicer:
 
         Idempotent by `request_id`, but a replay has no secret: make another key
         when the first answer was lost. Adds ALREADY_EXISTS (RESOURCE_EXISTS) when
-        the owner has a key of that name, revoked ones included,
-        PERMISSION_DENIED (SCOPE_NOT_ALLOWED), and NOT_FOUND for an unknown owner.
+        the owner has a live key of that name, PERMISSION_DENIED
+        (SCOPE_NOT_ALLOWED), and NOT_FOUND for an unknown owner.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -135,14 +187,14 @@ class ApiKeyServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def UpdateApiKey(self, request, context):
-        """Changes the name, description, scopes or end of a key. A field that the
-        mask names and the message leaves out is cleared: no description, no end,
-        every scope.
+        """Changes the name, description, scopes, end, addresses or rate of a key. A
+        field that the mask names and the message leaves out is cleared: no
+        description, no end, every scope, any address, no rate of its own.
 
         Idempotent. Adds NOT_FOUND, ALREADY_EXISTS (RESOURCE_EXISTS) when the owner
-        has another key of that name, ABORTED (ETAG_MISMATCH), PERMISSION_DENIED
-        (SCOPE_NOT_ALLOWED), and FAILED_PRECONDITION (INVALID_STATE) for a revoked
-        key.
+        has another live key of that name, ABORTED (ETAG_MISMATCH),
+        PERMISSION_DENIED (SCOPE_NOT_ALLOWED), and FAILED_PRECONDITION
+        (INVALID_STATE) for a key that is revoked or has a successor.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -159,10 +211,92 @@ class ApiKeyServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def RevokeApiKey(self, request, context):
-        """Revokes a key for good: it stops working and stays to be looked at.
+        """Revokes a key for good: it stops working, stays to be looked at, and its
+        name is free again.
 
         Idempotent: a revoked key stays as it is. Adds NOT_FOUND and ABORTED
         (ETAG_MISMATCH).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DisableApiKey(self, request, context):
+        """Disables a key until EnableApiKey: it is refused meanwhile, and its open
+        streams end.
+
+        Idempotent: a disabled key stays as it is. Adds NOT_FOUND, ABORTED
+        (ETAG_MISMATCH), and FAILED_PRECONDITION (INVALID_STATE) for a revoked key.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def EnableApiKey(self, request, context):
+        """Lets a disabled key work again, as far as it has not expired. It is bounded
+        as making the key would be: by way of a key that could not make it, or with
+        a scope that the caller could not give, it stays disabled. Who wants a key
+        never to be enabled again revokes it.
+
+        Idempotent: a key that is not disabled stays as it is. Adds NOT_FOUND,
+        ABORTED (ETAG_MISMATCH), PERMISSION_DENIED (SCOPE_NOT_ALLOWED), and
+        FAILED_PRECONDITION (INVALID_STATE) for a revoked key.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RotateApiKey(self, request, context):
+        """Replaces a key by a new one that does the same: of the same name,
+        description, scopes, end and restrictions, with a secret of its own, which
+        is shown this once. Both work until `grace` has passed, the old one never
+        beyond its own end.
+
+        From then on the new key holds the name, and the old one keeps it only to
+        be known by: it is no longer changed or rotated, and revoking it ends its
+        grace at once. The caller must be allowed to make such a key, so one with a
+        scope that ends in `:all` is an ADMIN's to rotate.
+
+        Idempotent by `request_id`, but a replay has no secret: rotate the new key
+        when the first answer was lost. Adds NOT_FOUND, ABORTED (ETAG_MISMATCH),
+        PERMISSION_DENIED (SCOPE_NOT_ALLOWED), and FAILED_PRECONDITION
+        (INVALID_STATE) for a key that is not ACTIVE or has a successor.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def VerifyApiKey(self, request, context):
+        """Says whether a key works, for services that are called with the same keys.
+
+        It is known of the caller's own keys, and by `api_keys:verify:all` of
+        everybody's; any other key is NOT_FOUND. It is as fresh as the access to this
+        service, writes nothing, and does not count as a use of the key.
+
+        Adds no status: INVALID_ARGUMENT for a scope that this service does not
+        know, or an address that is none.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetApiKeyUsage(self, request, context):
+        """Sums up the calls of a key, by day and by method, for up to 92 days: their
+        number, how many were errors, and how long they took. Every call for which
+        the key was recognized counts when it ends; older days are not kept.
+
+        Written in batches: up to 10 seconds late, and the last seconds may be
+        missing after a crash. Adds NOT_FOUND.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetCurrentPrincipal(self, request, context):
+        """Says who calls: which user, in which role, by which key or session. Any key
+        may ask, whatever its scopes.
+
+        Adds no status.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -201,6 +335,36 @@ def add_ApiKeyServiceServicer_to_server(servicer, server):
                     request_deserializer=moragmeta_dot_v1_dot_api__keys__pb2.RevokeApiKeyRequest.FromString,
                     response_serializer=moragmeta_dot_v1_dot_api__keys__pb2.ApiKey.SerializeToString,
             ),
+            'DisableApiKey': grpc.unary_unary_rpc_method_handler(
+                    servicer.DisableApiKey,
+                    request_deserializer=moragmeta_dot_v1_dot_api__keys__pb2.DisableApiKeyRequest.FromString,
+                    response_serializer=moragmeta_dot_v1_dot_api__keys__pb2.ApiKey.SerializeToString,
+            ),
+            'EnableApiKey': grpc.unary_unary_rpc_method_handler(
+                    servicer.EnableApiKey,
+                    request_deserializer=moragmeta_dot_v1_dot_api__keys__pb2.EnableApiKeyRequest.FromString,
+                    response_serializer=moragmeta_dot_v1_dot_api__keys__pb2.ApiKey.SerializeToString,
+            ),
+            'RotateApiKey': grpc.unary_unary_rpc_method_handler(
+                    servicer.RotateApiKey,
+                    request_deserializer=moragmeta_dot_v1_dot_api__keys__pb2.RotateApiKeyRequest.FromString,
+                    response_serializer=moragmeta_dot_v1_dot_api__keys__pb2.RotateApiKeyResponse.SerializeToString,
+            ),
+            'VerifyApiKey': grpc.unary_unary_rpc_method_handler(
+                    servicer.VerifyApiKey,
+                    request_deserializer=moragmeta_dot_v1_dot_api__keys__pb2.VerifyApiKeyRequest.FromString,
+                    response_serializer=moragmeta_dot_v1_dot_api__keys__pb2.VerifyApiKeyResponse.SerializeToString,
+            ),
+            'GetApiKeyUsage': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetApiKeyUsage,
+                    request_deserializer=moragmeta_dot_v1_dot_api__keys__pb2.GetApiKeyUsageRequest.FromString,
+                    response_serializer=moragmeta_dot_v1_dot_api__keys__pb2.ApiKeyUsage.SerializeToString,
+            ),
+            'GetCurrentPrincipal': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetCurrentPrincipal,
+                    request_deserializer=moragmeta_dot_v1_dot_api__keys__pb2.GetCurrentPrincipalRequest.FromString,
+                    response_serializer=moragmeta_dot_v1_dot_api__keys__pb2.Principal.SerializeToString,
+            ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
             'moragmeta.v1.ApiKeyService', rpc_method_handlers)
@@ -214,8 +378,8 @@ class ApiKeyService:
 
     A key is `morag_` and 32 random bytes in base64url without padding; it
     matches `^morag_[A-Za-z0-9_-]{43}$`. The service keeps only a keyed hash of
-    it and shows it once, in the answer of CreateApiKey. It is sent as
-    `x-api-key: <key>` or `authorization: Bearer <key>`.
+    it and shows it once, in the answer of CreateApiKey or RotateApiKey. It is
+    sent as `x-api-key: <key>` or `authorization: Bearer <key>`.
 
     A key never does more than its owner's role allows at the moment of use. A
     key that is made or changed by way of another key holds no scope that the
@@ -223,9 +387,20 @@ class ApiKeyService:
     in `:all`, is an ADMIN's to give, to keys of any owner; who is not ADMIN
     neither adds it to a key nor changes the end of a key that has it.
 
-    A revoked, deleted, expired or changed key is refused or limited in the
-    process that took the change at once, and in every other one within 5
-    seconds.
+    A key may be bound to addresses. What counts is the address of the peer that
+    the service itself sees, such as that of a proxy before it; headers that name
+    another one are not read. Elsewhere it is PERMISSION_DENIED
+    (ADDRESS_NOT_ALLOWED). A key that is made by way of a bound key is bound
+    within it.
+
+    A key may have a limit to the rate of its calls. Every call for which it is
+    recognized counts, whatever comes of it; beyond the limit it is
+    RESOURCE_EXHAUSTED (RATE_LIMITED). Each process of the service counts by
+    itself: a key that calls all of them may make its rate with each.
+
+    A revoked, disabled, deleted, expired or changed key is refused or limited in
+    the process that took the change at once, and in every other one within 5
+    seconds; its open streams end with it.
     """
 
     @staticmethod
@@ -380,6 +555,168 @@ class ApiKeyService:
             '/moragmeta.v1.ApiKeyService/RevokeApiKey',
             moragmeta_dot_v1_dot_api__keys__pb2.RevokeApiKeyRequest.SerializeToString,
             moragmeta_dot_v1_dot_api__keys__pb2.ApiKey.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DisableApiKey(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/moragmeta.v1.ApiKeyService/DisableApiKey',
+            moragmeta_dot_v1_dot_api__keys__pb2.DisableApiKeyRequest.SerializeToString,
+            moragmeta_dot_v1_dot_api__keys__pb2.ApiKey.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def EnableApiKey(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/moragmeta.v1.ApiKeyService/EnableApiKey',
+            moragmeta_dot_v1_dot_api__keys__pb2.EnableApiKeyRequest.SerializeToString,
+            moragmeta_dot_v1_dot_api__keys__pb2.ApiKey.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RotateApiKey(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/moragmeta.v1.ApiKeyService/RotateApiKey',
+            moragmeta_dot_v1_dot_api__keys__pb2.RotateApiKeyRequest.SerializeToString,
+            moragmeta_dot_v1_dot_api__keys__pb2.RotateApiKeyResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def VerifyApiKey(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/moragmeta.v1.ApiKeyService/VerifyApiKey',
+            moragmeta_dot_v1_dot_api__keys__pb2.VerifyApiKeyRequest.SerializeToString,
+            moragmeta_dot_v1_dot_api__keys__pb2.VerifyApiKeyResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetApiKeyUsage(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/moragmeta.v1.ApiKeyService/GetApiKeyUsage',
+            moragmeta_dot_v1_dot_api__keys__pb2.GetApiKeyUsageRequest.SerializeToString,
+            moragmeta_dot_v1_dot_api__keys__pb2.ApiKeyUsage.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetCurrentPrincipal(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/moragmeta.v1.ApiKeyService/GetCurrentPrincipal',
+            moragmeta_dot_v1_dot_api__keys__pb2.GetCurrentPrincipalRequest.SerializeToString,
+            moragmeta_dot_v1_dot_api__keys__pb2.Principal.FromString,
             options,
             channel_credentials,
             insecure,

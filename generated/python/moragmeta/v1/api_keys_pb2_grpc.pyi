@@ -32,8 +32,8 @@ class ApiKeyServiceStub:
 
     A key is `morag_` and 32 random bytes in base64url without padding; it
     matches `^morag_[A-Za-z0-9_-]{43}$`. The service keeps only a keyed hash of
-    it and shows it once, in the answer of CreateApiKey. It is sent as
-    `x-api-key: <key>` or `authorization: Bearer <key>`.
+    it and shows it once, in the answer of CreateApiKey or RotateApiKey. It is
+    sent as `x-api-key: <key>` or `authorization: Bearer <key>`.
 
     A key never does more than its owner's role allows at the moment of use. A
     key that is made or changed by way of another key holds no scope that the
@@ -41,9 +41,20 @@ class ApiKeyServiceStub:
     in `:all`, is an ADMIN's to give, to keys of any owner; who is not ADMIN
     neither adds it to a key nor changes the end of a key that has it.
 
-    A revoked, deleted, expired or changed key is refused or limited in the
-    process that took the change at once, and in every other one within 5
-    seconds.
+    A key may be bound to addresses. What counts is the address of the peer that
+    the service itself sees, such as that of a proxy before it; headers that name
+    another one are not read. Elsewhere it is PERMISSION_DENIED
+    (ADDRESS_NOT_ALLOWED). A key that is made by way of a bound key is bound
+    within it.
+
+    A key may have a limit to the rate of its calls. Every call for which it is
+    recognized counts, whatever comes of it; beyond the limit it is
+    RESOURCE_EXHAUSTED (RATE_LIMITED). Each process of the service counts by
+    itself: a key that calls all of them may make its rate with each.
+
+    A revoked, disabled, deleted, expired or changed key is refused or limited in
+    the process that took the change at once, and in every other one within 5
+    seconds; its open streams end with it.
     """
 
     @_typing.overload
@@ -56,8 +67,8 @@ class ApiKeyServiceStub:
 
     Idempotent by `request_id`, but a replay has no secret: make another key
     when the first answer was lost. Adds ALREADY_EXISTS (RESOURCE_EXISTS) when
-    the owner has a key of that name, revoked ones included,
-    PERMISSION_DENIED (SCOPE_NOT_ALLOWED), and NOT_FOUND for an unknown owner.
+    the owner has a live key of that name, PERMISSION_DENIED
+    (SCOPE_NOT_ALLOWED), and NOT_FOUND for an unknown owner.
     """
     GetApiKey: _grpc.UnaryUnaryMultiCallable[_api_keys_pb2.GetApiKeyRequest, _api_keys_pb2.ApiKey]
     """Gets a key, without its secret.
@@ -71,14 +82,14 @@ class ApiKeyServiceStub:
     Adds no status.
     """
     UpdateApiKey: _grpc.UnaryUnaryMultiCallable[_api_keys_pb2.UpdateApiKeyRequest, _api_keys_pb2.ApiKey]
-    """Changes the name, description, scopes or end of a key. A field that the
-    mask names and the message leaves out is cleared: no description, no end,
-    every scope.
+    """Changes the name, description, scopes, end, addresses or rate of a key. A
+    field that the mask names and the message leaves out is cleared: no
+    description, no end, every scope, any address, no rate of its own.
 
     Idempotent. Adds NOT_FOUND, ALREADY_EXISTS (RESOURCE_EXISTS) when the owner
-    has another key of that name, ABORTED (ETAG_MISMATCH), PERMISSION_DENIED
-    (SCOPE_NOT_ALLOWED), and FAILED_PRECONDITION (INVALID_STATE) for a revoked
-    key.
+    has another live key of that name, ABORTED (ETAG_MISMATCH),
+    PERMISSION_DENIED (SCOPE_NOT_ALLOWED), and FAILED_PRECONDITION
+    (INVALID_STATE) for a key that is revoked or has a successor.
     """
     DeleteApiKey: _grpc.UnaryUnaryMultiCallable[_api_keys_pb2.DeleteApiKeyRequest, _empty_pb2.Empty]
     """Deletes a key for good. It stops working, and its name is free again.
@@ -87,10 +98,68 @@ class ApiKeyServiceStub:
     NOT_FOUND and ABORTED (ETAG_MISMATCH).
     """
     RevokeApiKey: _grpc.UnaryUnaryMultiCallable[_api_keys_pb2.RevokeApiKeyRequest, _api_keys_pb2.ApiKey]
-    """Revokes a key for good: it stops working and stays to be looked at.
+    """Revokes a key for good: it stops working, stays to be looked at, and its
+    name is free again.
 
     Idempotent: a revoked key stays as it is. Adds NOT_FOUND and ABORTED
     (ETAG_MISMATCH).
+    """
+    DisableApiKey: _grpc.UnaryUnaryMultiCallable[_api_keys_pb2.DisableApiKeyRequest, _api_keys_pb2.ApiKey]
+    """Disables a key until EnableApiKey: it is refused meanwhile, and its open
+    streams end.
+
+    Idempotent: a disabled key stays as it is. Adds NOT_FOUND, ABORTED
+    (ETAG_MISMATCH), and FAILED_PRECONDITION (INVALID_STATE) for a revoked key.
+    """
+    EnableApiKey: _grpc.UnaryUnaryMultiCallable[_api_keys_pb2.EnableApiKeyRequest, _api_keys_pb2.ApiKey]
+    """Lets a disabled key work again, as far as it has not expired. It is bounded
+    as making the key would be: by way of a key that could not make it, or with
+    a scope that the caller could not give, it stays disabled. Who wants a key
+    never to be enabled again revokes it.
+
+    Idempotent: a key that is not disabled stays as it is. Adds NOT_FOUND,
+    ABORTED (ETAG_MISMATCH), PERMISSION_DENIED (SCOPE_NOT_ALLOWED), and
+    FAILED_PRECONDITION (INVALID_STATE) for a revoked key.
+    """
+    RotateApiKey: _grpc.UnaryUnaryMultiCallable[_api_keys_pb2.RotateApiKeyRequest, _api_keys_pb2.RotateApiKeyResponse]
+    """Replaces a key by a new one that does the same: of the same name,
+    description, scopes, end and restrictions, with a secret of its own, which
+    is shown this once. Both work until `grace` has passed, the old one never
+    beyond its own end.
+
+    From then on the new key holds the name, and the old one keeps it only to
+    be known by: it is no longer changed or rotated, and revoking it ends its
+    grace at once. The caller must be allowed to make such a key, so one with a
+    scope that ends in `:all` is an ADMIN's to rotate.
+
+    Idempotent by `request_id`, but a replay has no secret: rotate the new key
+    when the first answer was lost. Adds NOT_FOUND, ABORTED (ETAG_MISMATCH),
+    PERMISSION_DENIED (SCOPE_NOT_ALLOWED), and FAILED_PRECONDITION
+    (INVALID_STATE) for a key that is not ACTIVE or has a successor.
+    """
+    VerifyApiKey: _grpc.UnaryUnaryMultiCallable[_api_keys_pb2.VerifyApiKeyRequest, _api_keys_pb2.VerifyApiKeyResponse]
+    """Says whether a key works, for services that are called with the same keys.
+
+    It is known of the caller's own keys, and by `api_keys:verify:all` of
+    everybody's; any other key is NOT_FOUND. It is as fresh as the access to this
+    service, writes nothing, and does not count as a use of the key.
+
+    Adds no status: INVALID_ARGUMENT for a scope that this service does not
+    know, or an address that is none.
+    """
+    GetApiKeyUsage: _grpc.UnaryUnaryMultiCallable[_api_keys_pb2.GetApiKeyUsageRequest, _api_keys_pb2.ApiKeyUsage]
+    """Sums up the calls of a key, by day and by method, for up to 92 days: their
+    number, how many were errors, and how long they took. Every call for which
+    the key was recognized counts when it ends; older days are not kept.
+
+    Written in batches: up to 10 seconds late, and the last seconds may be
+    missing after a crash. Adds NOT_FOUND.
+    """
+    GetCurrentPrincipal: _grpc.UnaryUnaryMultiCallable[_api_keys_pb2.GetCurrentPrincipalRequest, _api_keys_pb2.Principal]
+    """Says who calls: which user, in which role, by which key or session. Any key
+    may ask, whatever its scopes.
+
+    Adds no status.
     """
 
 @_typing.type_check_only
@@ -99,8 +168,8 @@ class ApiKeyServiceAsyncStub(ApiKeyServiceStub):
 
     A key is `morag_` and 32 random bytes in base64url without padding; it
     matches `^morag_[A-Za-z0-9_-]{43}$`. The service keeps only a keyed hash of
-    it and shows it once, in the answer of CreateApiKey. It is sent as
-    `x-api-key: <key>` or `authorization: Bearer <key>`.
+    it and shows it once, in the answer of CreateApiKey or RotateApiKey. It is
+    sent as `x-api-key: <key>` or `authorization: Bearer <key>`.
 
     A key never does more than its owner's role allows at the moment of use. A
     key that is made or changed by way of another key holds no scope that the
@@ -108,9 +177,20 @@ class ApiKeyServiceAsyncStub(ApiKeyServiceStub):
     in `:all`, is an ADMIN's to give, to keys of any owner; who is not ADMIN
     neither adds it to a key nor changes the end of a key that has it.
 
-    A revoked, deleted, expired or changed key is refused or limited in the
-    process that took the change at once, and in every other one within 5
-    seconds.
+    A key may be bound to addresses. What counts is the address of the peer that
+    the service itself sees, such as that of a proxy before it; headers that name
+    another one are not read. Elsewhere it is PERMISSION_DENIED
+    (ADDRESS_NOT_ALLOWED). A key that is made by way of a bound key is bound
+    within it.
+
+    A key may have a limit to the rate of its calls. Every call for which it is
+    recognized counts, whatever comes of it; beyond the limit it is
+    RESOURCE_EXHAUSTED (RATE_LIMITED). Each process of the service counts by
+    itself: a key that calls all of them may make its rate with each.
+
+    A revoked, disabled, deleted, expired or changed key is refused or limited in
+    the process that took the change at once, and in every other one within 5
+    seconds; its open streams end with it.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
@@ -120,8 +200,8 @@ class ApiKeyServiceAsyncStub(ApiKeyServiceStub):
 
     Idempotent by `request_id`, but a replay has no secret: make another key
     when the first answer was lost. Adds ALREADY_EXISTS (RESOURCE_EXISTS) when
-    the owner has a key of that name, revoked ones included,
-    PERMISSION_DENIED (SCOPE_NOT_ALLOWED), and NOT_FOUND for an unknown owner.
+    the owner has a live key of that name, PERMISSION_DENIED
+    (SCOPE_NOT_ALLOWED), and NOT_FOUND for an unknown owner.
     """
     GetApiKey: _aio.UnaryUnaryMultiCallable[_api_keys_pb2.GetApiKeyRequest, _api_keys_pb2.ApiKey]  # type: ignore[assignment]
     """Gets a key, without its secret.
@@ -135,14 +215,14 @@ class ApiKeyServiceAsyncStub(ApiKeyServiceStub):
     Adds no status.
     """
     UpdateApiKey: _aio.UnaryUnaryMultiCallable[_api_keys_pb2.UpdateApiKeyRequest, _api_keys_pb2.ApiKey]  # type: ignore[assignment]
-    """Changes the name, description, scopes or end of a key. A field that the
-    mask names and the message leaves out is cleared: no description, no end,
-    every scope.
+    """Changes the name, description, scopes, end, addresses or rate of a key. A
+    field that the mask names and the message leaves out is cleared: no
+    description, no end, every scope, any address, no rate of its own.
 
     Idempotent. Adds NOT_FOUND, ALREADY_EXISTS (RESOURCE_EXISTS) when the owner
-    has another key of that name, ABORTED (ETAG_MISMATCH), PERMISSION_DENIED
-    (SCOPE_NOT_ALLOWED), and FAILED_PRECONDITION (INVALID_STATE) for a revoked
-    key.
+    has another live key of that name, ABORTED (ETAG_MISMATCH),
+    PERMISSION_DENIED (SCOPE_NOT_ALLOWED), and FAILED_PRECONDITION
+    (INVALID_STATE) for a key that is revoked or has a successor.
     """
     DeleteApiKey: _aio.UnaryUnaryMultiCallable[_api_keys_pb2.DeleteApiKeyRequest, _empty_pb2.Empty]  # type: ignore[assignment]
     """Deletes a key for good. It stops working, and its name is free again.
@@ -151,10 +231,68 @@ class ApiKeyServiceAsyncStub(ApiKeyServiceStub):
     NOT_FOUND and ABORTED (ETAG_MISMATCH).
     """
     RevokeApiKey: _aio.UnaryUnaryMultiCallable[_api_keys_pb2.RevokeApiKeyRequest, _api_keys_pb2.ApiKey]  # type: ignore[assignment]
-    """Revokes a key for good: it stops working and stays to be looked at.
+    """Revokes a key for good: it stops working, stays to be looked at, and its
+    name is free again.
 
     Idempotent: a revoked key stays as it is. Adds NOT_FOUND and ABORTED
     (ETAG_MISMATCH).
+    """
+    DisableApiKey: _aio.UnaryUnaryMultiCallable[_api_keys_pb2.DisableApiKeyRequest, _api_keys_pb2.ApiKey]  # type: ignore[assignment]
+    """Disables a key until EnableApiKey: it is refused meanwhile, and its open
+    streams end.
+
+    Idempotent: a disabled key stays as it is. Adds NOT_FOUND, ABORTED
+    (ETAG_MISMATCH), and FAILED_PRECONDITION (INVALID_STATE) for a revoked key.
+    """
+    EnableApiKey: _aio.UnaryUnaryMultiCallable[_api_keys_pb2.EnableApiKeyRequest, _api_keys_pb2.ApiKey]  # type: ignore[assignment]
+    """Lets a disabled key work again, as far as it has not expired. It is bounded
+    as making the key would be: by way of a key that could not make it, or with
+    a scope that the caller could not give, it stays disabled. Who wants a key
+    never to be enabled again revokes it.
+
+    Idempotent: a key that is not disabled stays as it is. Adds NOT_FOUND,
+    ABORTED (ETAG_MISMATCH), PERMISSION_DENIED (SCOPE_NOT_ALLOWED), and
+    FAILED_PRECONDITION (INVALID_STATE) for a revoked key.
+    """
+    RotateApiKey: _aio.UnaryUnaryMultiCallable[_api_keys_pb2.RotateApiKeyRequest, _api_keys_pb2.RotateApiKeyResponse]  # type: ignore[assignment]
+    """Replaces a key by a new one that does the same: of the same name,
+    description, scopes, end and restrictions, with a secret of its own, which
+    is shown this once. Both work until `grace` has passed, the old one never
+    beyond its own end.
+
+    From then on the new key holds the name, and the old one keeps it only to
+    be known by: it is no longer changed or rotated, and revoking it ends its
+    grace at once. The caller must be allowed to make such a key, so one with a
+    scope that ends in `:all` is an ADMIN's to rotate.
+
+    Idempotent by `request_id`, but a replay has no secret: rotate the new key
+    when the first answer was lost. Adds NOT_FOUND, ABORTED (ETAG_MISMATCH),
+    PERMISSION_DENIED (SCOPE_NOT_ALLOWED), and FAILED_PRECONDITION
+    (INVALID_STATE) for a key that is not ACTIVE or has a successor.
+    """
+    VerifyApiKey: _aio.UnaryUnaryMultiCallable[_api_keys_pb2.VerifyApiKeyRequest, _api_keys_pb2.VerifyApiKeyResponse]  # type: ignore[assignment]
+    """Says whether a key works, for services that are called with the same keys.
+
+    It is known of the caller's own keys, and by `api_keys:verify:all` of
+    everybody's; any other key is NOT_FOUND. It is as fresh as the access to this
+    service, writes nothing, and does not count as a use of the key.
+
+    Adds no status: INVALID_ARGUMENT for a scope that this service does not
+    know, or an address that is none.
+    """
+    GetApiKeyUsage: _aio.UnaryUnaryMultiCallable[_api_keys_pb2.GetApiKeyUsageRequest, _api_keys_pb2.ApiKeyUsage]  # type: ignore[assignment]
+    """Sums up the calls of a key, by day and by method, for up to 92 days: their
+    number, how many were errors, and how long they took. Every call for which
+    the key was recognized counts when it ends; older days are not kept.
+
+    Written in batches: up to 10 seconds late, and the last seconds may be
+    missing after a crash. Adds NOT_FOUND.
+    """
+    GetCurrentPrincipal: _aio.UnaryUnaryMultiCallable[_api_keys_pb2.GetCurrentPrincipalRequest, _api_keys_pb2.Principal]  # type: ignore[assignment]
+    """Says who calls: which user, in which role, by which key or session. Any key
+    may ask, whatever its scopes.
+
+    Adds no status.
     """
 
 class ApiKeyServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -162,8 +300,8 @@ class ApiKeyServiceServicer(metaclass=_abc_1.ABCMeta):
 
     A key is `morag_` and 32 random bytes in base64url without padding; it
     matches `^morag_[A-Za-z0-9_-]{43}$`. The service keeps only a keyed hash of
-    it and shows it once, in the answer of CreateApiKey. It is sent as
-    `x-api-key: <key>` or `authorization: Bearer <key>`.
+    it and shows it once, in the answer of CreateApiKey or RotateApiKey. It is
+    sent as `x-api-key: <key>` or `authorization: Bearer <key>`.
 
     A key never does more than its owner's role allows at the moment of use. A
     key that is made or changed by way of another key holds no scope that the
@@ -171,9 +309,20 @@ class ApiKeyServiceServicer(metaclass=_abc_1.ABCMeta):
     in `:all`, is an ADMIN's to give, to keys of any owner; who is not ADMIN
     neither adds it to a key nor changes the end of a key that has it.
 
-    A revoked, deleted, expired or changed key is refused or limited in the
-    process that took the change at once, and in every other one within 5
-    seconds.
+    A key may be bound to addresses. What counts is the address of the peer that
+    the service itself sees, such as that of a proxy before it; headers that name
+    another one are not read. Elsewhere it is PERMISSION_DENIED
+    (ADDRESS_NOT_ALLOWED). A key that is made by way of a bound key is bound
+    within it.
+
+    A key may have a limit to the rate of its calls. Every call for which it is
+    recognized counts, whatever comes of it; beyond the limit it is
+    RESOURCE_EXHAUSTED (RATE_LIMITED). Each process of the service counts by
+    itself: a key that calls all of them may make its rate with each.
+
+    A revoked, disabled, deleted, expired or changed key is refused or limited in
+    the process that took the change at once, and in every other one within 5
+    seconds; its open streams end with it.
     """
 
     @_abc_1.abstractmethod
@@ -187,8 +336,8 @@ class ApiKeyServiceServicer(metaclass=_abc_1.ABCMeta):
 
         Idempotent by `request_id`, but a replay has no secret: make another key
         when the first answer was lost. Adds ALREADY_EXISTS (RESOURCE_EXISTS) when
-        the owner has a key of that name, revoked ones included,
-        PERMISSION_DENIED (SCOPE_NOT_ALLOWED), and NOT_FOUND for an unknown owner.
+        the owner has a live key of that name, PERMISSION_DENIED
+        (SCOPE_NOT_ALLOWED), and NOT_FOUND for an unknown owner.
         """
 
     @_abc_1.abstractmethod
@@ -220,14 +369,14 @@ class ApiKeyServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _api_keys_pb2.UpdateApiKeyRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_api_keys_pb2.ApiKey, _abc.Awaitable[_api_keys_pb2.ApiKey]]:
-        """Changes the name, description, scopes or end of a key. A field that the
-        mask names and the message leaves out is cleared: no description, no end,
-        every scope.
+        """Changes the name, description, scopes, end, addresses or rate of a key. A
+        field that the mask names and the message leaves out is cleared: no
+        description, no end, every scope, any address, no rate of its own.
 
         Idempotent. Adds NOT_FOUND, ALREADY_EXISTS (RESOURCE_EXISTS) when the owner
-        has another key of that name, ABORTED (ETAG_MISMATCH), PERMISSION_DENIED
-        (SCOPE_NOT_ALLOWED), and FAILED_PRECONDITION (INVALID_STATE) for a revoked
-        key.
+        has another live key of that name, ABORTED (ETAG_MISMATCH),
+        PERMISSION_DENIED (SCOPE_NOT_ALLOWED), and FAILED_PRECONDITION
+        (INVALID_STATE) for a key that is revoked or has a successor.
         """
 
     @_abc_1.abstractmethod
@@ -248,10 +397,104 @@ class ApiKeyServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _api_keys_pb2.RevokeApiKeyRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_api_keys_pb2.ApiKey, _abc.Awaitable[_api_keys_pb2.ApiKey]]:
-        """Revokes a key for good: it stops working and stays to be looked at.
+        """Revokes a key for good: it stops working, stays to be looked at, and its
+        name is free again.
 
         Idempotent: a revoked key stays as it is. Adds NOT_FOUND and ABORTED
         (ETAG_MISMATCH).
+        """
+
+    @_abc_1.abstractmethod
+    def DisableApiKey(
+        self,
+        request: _api_keys_pb2.DisableApiKeyRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_api_keys_pb2.ApiKey, _abc.Awaitable[_api_keys_pb2.ApiKey]]:
+        """Disables a key until EnableApiKey: it is refused meanwhile, and its open
+        streams end.
+
+        Idempotent: a disabled key stays as it is. Adds NOT_FOUND, ABORTED
+        (ETAG_MISMATCH), and FAILED_PRECONDITION (INVALID_STATE) for a revoked key.
+        """
+
+    @_abc_1.abstractmethod
+    def EnableApiKey(
+        self,
+        request: _api_keys_pb2.EnableApiKeyRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_api_keys_pb2.ApiKey, _abc.Awaitable[_api_keys_pb2.ApiKey]]:
+        """Lets a disabled key work again, as far as it has not expired. It is bounded
+        as making the key would be: by way of a key that could not make it, or with
+        a scope that the caller could not give, it stays disabled. Who wants a key
+        never to be enabled again revokes it.
+
+        Idempotent: a key that is not disabled stays as it is. Adds NOT_FOUND,
+        ABORTED (ETAG_MISMATCH), PERMISSION_DENIED (SCOPE_NOT_ALLOWED), and
+        FAILED_PRECONDITION (INVALID_STATE) for a revoked key.
+        """
+
+    @_abc_1.abstractmethod
+    def RotateApiKey(
+        self,
+        request: _api_keys_pb2.RotateApiKeyRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_api_keys_pb2.RotateApiKeyResponse, _abc.Awaitable[_api_keys_pb2.RotateApiKeyResponse]]:
+        """Replaces a key by a new one that does the same: of the same name,
+        description, scopes, end and restrictions, with a secret of its own, which
+        is shown this once. Both work until `grace` has passed, the old one never
+        beyond its own end.
+
+        From then on the new key holds the name, and the old one keeps it only to
+        be known by: it is no longer changed or rotated, and revoking it ends its
+        grace at once. The caller must be allowed to make such a key, so one with a
+        scope that ends in `:all` is an ADMIN's to rotate.
+
+        Idempotent by `request_id`, but a replay has no secret: rotate the new key
+        when the first answer was lost. Adds NOT_FOUND, ABORTED (ETAG_MISMATCH),
+        PERMISSION_DENIED (SCOPE_NOT_ALLOWED), and FAILED_PRECONDITION
+        (INVALID_STATE) for a key that is not ACTIVE or has a successor.
+        """
+
+    @_abc_1.abstractmethod
+    def VerifyApiKey(
+        self,
+        request: _api_keys_pb2.VerifyApiKeyRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_api_keys_pb2.VerifyApiKeyResponse, _abc.Awaitable[_api_keys_pb2.VerifyApiKeyResponse]]:
+        """Says whether a key works, for services that are called with the same keys.
+
+        It is known of the caller's own keys, and by `api_keys:verify:all` of
+        everybody's; any other key is NOT_FOUND. It is as fresh as the access to this
+        service, writes nothing, and does not count as a use of the key.
+
+        Adds no status: INVALID_ARGUMENT for a scope that this service does not
+        know, or an address that is none.
+        """
+
+    @_abc_1.abstractmethod
+    def GetApiKeyUsage(
+        self,
+        request: _api_keys_pb2.GetApiKeyUsageRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_api_keys_pb2.ApiKeyUsage, _abc.Awaitable[_api_keys_pb2.ApiKeyUsage]]:
+        """Sums up the calls of a key, by day and by method, for up to 92 days: their
+        number, how many were errors, and how long they took. Every call for which
+        the key was recognized counts when it ends; older days are not kept.
+
+        Written in batches: up to 10 seconds late, and the last seconds may be
+        missing after a crash. Adds NOT_FOUND.
+        """
+
+    @_abc_1.abstractmethod
+    def GetCurrentPrincipal(
+        self,
+        request: _api_keys_pb2.GetCurrentPrincipalRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_api_keys_pb2.Principal, _abc.Awaitable[_api_keys_pb2.Principal]]:
+        """Says who calls: which user, in which role, by which key or session. Any key
+        may ask, whatever its scopes.
+
+        Adds no status.
         """
 
 def add_ApiKeyServiceServicer_to_server(servicer: ApiKeyServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -76,6 +76,10 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """A worker's key watches the jobs of its own workers alone: name them in
     `filter.worker_ids` (PERMISSION_DENIED).
     """
+    ERROR_REASON_ADDRESS_NOT_ALLOWED: _ErrorReason.ValueType  # 27
+    """The API key is not to be used from the caller's address
+    (PERMISSION_DENIED) {address}.
+    """
     ERROR_REASON_GRANT_TOO_LOW: _ErrorReason.ValueType  # 29
     """The caller's grant on the database does not allow it (PERMISSION_DENIED)
     {required_level: WRITER, or OWNER where no grant allows it}.
@@ -129,6 +133,11 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     ERROR_REASON_TOO_MANY_TRIES: _ErrorReason.ValueType  # 68
     """Passwords or tokens were tried too often; the `RetryInfo` delay says when the
     next try is let through (RESOURCE_EXHAUSTED, RetryInfo).
+    """
+    ERROR_REASON_RATE_LIMITED: _ErrorReason.ValueType  # 69
+    """The API key, or for a public method the address, made its calls too fast;
+    the `RetryInfo` delay says when the next one is let through
+    (RESOURCE_EXHAUSTED, RetryInfo) {per_second, burst}.
     """
     ERROR_REASON_POSITION_BEYOND_END: _ErrorReason.ValueType  # 70
     """The stream position is beyond the last event (OUT_OF_RANGE)
@@ -228,6 +237,10 @@ ERROR_REASON_FILTER_NOT_ALLOWED: ErrorReason.ValueType  # 26
 """A worker's key watches the jobs of its own workers alone: name them in
 `filter.worker_ids` (PERMISSION_DENIED).
 """
+ERROR_REASON_ADDRESS_NOT_ALLOWED: ErrorReason.ValueType  # 27
+"""The API key is not to be used from the caller's address
+(PERMISSION_DENIED) {address}.
+"""
 ERROR_REASON_GRANT_TOO_LOW: ErrorReason.ValueType  # 29
 """The caller's grant on the database does not allow it (PERMISSION_DENIED)
 {required_level: WRITER, or OWNER where no grant allows it}.
@@ -281,6 +294,11 @@ ERROR_REASON_LEASE_LOST: ErrorReason.ValueType  # 67
 ERROR_REASON_TOO_MANY_TRIES: ErrorReason.ValueType  # 68
 """Passwords or tokens were tried too often; the `RetryInfo` delay says when the
 next try is let through (RESOURCE_EXHAUSTED, RetryInfo).
+"""
+ERROR_REASON_RATE_LIMITED: ErrorReason.ValueType  # 69
+"""The API key, or for a public method the address, made its calls too fast;
+the `RetryInfo` delay says when the next one is let through
+(RESOURCE_EXHAUSTED, RetryInfo) {per_second, burst}.
 """
 ERROR_REASON_POSITION_BEYOND_END: ErrorReason.ValueType  # 70
 """The stream position is beyond the last event (OUT_OF_RANGE)

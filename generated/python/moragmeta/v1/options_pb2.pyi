@@ -40,8 +40,8 @@ Conventions that hold for every RPC:
 * Errors carry `google.rpc.ErrorInfo` with a reason of `ErrorReason` and the
   domain `meta.morag.dev`. Every RPC may answer UNAUTHENTICATED,
   PERMISSION_DENIED, INVALID_ARGUMENT, UNAVAILABLE (retry after the
-  `RetryInfo` delay), DEADLINE_EXCEEDED and INTERNAL; a comment of an RPC
-  lists what it adds to these.
+  `RetryInfo` delay), RESOURCE_EXHAUSTED (RATE_LIMITED, likewise),
+  DEADLINE_EXCEEDED and INTERNAL; a comment of an RPC lists what it adds.
 """
 
 from collections import abc as _abc
@@ -139,10 +139,13 @@ class Access(_message.Message):
     PUBLIC_FIELD_NUMBER: _builtins.int
     MINIMUM_ROLE_FIELD_NUMBER: _builtins.int
     SCOPES_FIELD_NUMBER: _builtins.int
+    ANY_SCOPE_FIELD_NUMBER: _builtins.int
     public: _builtins.bool
     """Whether the method needs no credential at all."""
     minimum_role: Global___Role.ValueType
     """The least powerful role that may call the method."""
+    any_scope: _builtins.bool
+    """Whether any API key may call the method, whatever scopes it holds."""
     @_builtins.property
     def scopes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """The scopes of which an API key needs one for the method, such as
@@ -157,10 +160,11 @@ class Access(_message.Message):
         public: _builtins.bool = ...,
         minimum_role: Global___Role.ValueType = ...,
         scopes: _abc.Iterable[_builtins.str] | None = ...,
+        any_scope: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["minimum_role", b"minimum_role", "public", b"public", "scopes", b"scopes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["any_scope", b"any_scope", "minimum_role", b"minimum_role", "public", b"public", "scopes", b"scopes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

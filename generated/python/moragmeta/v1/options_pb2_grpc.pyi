@@ -40,8 +40,8 @@ Conventions that hold for every RPC:
 * Errors carry `google.rpc.ErrorInfo` with a reason of `ErrorReason` and the
   domain `meta.morag.dev`. Every RPC may answer UNAUTHENTICATED,
   PERMISSION_DENIED, INVALID_ARGUMENT, UNAVAILABLE (retry after the
-  `RetryInfo` delay), DEADLINE_EXCEEDED and INTERNAL; a comment of an RPC
-  lists what it adds to these.
+  `RetryInfo` delay), RESOURCE_EXHAUSTED (RATE_LIMITED, likewise),
+  DEADLINE_EXCEEDED and INTERNAL; a comment of an RPC lists what it adds.
 """
 
 from collections import abc as _abc
