@@ -15,7 +15,6 @@ import grpc
 import pytest
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from google.protobuf.descriptor_pb2 import MethodOptions
-from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
 from google.protobuf.timestamp_pb2 import Timestamp
 
@@ -67,7 +66,7 @@ _numbers = itertools.count(1)
 def _fields(descriptor: Descriptor, path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
     """Give the path of each field of a request that holds ids."""
     for field in descriptor.fields:
-        if field.type == FieldDescriptor.TYPE_MESSAGE:
+        if field.message_type is not None:
             if field.message_type.full_name.startswith("moragmeta.") and not rules_of(field).output_only:
                 yield from _fields(field.message_type, (*path, field.name))
         elif (rules_of(field).format in _IDS or field.name == "database_id") and (
@@ -112,7 +111,7 @@ class Caller:
             "end_time_before": Timestamp(seconds=4_000_000_000),
         }
 
-    def request(self, method: Any, path: tuple[str, ...], id: str) -> Message:
+    def request(self, method: Any, path: tuple[str, ...], id: str) -> Any:
         """Make a valid request with an id in one field."""
         request: Any = request_type(method)()
         self._fill(request, method.containing_service.name, path, id)
@@ -165,9 +164,9 @@ class Caller:
         is_read = method.GetOptions().idempotency_level == MethodOptions.NO_SIDE_EFFECTS
         return "OK", told.replace(id, "ID") if is_read else ""
 
-    def _call(self, method: Any, request: Message) -> str:
+    def _call(self, method: Any, request: Any) -> str:
         """Give what is answered; of a stream, what its first frame is."""
-        channel = self.mine.user.channel.raw
+        channel: Any = self.mine.user.channel.raw
         path = f"/{method.containing_service.full_name}/{method.name}"
         kinds = {
             "request_serializer": request_type(method).SerializeToString,
