@@ -22,7 +22,7 @@ from moragmeta.v1 import options_pb2
 from tests.grants.scene import READER, WRITER, Tenant, tenant
 from tests.refusals import Refusal, read_details
 from tests.rpc.messages import METHODS, request_type, rules_of
-from tests.service import Service
+from tests.service import Service, User
 
 OPEN: Final = "OK, and shows it"
 DENIED: Final = "PERMISSION_DENIED"
@@ -237,16 +237,27 @@ def _sweep(owner: Tenant, other: Tenant, level: int | None) -> list[str]:
 
 
 @pytest.fixture
+def bystander(service: Service, owner: Tenant) -> User:
+    """Share both databases of the owner with somebody else, which opens nothing to the other tenant."""
+    somebody = service.new_user()
+    for database_id in (owner.shared, owner.private):
+        owner.give(somebody, WRITER, database_id=database_id)
+    return somebody
+
+
+@pytest.fixture
 def other(service: Service) -> Tenant:
     """Give another tenant, who has one of everything as well."""
     return tenant(service)
 
 
+@pytest.mark.usefixtures("bystander")
 def test_what_is_not_the_callers_is_as_if_it_did_not_exist(owner: Tenant, other: Tenant) -> None:
     """Without a grant no id of one tenant makes a difference in any field of any method to the other."""
     assert _sweep(owner, other, None) == []
 
 
+@pytest.mark.usefixtures("bystander")
 @pytest.mark.parametrize("level", [READER, WRITER])
 def test_a_grant_opens_what_it_says_and_no_more(owner: Tenant, other: Tenant, level: Any) -> None:
     """With a grant the answers are those of the table; all other ids of the owner still do not exist."""
@@ -254,6 +265,7 @@ def test_a_grant_opens_what_it_says_and_no_more(owner: Tenant, other: Tenant, le
     assert _sweep(owner, other, [READER, WRITER].index(level)) == []
 
 
+@pytest.mark.usefixtures("bystander")
 def test_a_revoked_grant_leaves_nothing_open(owner: Tenant, other: Tenant) -> None:
     """After the grant is revoked the owner's ids are again as if they did not exist."""
     owner.give(other.user, WRITER)
