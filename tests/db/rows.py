@@ -93,6 +93,11 @@ def _api_key() -> dict[str, Any]:
     return {"id": OTHER, "owner_id": OWNER, **key, "scopes": ["jobs:read"], "use_count": 0, **STAMPS}
 
 
+def _settings() -> dict[str, Any]:
+    chosen = {"theme": "DARK", "language": "en", "notifications": True, "auto_save": False}
+    return {"owner_id": OWNER, **chosen, "default_database_id": DATABASE, "preferences": {}, **STAMPS}
+
+
 def _grant() -> dict[str, Any]:
     who = {"database_id": DATABASE, "owner_id": OWNER, "grantee_id": FRIEND, "grantor_id": OWNER}
     return {**who, "level": "WRITER", "create_time": NOW, "update_time": LATER}

@@ -118,14 +118,14 @@ def test_lists_page_and_show_the_newest_first(service: Service, owner: Tenant) -
         request.page_token = page.next_page_token
     assert seen == [each.id for each in reversed(friends)]
     others = [tenant(service) for _ in range(3)]
-    for each in others:
-        each.give(friends[0], WRITER)
+    for sharer in others:
+        sharer.give(friends[0], WRITER)
     first = friends[0].channel.grants.ListGrants(pb.ListGrantsRequest(page_size=3))
     rest = friends[0].channel.grants.ListGrants(
         pb.ListGrantsRequest(page_size=3, page_token=first.next_page_token)
     )
     got = [grant.database_id for grant in (*first.grants, *rest.grants)]
-    assert got == [each.shared for each in (*reversed(others), owner)]
+    assert got == [sharer.shared for sharer in (*reversed(others), owner)]
 
 
 def test_whose_grants_may_be_listed(service: Service, owner: Tenant, friend: User) -> None:

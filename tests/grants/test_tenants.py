@@ -15,7 +15,6 @@ import grpc
 import pytest
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from google.protobuf.descriptor_pb2 import MethodOptions
-from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
 from google.protobuf.timestamp_pb2 import Timestamp
 
@@ -23,7 +22,7 @@ from moragmeta.v1 import options_pb2
 from tests.grants.scene import READER, WRITER, Tenant, tenant
 from tests.refusals import Refusal, read_details
 from tests.rpc.messages import METHODS, request_type, rules_of
-from tests.service import Service
+from tests.service import Service, User
 
 OPEN: Final = "OK, and shows it"
 DENIED: Final = "PERMISSION_DENIED"
@@ -67,7 +66,7 @@ _numbers = itertools.count(1)
 def _fields(descriptor: Descriptor, path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
     """Give the path of each field of a request that holds ids."""
     for field in descriptor.fields:
-        if field.type == FieldDescriptor.TYPE_MESSAGE:
+        if field.message_type is not None:
             if field.message_type.full_name.startswith("moragmeta.") and not rules_of(field).output_only:
                 yield from _fields(field.message_type, (*path, field.name))
         elif (rules_of(field).format in _IDS or field.name == "database_id") and (
@@ -112,7 +111,7 @@ class Caller:
             "end_time_before": Timestamp(seconds=4_000_000_000),
         }
 
-    def request(self, method: Any, path: tuple[str, ...], id: str) -> Message:
+    def request(self, method: Any, path: tuple[str, ...], id: str) -> Any:
         """Make a valid request with an id in one field."""
         request: Any = request_type(method)()
         self._fill(request, method.containing_service.name, path, id)
@@ -165,9 +164,9 @@ class Caller:
         is_read = method.GetOptions().idempotency_level == MethodOptions.NO_SIDE_EFFECTS
         return "OK", told.replace(id, "ID") if is_read else ""
 
-    def _call(self, method: Any, request: Message) -> str:
+    def _call(self, method: Any, request: Any) -> str:
         """Give what is answered; of a stream, what its first frame is."""
-        channel = self.mine.user.channel.raw
+        channel: Any = self.mine.user.channel.raw
         path = f"/{method.containing_service.full_name}/{method.name}"
         kinds = {
             "request_serializer": request_type(method).SerializeToString,
@@ -238,16 +237,27 @@ def _sweep(owner: Tenant, other: Tenant, level: int | None) -> list[str]:
 
 
 @pytest.fixture
+def bystander(service: Service, owner: Tenant) -> User:
+    """Share both databases of the owner with somebody else, which opens nothing to the other tenant."""
+    somebody = service.new_user()
+    for database_id in (owner.shared, owner.private):
+        owner.give(somebody, WRITER, database_id=database_id)
+    return somebody
+
+
+@pytest.fixture
 def other(service: Service) -> Tenant:
     """Give another tenant, who has one of everything as well."""
     return tenant(service)
 
 
+@pytest.mark.usefixtures("bystander")
 def test_what_is_not_the_callers_is_as_if_it_did_not_exist(owner: Tenant, other: Tenant) -> None:
     """Without a grant no id of one tenant makes a difference in any field of any method to the other."""
     assert _sweep(owner, other, None) == []
 
 
+@pytest.mark.usefixtures("bystander")
 @pytest.mark.parametrize("level", [READER, WRITER])
 def test_a_grant_opens_what_it_says_and_no_more(owner: Tenant, other: Tenant, level: Any) -> None:
     """With a grant the answers are those of the table; all other ids of the owner still do not exist."""
@@ -255,6 +265,7 @@ def test_a_grant_opens_what_it_says_and_no_more(owner: Tenant, other: Tenant, le
     assert _sweep(owner, other, [READER, WRITER].index(level)) == []
 
 
+@pytest.mark.usefixtures("bystander")
 def test_a_revoked_grant_leaves_nothing_open(owner: Tenant, other: Tenant) -> None:
     """After the grant is revoked the owner's ids are again as if they did not exist."""
     owner.give(other.user, WRITER)

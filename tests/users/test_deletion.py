@@ -84,11 +84,11 @@ def test_deleted_user_leaves_no_row(service: Service, new_person: NewPerson) -> 
     goner = User(person.id, person.email, Role.USER, person.key, "", service.channel(api_key=person.key))
     _populate(bystander, service.new_user())
     _populate(goner, bystander)
+    admin = service.admin.channel.users
     for user in (bystander, goner):
-        service.admin.channel.users.CreatePasswordReset(pb.CreatePasswordResetRequest(email=user.email))
+        admin.CreatePasswordReset(pb.CreatePasswordResetRequest(email=user.email))
     kept = _rows_of(service, bystander.id)
     assert all(_rows_of(service, goner.id).values()), _rows_of(service, goner.id)
-    admin = service.admin.channel.users
     admin.DeactivateUser(pb.DeactivateUserRequest(id=goner.id))
     admin.DeleteUser(pb.DeleteUserRequest(id=goner.id, request_id=f"delete-{goner.id}"))
     assert not any(_rows_of(service, goner.id).values())
