@@ -14,7 +14,7 @@ from morag_meta.jobs.convert import event_to_proto
 from morag_meta.jobs.listing import Filter
 from morag_meta.jobs.resume import Seal
 from morag_meta.jobs.rules import FINAL_STATES
-from morag_meta.rpc.streams import Stream
+from morag_meta.rpc.stream import Stream
 from moragmeta.v1 import jobs_pb2 as pb
 
 PAGE: Final = 200

@@ -24,7 +24,7 @@ from morag_meta.jobs.listing import Filter
 from morag_meta.jobs.resume import Seal
 from morag_meta.jobs.sequencer import Sequencer
 from morag_meta.jobs.store import LOG_TOPIC
-from morag_meta.rpc.streams import Stream
+from morag_meta.rpc.stream import Stream
 from morag_meta.uow import UnitOfWork
 
 __all__ = ["PAGE", "Event", "Feed", "Topic"]

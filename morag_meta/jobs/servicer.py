@@ -36,7 +36,7 @@ from morag_meta.jobs.watch_jobs import watch_jobs, wish_of
 from morag_meta.rpc.call import Call
 from morag_meta.rpc.methods import reads, streams, writes
 from morag_meta.rpc.pages import Pages
-from morag_meta.rpc.streams import Stream
+from morag_meta.rpc.stream import Stream
 from morag_meta.rpc.structs import struct_to_json
 from morag_meta.rpc.times import from_timestamp
 from morag_meta.uow import UnitOfWork

@@ -13,7 +13,7 @@ from morag_meta.errors import NotFound
 from morag_meta.jobs.feed import Feed
 from morag_meta.jobs.listing import Filter
 from morag_meta.rpc.grounds import Ground
-from morag_meta.rpc.streams import Stream
+from morag_meta.rpc.stream import Stream
 from morag_meta.uow import UnitOfWork
 
 

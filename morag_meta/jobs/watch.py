@@ -16,7 +16,7 @@ from morag_meta.jobs.channels import PAGE, Event, Topic
 from morag_meta.jobs.feed import Feed
 from morag_meta.jobs.rules import FINAL_STATES
 from morag_meta.jobs.sharing import lean
-from morag_meta.rpc.streams import Stream
+from morag_meta.rpc.stream import Stream
 from morag_meta.rpc.times import to_timestamp
 from morag_meta.uow import UnitOfWork
 from moragmeta.v1 import jobs_pb2 as pb

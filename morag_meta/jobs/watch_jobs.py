@@ -25,7 +25,7 @@ from morag_meta.jobs.listing import Filter
 from morag_meta.jobs.resume import MOST_SEEN, Seal
 from morag_meta.jobs.sharing import as_owner_sees, lean, may_be_shared
 from morag_meta.rpc.call import Call
-from morag_meta.rpc.streams import Stream
+from morag_meta.rpc.stream import Stream
 from morag_meta.rpc.times import to_timestamp
 from morag_meta.uow import UnitOfWork
 from moragmeta.v1 import jobs_pb2 as pb

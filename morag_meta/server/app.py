@@ -43,7 +43,8 @@ from morag_meta.rpc.access import SERVICES, known_scopes
 from morag_meta.rpc.dispatch import Dispatcher
 from morag_meta.rpc.drain import drain
 from morag_meta.rpc.pages import Pages
-from morag_meta.rpc.streams import StreamOptions, Streams, draining
+from morag_meta.rpc.stream import StreamOptions
+from morag_meta.rpc.streams import Streams, draining
 from morag_meta.server import listening, sweeper
 from morag_meta.server.reaper import Reaper
 from morag_meta.server.secrets import credential_ring, root_secret

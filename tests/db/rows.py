@@ -125,19 +125,6 @@ def _job_event() -> dict[str, Any]:
     }
 
 
-def _settings() -> dict[str, Any]:
-    return {
-        "owner_id": OWNER,
-        "theme": "DARK",
-        "language": "en",
-        "notifications": True,
-        "auto_save": False,
-        "default_database_id": DATABASE,
-        "preferences": {},
-        **STAMPS,
-    }
-
-
 def _reset() -> dict[str, Any]:
     times = {"create_time": NOW, "expire_time": LATER}
     return {"owner_id": OWNER, "token_hash": "0f" * 32, **times}

@@ -16,7 +16,7 @@ from morag_meta.jobs.actions import create_job
 from morag_meta.jobs.feed import Feed
 from morag_meta.jobs.watch import _Watcher
 from morag_meta.rpc.access import Access
-from morag_meta.rpc.streams import Stream, StreamOptions
+from morag_meta.rpc.stream import Stream, StreamOptions
 from morag_meta.rpc.turns import Turns
 from morag_meta.users.actions import create_user
 

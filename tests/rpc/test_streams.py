@@ -15,7 +15,7 @@ import pytest
 
 from morag_meta.errors import MetaError, Reason, Unavailable
 from morag_meta.rpc.drain import PARTING_SECONDS
-from morag_meta.rpc.streams import StreamOptions
+from morag_meta.rpc.stream import StreamOptions
 from tests.refusals import refused
 from tests.rpc.trial import Answer, Question, Trial, trying
 

@@ -29,7 +29,8 @@ from morag_meta.rpc.call import Call
 from morag_meta.rpc.dispatch import Dispatcher
 from morag_meta.rpc.drain import drain
 from morag_meta.rpc.methods import composes, reads, streams, writes
-from morag_meta.rpc.streams import StreamOptions, Streams
+from morag_meta.rpc.stream import StreamOptions
+from morag_meta.rpc.streams import Streams
 from morag_meta.uow import UnitOfWork
 from moragmeta.v1 import options_pb2
 
