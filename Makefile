@@ -6,6 +6,8 @@ SHELL := /bin/bash
 VENV := .venv
 BIN := $(VENV)/bin
 GENERATED := generated/python
+# Much of testing is waiting, so that two processes share even one core well.
+TOGETHER := -n 2
 PROTOS := $(sort $(wildcard protos/moragmeta/v1/*.proto))
 
 .PHONY: help
@@ -28,12 +30,12 @@ demo: ## Thirty workers on real files, with live bars (DEMO_FOLDER, or MORAG_TAR
 
 .PHONY: test
 test: setup ## Run every test on SQLite, PostgreSQL and MariaDB (ARGS goes to pytest)
-	@$(BIN)/python -m pytest $(ARGS)
+	@$(BIN)/python -m pytest $(TOGETHER) $(ARGS)
 
 .PHONY: coverage
 coverage: setup ## Run every test and print the lines and branches that none reaches
 	@$(BIN)/coverage erase
-	@$(BIN)/coverage run -m pytest $(ARGS)
+	@$(BIN)/coverage run -m pytest $(TOGETHER) $(ARGS)
 	@$(BIN)/coverage combine -q
 	@$(BIN)/coverage report
 

@@ -97,7 +97,11 @@ def test_each_state_has_its_verdict(user: User) -> None:
     assert _verify(channel, key) == pb.VerifyApiKeyResponse(verdict=pb.API_KEY_VERDICT_NOT_FOUND)
 
 
-@pytest.mark.parametrize("key", [new_key(), "x", "morag_short", "a.b.c", "ä" * 49, "k" * 256])
+@pytest.mark.parametrize(
+    "key",
+    [new_key(), "x", "morag_short", "a.b.c", "ä" * 49, "k" * 256],
+    ids=["new", "letter", "short", "token", "foreign letters", "long"],
+)
 def test_what_is_no_key_is_not_found(user: User, key: str) -> None:
     """Whatever is not a key of somebody is NOT_FOUND, whether it looks like one or not."""
     assert _verify(user.channel, key) == pb.VerifyApiKeyResponse(verdict=pb.API_KEY_VERDICT_NOT_FOUND)

@@ -135,6 +135,7 @@ def test_keys_are_read_in_either_alphabet_with_or_without_padding(form: str) -> 
         (f"k1:{_text(bytes(32))}", "key 1 is not random"),
         ("k1:" + "changeme" * 8, "key 1 is not random"),
     ],
+    ids=["empty", "no id", "short", "no base64", "id twice", "bad id", "trailing comma", "zeros", "repeated"],
 )
 def test_a_bad_variable_is_told_by_its_name_and_the_fix(text: str, problem: str) -> None:
     """The error names the variable, which key is wrong and how to make one, and shows no key."""
