@@ -38,11 +38,15 @@ class MariadbServer(Daemon):
         # As root the server must be told so; anybody else runs it as themselves.
         identity = ["--user=root"] if os.geteuid() == 0 else []
         normal = "--auth-root-authentication-method=normal"
-        run([installer, "--no-defaults", *identity, data, normal, "--skip-test-db"])
+        # A server that starts removes all temporary tables that it finds, in a shared place others' as well.
+        own = self._folder / "tmp"
+        own.mkdir()
+        run(["env", f"TMPDIR={own}", installer, "--no-defaults", *identity, data, normal, "--skip-test-db"])
         settings = [
             f"port={self.port}",
             "bind-address=127.0.0.1",
             f"socket={self._folder / 'socket'}",
+            f"tmpdir={own}",
             f"pid-file={self._folder / 'pid'}",
             f"init-file={self._write_accounts()}",
             "skip-name-resolve",

@@ -63,6 +63,16 @@ def test_committed_rows_survive_a_kill(server: Daemon) -> None:
         assert connection.execute(sa.text("SELECT id FROM kept")).scalars().all() == [7]
 
 
+def test_a_server_keeps_its_temporary_files_to_itself(server: Daemon) -> None:
+    """MariaDB removes other servers' temporary tables when it starts, unless each has a folder of its own."""
+    if server.dialect != "mariadb":
+        return
+    with _engine(server.create_database()).connect() as connection:
+        place = Path(connection.scalar(sa.text("SELECT @@tmpdir")))
+    assert place.is_relative_to(server.folder)
+    assert not place.is_relative_to(server.folder / "data")
+
+
 def test_frozen_server_is_silent_until_resumed(server: Daemon) -> None:
     """A paused server answers nobody, and the same connection works once it goes on."""
     engine = _engine(server.url)

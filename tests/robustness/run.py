@@ -18,16 +18,15 @@ from tests.robustness.traffic import Traffic
 from tests.robustness.validators import judge
 from tests.robustness.violations import Violation
 
-_BESIDE = (
+BESIDE = (
     "cut-clients",
     "delay-clients",
     "blackhole-clients",
     "delay-database",
     "stop-reading",
     "pause-workers",
-    "kill-workers",
 )
-"""Faults that can happen beside any other."""
+"""Faults that can happen beside any other; none that starts workers, as they end with the thread that did."""
 _TOGETHER = 0.4
 """How often another fault happens beside one: in a long run, once each has happened alone."""
 _DRAIN = 60.0
@@ -111,7 +110,7 @@ def _disturb(plan: Plan, scene: Scene, traffic: Traffic, history: History, probl
 
 def _beside(plan: Plan, failpoint: Failpoint, scene: Scene) -> list[Failpoint]:
     """Choose what happens at the same time as a fault, if anything does."""
-    beside = [f for f in plan.failpoints if f.name in _BESIDE and f is not failpoint]
+    beside = [f for f in plan.failpoints if f.name in BESIDE and f is not failpoint]
     return [scene.chance.choice(beside)] if beside and scene.chance.random() < _TOGETHER else []
 
 

@@ -14,7 +14,7 @@ import pytest
 from tests.backends.databases import chosen_kinds
 from tests.robustness import history as records
 from tests.robustness.failpoints import FAILPOINTS
-from tests.robustness.run import Plan, run
+from tests.robustness.run import BESIDE, Plan, run
 from tests.robustness.violations import shown
 
 _EVERYWHERE = (
@@ -37,6 +37,16 @@ CHOSEN = {
     "postgresql": (*_EVERYWHERE, *_SERVERS, "cut-listener"),
     "mariadb": (*_EVERYWHERE, *_SERVERS),
 }
+
+
+def test_what_happens_beside_a_fault_starts_no_workers() -> None:
+    """Workers end with the thread that started them, and that of a fault beside another is soon over."""
+    assert set(BESIDE) <= set(FAILPOINTS)
+    assert not any("Crew" in name or "restart" in name for f in BESIDE for name in _used_by(f))
+
+
+def _used_by(failpoint: str) -> tuple[str, ...]:
+    return FAILPOINTS[failpoint].run.__code__.co_names
 
 
 @pytest.mark.parametrize("kind", chosen_kinds())
