@@ -36,6 +36,7 @@ _ORDER = (
     "jobs",
     "workers",
     "api_keys",
+    "quotas",
     "errors",
 )
 _TYPES = {number: name.removeprefix("TYPE_").lower() for name, number in FieldDescriptorProto.Type.items()}

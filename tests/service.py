@@ -34,6 +34,7 @@ from moragmeta.v1 import (
     documents_pb2_grpc,
     grants_pb2_grpc,
     jobs_pb2_grpc,
+    quotas_pb2_grpc,
     servers_pb2_grpc,
     users_pb2_grpc,
     workers_pb2_grpc,
@@ -65,6 +66,7 @@ class Channel:
         self.documents = documents_pb2_grpc.DocumentServiceStub(intercepted)
         self.jobs = jobs_pb2_grpc.JobServiceStub(intercepted)
         self.workers = workers_pb2_grpc.WorkerServiceStub(intercepted)
+        self.quotas = quotas_pb2_grpc.QuotaServiceStub(intercepted)
         self.api_keys = api_keys_pb2_grpc.ApiKeyServiceStub(intercepted)
 
     def close(self) -> None:

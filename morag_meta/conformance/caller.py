@@ -13,6 +13,7 @@ from moragmeta.v1 import (
     documents_pb2_grpc,
     grants_pb2_grpc,
     jobs_pb2_grpc,
+    quotas_pb2_grpc,
     servers_pb2_grpc,
     users_pb2_grpc,
     workers_pb2_grpc,
@@ -39,6 +40,7 @@ class Caller:
         self.grants = grants_pb2_grpc.GrantServiceStub(self.channel)
         self.documents = documents_pb2_grpc.DocumentServiceStub(self.channel)
         self.jobs = jobs_pb2_grpc.JobServiceStub(self.channel)
+        self.quotas = quotas_pb2_grpc.QuotaServiceStub(self.channel)
         self.workers = workers_pb2_grpc.WorkerServiceStub(self.channel)
 
     def send(self, method: str, body: bytes, metadata: Metadata = ()) -> bytes:

@@ -23,6 +23,7 @@ from moragmeta.v1 import (  # isort: skip
     documents_pb2,
     grants_pb2,
     jobs_pb2,
+    quotas_pb2,
     servers_pb2,
     users_pb2,
     workers_pb2,
@@ -39,6 +40,7 @@ SERVICES: Final = tuple(
         jobs_pb2,
         workers_pb2,
         api_keys_pb2,
+        quotas_pb2,
     )
     for name in file.DESCRIPTOR.services_by_name
 )

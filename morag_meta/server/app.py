@@ -39,6 +39,7 @@ from morag_meta.jobs.feed import Feed
 from morag_meta.jobs.limits import Backoff
 from morag_meta.jobs.servicer import JobServicer
 from morag_meta.jobs.store import LOG_TOPIC
+from morag_meta.quotas.servicer import QuotaServicer
 from morag_meta.rpc.access import SERVICES, known_scopes
 from morag_meta.rpc.dispatch import Dispatcher
 from morag_meta.rpc.drain import drain
@@ -256,6 +257,7 @@ class App:
             DatabaseServicer(self._pages),
             GrantServicer(self._pages),
             DocumentServicer(self._pages),
+            QuotaServicer(),
             JobServicer(
                 self._pages,
                 self._feed,

@@ -116,6 +116,7 @@ def delete_user(uow: UnitOfWork, row: Row) -> None:
     uow.sessions.delete_all(owner)
     uow.resets.void(owner)
     uow.requests.delete_all(owner)
+    uow.quotas.delete_all(owner)
     uow.users.delete(owner)
     uow.epoch.bump()
 

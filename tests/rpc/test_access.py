@@ -283,5 +283,5 @@ def test_known_scopes_are_those_of_the_protos() -> None:
             needed = Role.ADMIN if scope.endswith(":all") else declared.minimum_role
             scopes[scope] = min(scopes.get(scope, needed), needed)
     assert {scope: int(role) for scope, role in known_scopes().items()} == scopes
-    assert len(scopes) == 17
+    assert len(scopes) == 19
     assert all(access_of(method).scopes == tuple(_declared(method).scopes) for method in METHODS.values())
