@@ -142,7 +142,7 @@ def _together(count: int, call: Any) -> list[str]:
         try:
             call()
         except grpc.RpcError as error:
-            answers.append(error.code().name)  # type: ignore[attr-defined]
+            answers.append(error.code().name)
         else:
             answers.append("OK")
 

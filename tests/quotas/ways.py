@@ -22,7 +22,9 @@ def name() -> str:
 
 def set_limits(service: Service, user: User, **limits: int) -> quotas_pb2.Quotas:
     """Set limits of a user."""
-    quotas = quotas_pb2.Quotas(owner_id=user.id, **limits)
+    quotas = quotas_pb2.Quotas(owner_id=user.id)
+    for resource, limit in limits.items():
+        setattr(quotas, resource, limit)
     done: quotas_pb2.Quotas = service.admin.channel.quotas.SetQuotas(
         quotas_pb2.SetQuotasRequest(quotas=quotas)
     )
