@@ -37,6 +37,7 @@ _ORDER = (
     "workers",
     "api_keys",
     "quotas",
+    "exports",
     "errors",
 )
 _TYPES = {number: name.removeprefix("TYPE_").lower() for name, number in FieldDescriptorProto.Type.items()}

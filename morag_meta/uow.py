@@ -22,6 +22,7 @@ from morag_meta.db.counted import Resource
 from morag_meta.db.requests import RequestStore
 from morag_meta.db.unit import Unit
 from morag_meta.documents.store import DocumentStore
+from morag_meta.exports.store import ExportStore
 from morag_meta.grants.store import GrantStore
 from morag_meta.jobs.log import JobLog
 from morag_meta.jobs.queue import JobQueue
@@ -144,6 +145,11 @@ class UnitOfWork(Unit):
     def quotas(self) -> QuotaStore:
         """What users may have."""
         return QuotaStore(self)
+
+    @cached_property
+    def exports(self) -> ExportStore:
+        """Everything of one user."""
+        return ExportStore(self)
 
     @cached_property
     def requests(self) -> RequestStore:

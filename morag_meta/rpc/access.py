@@ -21,6 +21,7 @@ from moragmeta.v1 import (  # isort: skip
     api_keys_pb2,
     databases_pb2,
     documents_pb2,
+    exports_pb2,
     grants_pb2,
     jobs_pb2,
     quotas_pb2,
@@ -41,6 +42,7 @@ SERVICES: Final = tuple(
         workers_pb2,
         api_keys_pb2,
         quotas_pb2,
+        exports_pb2,
     )
     for name in file.DESCRIPTOR.services_by_name
 )

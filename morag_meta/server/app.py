@@ -32,6 +32,7 @@ from morag_meta.db.database import Database
 from morag_meta.db.engine import DatabaseOptions
 from morag_meta.db.notices import Notices
 from morag_meta.documents.servicer import DocumentServicer
+from morag_meta.exports.servicer import ExportServicer
 from morag_meta.grants.servicer import GrantServicer
 from morag_meta.health.probe import Probe
 from morag_meta.health.servicer import Health
@@ -258,6 +259,7 @@ class App:
             GrantServicer(self._pages),
             DocumentServicer(self._pages),
             QuotaServicer(),
+            ExportServicer(self.database),
             JobServicer(
                 self._pages,
                 self._feed,
