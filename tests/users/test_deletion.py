@@ -13,6 +13,7 @@ from moragmeta.v1 import (
     grants_pb2,
     jobs_pb2,
     options_pb2,
+    quotas_pb2,
     servers_pb2,
     workers_pb2,
 )
@@ -88,6 +89,8 @@ def test_deleted_user_leaves_no_row(service: Service, new_person: NewPerson) -> 
     admin = service.admin.channel.users
     for user in (bystander, goner):
         admin.CreatePasswordReset(pb.CreatePasswordResetRequest(email=user.email))
+        quotas = quotas_pb2.Quotas(owner_id=user.id, servers=9)
+        service.admin.channel.quotas.SetQuotas(quotas_pb2.SetQuotasRequest(quotas=quotas))
     kept = _rows_of(service, bystander.id)
     assert all(_rows_of(service, goner.id).values()), _rows_of(service, goner.id)
     admin.DeactivateUser(pb.DeactivateUserRequest(id=goner.id))
@@ -142,7 +145,7 @@ def test_a_deleted_user_is_named_nowhere(service: Service) -> None:
     )
     login = anybody.users.Login(pb.LoginRequest(email=made.email, password=PASSWORD))
     channel = service.channel(token=login.access_token)
-    _populate(User(made.id, made.email, Role.USER, "", "", channel))
+    _populate(User(made.id, made.email, Role.USER, "", "", channel), service.new_user())
     with service.database.unit_of_work() as uow:
         uow.resets.ask(made.email)
         uow.quotas.set(made.id, {"servers": 9})
