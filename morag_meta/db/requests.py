@@ -40,7 +40,7 @@ _WHY_SWEPT: Final = "old records of every caller go"
 _SWEEP_END = end_of_batch(records.c.create_time, _WHY_SWEPT)
 _SWEEP = system(sa.delete(records).where(records.c.create_time <= sa.bindparam("last")), _WHY_SWEPT)
 _DELETE_ALL = sa.delete(records).where(owned(records))
-# Read, and then forgotten one by one: a deletion by it would wait for every record that is just being written.
+# Read, and then forgotten one by one: a deletion by it would wait for every record that is being written.
 _ABOUT = system(
     sa.select(records.c.owner_id, records.c.method, records.c.request_id).where(
         contains(sa.type_coerce(records.c.receipt, sa.Text), sa.bindparam("user_id"))
