@@ -18,6 +18,7 @@ from tests.service import Channel, Service, User
 from tests.users.conftest import PASSWORD, NewPerson
 
 _SECRET = re.compile(r"hash|sealed|token|secret|fingerprint|password")
+_NO_SECRETS = {"documents.content_hash"}  # which the user says of the own content
 
 
 def _export(channel: Channel, owner_id: str = "") -> list[tuple[str, dict[str, Any]]]:
@@ -26,7 +27,7 @@ def _export(channel: Channel, owner_id: str = "") -> list[tuple[str, dict[str, A
 
 
 def test_every_column_that_sounds_like_a_secret_is_withheld() -> None:
-    """A new column with such a name is withheld."""
+    """A new column with such a name is withheld, or stands here as no secret."""
     told = {
         f"{name}.{column.name}"
         for name in TABLES
@@ -34,7 +35,7 @@ def test_every_column_that_sounds_like_a_secret_is_withheld() -> None:
         if _SECRET.search(column.name)
     }
     withheld = {f"{name}.{column}" for name, columns in WITHHELD.items() for column in columns}
-    assert told == withheld
+    assert told - _NO_SECRETS == withheld
 
 
 def test_an_export_holds_every_row_of_the_user_and_of_nobody_else(
