@@ -14,7 +14,7 @@ from morag_meta.exports.convert import row_to_proto
 from morag_meta.exports.store import TABLES
 from morag_meta.rpc.call import Call
 from morag_meta.rpc.methods import streams
-from morag_meta.rpc.streams import Stream
+from morag_meta.rpc.stream import Stream
 from moragmeta.v1 import exports_pb2 as pb
 
 _PAGE: Final = 100

@@ -10,9 +10,9 @@ import pytest
 from google.protobuf.field_mask_pb2 import FieldMask
 from google.rpc import error_details_pb2, status_pb2
 
-from moragmeta.v1 import documents_pb2, jobs_pb2, servers_pb2
+from moragmeta.v1 import api_keys_pb2, documents_pb2, jobs_pb2, servers_pb2
 from moragmeta.v1 import quotas_pb2 as pb
-from tests.quotas.ways import WAYS, a_document, a_job, a_server, batch, name, set_limits, usage
+from tests.quotas.ways import WAYS, a_document, a_job, a_key, a_server, batch, name, set_limits, usage
 from tests.refusals import refused
 from tests.service import Service, User
 
@@ -100,6 +100,16 @@ def test_what_ends_makes_room(service: Service, user: User) -> None:
         a_job(user)
     user.channel.jobs.CancelJob(jobs_pb2.CancelJobRequest(id=job.id))
     a_job(user)
+
+
+def test_a_key_is_replaced_at_the_limit(service: Service, user: User) -> None:
+    """Replacing a key adds none, even where there are more than allowed; the one replaced does not count."""
+    key = a_key(user).api_key
+    set_limits(service, user, api_keys=1)
+    user.channel.api_keys.RotateApiKey(api_keys_pb2.RotateApiKeyRequest(id=key.id))
+    assert _used(user, "api_keys") == 2
+    with refused("RESOURCE_EXHAUSTED", "QUOTA_EXCEEDED"):
+        a_key(user)
 
 
 @pytest.mark.parametrize("title", ["ServerService.CreateServer", "DocumentService.CreateDocument"])
