@@ -240,6 +240,11 @@ class App:
             self.database, self.authenticator, self._rates, self._usage, self._streams, fingerprint_key
         )
 
+    def _make_plain_servicers(self) -> list[Any]:
+        """Make those that need no setting."""
+        paging = [make(self._pages) for make in (DatabaseServicer, GrantServicer, DocumentServicer)]
+        return [*paging, QuotaServicer(), ExportServicer(self.database)]
+
     def _make_servicers(self) -> list[Any]:
         settings = self._settings
         return [
@@ -255,11 +260,7 @@ class App:
                 ),
             ),
             ServerServicer(self._pages, credential_ring(settings)),
-            DatabaseServicer(self._pages),
-            GrantServicer(self._pages),
-            DocumentServicer(self._pages),
-            QuotaServicer(),
-            ExportServicer(self.database),
+            *self._make_plain_servicers(),
             JobServicer(
                 self._pages,
                 self._feed,

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import datetime as dt
+from typing import Any
+
 import sqlalchemy as sa
 
 from morag_meta.auth.principal import Role
@@ -80,6 +83,18 @@ def _rows_of(service: Service, owner_id: str) -> dict[str, int]:
     return counts
 
 
+def _calls_of(user: User) -> dict[str, Any]:
+    """Give a figure of the calls of a user's key, as the service writes it now and then."""
+    (key,) = [
+        key
+        for key in user.channel.api_keys.ListApiKeys(api_keys_pb2.ListApiKeysRequest()).api_keys
+        if key.name == "k"
+    ]
+    figures = {"calls": 1, "errors": 0, "total_us": 1, "longest_us": 1}
+    day = dt.datetime(2026, 1, 1, tzinfo=dt.UTC)
+    return {"of_key": key.id, "of_day": day, "of_method": "UserService.GetUser", **figures}
+
+
 def test_deleted_user_leaves_no_row(service: Service, new_person: NewPerson) -> None:
     """Deleting a deactivated user removes every row of every table that is the user's, and only those."""
     bystander, person = service.new_user(), new_person()
@@ -91,6 +106,9 @@ def test_deleted_user_leaves_no_row(service: Service, new_person: NewPerson) -> 
         admin.CreatePasswordReset(pb.CreatePasswordResetRequest(email=user.email))
         quotas = quotas_pb2.Quotas(owner_id=user.id, servers=9)
         service.admin.channel.quotas.SetQuotas(quotas_pb2.SetQuotasRequest(quotas=quotas))
+    with service.database.unit_of_work() as uow:
+        uow.api_keys.add_calls([_calls_of(user) for user in (bystander, goner)])
+        uow.commit()
     kept = _rows_of(service, bystander.id)
     assert all(_rows_of(service, goner.id).values()), _rows_of(service, goner.id)
     admin.DeactivateUser(pb.DeactivateUserRequest(id=goner.id))

@@ -124,11 +124,11 @@ class Usage(_message.Message):
 
     @_builtins.property
     def databases(self) -> Global___ResourceUse:
-        """Databases."""
+        """The databases."""
 
     @_builtins.property
     def servers(self) -> Global___ResourceUse:
-        """Servers."""
+        """The servers."""
 
     @_builtins.property
     def api_keys(self) -> Global___ResourceUse:
