@@ -36,6 +36,8 @@ _ORDER = (
     "jobs",
     "workers",
     "api_keys",
+    "quotas",
+    "exports",
     "errors",
 )
 _TYPES = {number: name.removeprefix("TYPE_").lower() for name, number in FieldDescriptorProto.Type.items()}

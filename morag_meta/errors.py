@@ -58,6 +58,7 @@ class Reason(enum.StrEnum):
     RATE_LIMITED = enum.auto()
     POSITION_BEYOND_END = enum.auto()
     POSITION_TRIMMED = enum.auto()
+    QUOTA_EXCEEDED = enum.auto()
     SERVER_BUSY = enum.auto()
     DATABASE_UNAVAILABLE = enum.auto()
     COMMIT_UNKNOWN = enum.auto()
@@ -75,6 +76,16 @@ class Violation:
 
     field: str
     description: str
+
+
+@dataclass(frozen=True, slots=True)
+class Excess:
+    """One limit that would be passed: whose, of what, how much is allowed, and how much it would be."""
+
+    subject: str
+    resource: str
+    limit: int
+    use: int
 
 
 class MetaError(Exception):
@@ -136,6 +147,17 @@ class OutOfRange(MetaError):
 
 class Exhausted(MetaError):
     """The caller has used up what one caller may; ``retry_after`` is given where time alone makes room."""
+
+
+class QuotaExceeded(Exhausted):
+    """A user would have more than allowed; trying again helps only once there is less."""
+
+    def __init__(
+        self, message: str, *, reason: Reason, metadata: Mapping[str, str], excesses: Sequence[Excess]
+    ) -> None:
+        """Make the error, with every limit that would be passed."""
+        super().__init__(message, reason=reason, metadata=metadata)
+        self.excesses = tuple(excesses)
 
 
 class Unavailable(MetaError):

@@ -5,8 +5,8 @@ block rolls back, and only an explicit ``commit()`` keeps. Nothing below it comm
 runs stands in ``db/unit.py``, and each feature's statements in its ``store.py``.
 
 Lock order, for all who lock more than one row: epoch of authorization, user, session, password
-reset, tries, server, database, document, job, worker. A grant is locked after the row that it
-opens, in the same statement.
+reset, tries, server, database, document, job, worker; and last of all, at the commit, the quotas of whoever
+has more of something. A grant is locked after the row that it opens, in the same statement.
 """
 
 from __future__ import annotations
@@ -18,15 +18,18 @@ from morag_meta.auth.sessions import SessionStore
 from morag_meta.auth.store import EpochStore
 from morag_meta.auth.tries import TryStore
 from morag_meta.databases.store import DatabaseStore
+from morag_meta.db.counted import Resource
 from morag_meta.db.requests import RequestStore
 from morag_meta.db.unit import Unit
 from morag_meta.documents.store import DocumentStore
+from morag_meta.exports.store import ExportStore
 from morag_meta.grants.store import GrantStore
 from morag_meta.jobs.log import JobLog
 from morag_meta.jobs.queue import JobQueue
 from morag_meta.jobs.removal import JobRemovals
 from morag_meta.jobs.stats import JobStats
 from morag_meta.jobs.store import JobStore
+from morag_meta.quotas.store import QuotaStore
 from morag_meta.servers.store import ServerStore
 from morag_meta.users.resets import ResetStore
 from morag_meta.users.store import SettingsStore, UserStore
@@ -35,6 +38,23 @@ from morag_meta.workers.store import WorkerStore
 
 class UnitOfWork(Unit):
     """The stores of one unit of database work."""
+
+    def commit(self) -> None:
+        """Keep what was done, as ``Unit.commit`` does, unless a user has more of something than allowed.
+
+        Raises:
+            QuotaExceeded: a limit is passed.
+            MetaError: as ``Unit.commit``.
+        """
+        for owner_id, grown in sorted(self.grown.items()):
+            self.quota_warnings += self.quotas.check(owner_id, {Resource(name) for name in grown})
+        self.grown.clear()
+        super().commit()
+
+    @cached_property
+    def quota_warnings(self) -> list[str]:
+        """What is near its limit, known once the unit is committed."""
+        return []
 
     @cached_property
     def users(self) -> UserStore:
@@ -120,6 +140,16 @@ class UnitOfWork(Unit):
     def job_removals(self) -> JobRemovals:
         """What removes jobs and events for good."""
         return JobRemovals(self)
+
+    @cached_property
+    def quotas(self) -> QuotaStore:
+        """What users may have."""
+        return QuotaStore(self)
+
+    @cached_property
+    def exports(self) -> ExportStore:
+        """Everything of one user."""
+        return ExportStore(self)
 
     @cached_property
     def requests(self) -> RequestStore:

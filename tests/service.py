@@ -32,8 +32,10 @@ from moragmeta.v1 import (
     api_keys_pb2_grpc,
     databases_pb2_grpc,
     documents_pb2_grpc,
+    exports_pb2_grpc,
     grants_pb2_grpc,
     jobs_pb2_grpc,
+    quotas_pb2_grpc,
     servers_pb2_grpc,
     users_pb2_grpc,
     workers_pb2_grpc,
@@ -65,6 +67,8 @@ class Channel:
         self.documents = documents_pb2_grpc.DocumentServiceStub(intercepted)
         self.jobs = jobs_pb2_grpc.JobServiceStub(intercepted)
         self.workers = workers_pb2_grpc.WorkerServiceStub(intercepted)
+        self.exports = exports_pb2_grpc.ExportServiceStub(intercepted)
+        self.quotas = quotas_pb2_grpc.QuotaServiceStub(intercepted)
         self.api_keys = api_keys_pb2_grpc.ApiKeyServiceStub(intercepted)
 
     def close(self) -> None:

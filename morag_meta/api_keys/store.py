@@ -9,6 +9,7 @@ from typing import Any, Final
 
 import sqlalchemy as sa
 
+from morag_meta.db.counted import Resource, add, counted
 from morag_meta.db.schema import api_key_calls as calls
 from morag_meta.db.schema import api_keys as keys
 from morag_meta.db.statements import EVERYONE, after_row, end_of_batch, everyone, owned, reach, system
@@ -20,7 +21,7 @@ _NAME: Final = sa.func.coalesce(keys.c.former_name, keys.c.name, type_=keys.c.na
 _SHOWN: Final = [_NAME, *(column for column in keys.c if column.name not in ("key_hash", "name"))]
 _GET: Final = sa.select(*_SHOWN).where(keys.c.id == sa.bindparam("key_id"), reach(keys))
 _LOCK: Final = _GET.with_for_update()
-_ADD: Final = sa.insert(keys)
+_ADD: Final = counted(sa.insert(keys))
 _NO_NAME: Final = "\x1f"
 """What stands, before its id, for the name of a key that has none; no name has a control character."""
 _PLAIN: Final[Row] = {
@@ -196,7 +197,8 @@ class ApiKeyStore:
             "update_time": self._unit.now,
             **given,
         }
-        self._unit.run(_ADD, key_hash=key_hash, **row)
+        grown = () if row["predecessor_id"] else (Resource.API_KEYS,)  # what replaces another adds nothing
+        add(self._unit, _ADD, {"key_hash": key_hash, **row}, *grown)
         return row
 
     def change(self, row: Row, **changes: Any) -> Row:

@@ -25,6 +25,7 @@ _GROUPS = {
     "user": "users",
     "key": "keys",
     "grant": "grants",
+    "quotas": "quotas",
     "jobs": "jobs",
     "workers": "workers",
 }

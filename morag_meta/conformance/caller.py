@@ -11,8 +11,10 @@ from moragmeta.v1 import (
     api_keys_pb2_grpc,
     databases_pb2_grpc,
     documents_pb2_grpc,
+    exports_pb2_grpc,
     grants_pb2_grpc,
     jobs_pb2_grpc,
+    quotas_pb2_grpc,
     servers_pb2_grpc,
     users_pb2_grpc,
     workers_pb2_grpc,
@@ -39,6 +41,8 @@ class Caller:
         self.grants = grants_pb2_grpc.GrantServiceStub(self.channel)
         self.documents = documents_pb2_grpc.DocumentServiceStub(self.channel)
         self.jobs = jobs_pb2_grpc.JobServiceStub(self.channel)
+        self.exports = exports_pb2_grpc.ExportServiceStub(self.channel)
+        self.quotas = quotas_pb2_grpc.QuotaServiceStub(self.channel)
         self.workers = workers_pb2_grpc.WorkerServiceStub(self.channel)
 
     def send(self, method: str, body: bytes, metadata: Metadata = ()) -> bytes:

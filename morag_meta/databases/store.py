@@ -18,6 +18,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from morag_meta.auth.sharing import Grantee
+from morag_meta.db.counted import Resource, add, counted
 from morag_meta.db.schema import database_grants as grants
 from morag_meta.db.schema import databases
 from morag_meta.db.statements import EVERYONE, after_row, everyone, find_shared, owned, reach, shared
@@ -36,7 +37,7 @@ _LOCK_ON_SERVER = (
     sa.select(databases).where(_ON_SERVER, owned(databases)).order_by(databases.c.id).with_for_update()
 )
 _COUNT_ON_SERVER = sa.select(sa.func.count().label("count")).where(_ON_SERVER, owned(databases))
-_ADD = sa.insert(databases).values({column.name: sa.bindparam(column.name) for column in databases.c})
+_ADD = counted(sa.insert(databases))
 _CHANGE = (
     sa.update(databases)
     .where(_ID, owned(databases))
@@ -189,7 +190,7 @@ class DatabaseStore:
             "create_time": now,
             "update_time": now,
         }
-        self._unit.run(_ADD, **row)
+        add(self._unit, _ADD, row, Resource.DATABASES)
         return row
 
     def change(self, row: Row, **values: str) -> Row:

@@ -2,7 +2,7 @@
 
 What a statement's text is, and how values of each type travel, stays SQLAlchemy's; only the bookkeeping
 that it would repeat at each execution is left out. Where it has to do more than that (a list of a length
-known only at execution, rows given back by a change), there is no prepared form.
+known only at execution, a key that the database makes), there is no prepared form.
 """
 
 from __future__ import annotations
@@ -40,7 +40,8 @@ class Prepared:
             else:
                 value = bind.effective_value
                 self._constants[name] = value if convert is None else convert(value)
-        self._types = [column.type for column in getattr(statement, "selected_columns", ())]
+        given_back = statement.exported_columns if compiled.effective_returning else ()
+        self._types = [column.type for column in getattr(statement, "selected_columns", given_back)]
         self._keys: list[str] = []
         self._converts: list[tuple[str, _Convert]] = []
 
@@ -103,6 +104,13 @@ def prepare(statement: sa.Executable, dialect: Dialect, names: tuple[str, ...]) 
     if not isinstance(statement, sa.Select | sa.CompoundSelect | sa.Insert | sa.Update | sa.Delete):
         return None
     compiled: Any = statement.compile(dialect=dialect, column_keys=list(names))
-    if compiled.post_compile_params or compiled.escaped_bind_names or compiled.effective_returning:
+    if compiled.post_compile_params or compiled.escaped_bind_names:
+        return None
+    if compiled.effective_returning and not _gives_back(statement):
         return None
     return Prepared(compiled, statement, names)
+
+
+def _gives_back(statement: Any) -> bool:
+    """Whether a change itself names columns to give back, of which SQLAlchemy adds none."""
+    return bool(statement._returning)  # noqa: SLF001 - nothing public says so

@@ -14,6 +14,7 @@ import sqlalchemy as sa
 
 from morag_meta.db.schema import request_records as records
 from morag_meta.db.statements import end_of_batch, owned, system
+from morag_meta.db.text import contains
 from morag_meta.db.unit import Unit
 from morag_meta.errors import Invalid, Reason, Violation
 
@@ -39,6 +40,13 @@ _WHY_SWEPT: Final = "old records of every caller go"
 _SWEEP_END = end_of_batch(records.c.create_time, _WHY_SWEPT)
 _SWEEP = system(sa.delete(records).where(records.c.create_time <= sa.bindparam("last")), _WHY_SWEPT)
 _DELETE_ALL = sa.delete(records).where(owned(records))
+# Read, and then forgotten one by one: a deletion by it would wait for every record that is being written.
+_ABOUT = system(
+    sa.select(records.c.owner_id, records.c.method, records.c.request_id).where(
+        contains(sa.type_coerce(records.c.receipt, sa.Text), sa.bindparam("user_id"))
+    ),
+    "what anybody did to a user who is deleted names the user",
+)
 
 
 class Identified(Protocol):
@@ -117,8 +125,11 @@ class RequestStore:
         return self._unit.run(_SWEEP, last=found["last"])
 
     def delete_all(self, owner_id: str) -> None:
-        """Remove the records of one caller."""
+        """Remove the records of one caller, and those of others that name that user."""
         self._unit.run(_DELETE_ALL, owner_id=owner_id)
+        for row in self._unit.all(_ABOUT, user_id=owner_id):
+            key = {"owner_id": row["owner_id"], "method_name": row["method"], "id": row["request_id"]}
+            self._unit.run(_FORGET, **key)
 
 
 def _reused(request_id: str) -> Invalid:

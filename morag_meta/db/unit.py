@@ -67,6 +67,7 @@ class Unit:
         self._failed = False  # a statement of the transaction was refused, and perhaps the whole of it
         self.recorded = False  # a request record of this transaction makes its repetition safe
         self.broken = False  # the connection is not to be used again
+        self.grown: dict[str, set[str]] = {}  # of what which users have more; see db/counted.py
         self._effects: list[Callable[[], None]] = []
         self._announced: dict[str, None] = {}
         self._tell = tell

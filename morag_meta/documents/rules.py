@@ -202,6 +202,18 @@ def new_version(row: Row, fields: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+def grown(row: Row, new: Row) -> tuple[str, ...]:
+    """Say of what a document's owner has more after a change: ``documents``, ``storage_bytes``, or neither.
+
+    What is deleted counts for neither.
+    """
+    if new["state"] == State.DELETED:
+        return ()
+    was_live = row["state"] != State.DELETED
+    more = new["size_bytes"] > (row["size_bytes"] if was_live else 0)
+    return (*(() if was_live else ("documents",)), *(("storage_bytes",) if more else ()))
+
+
 def updated(row: Row, changes: Mapping[str, Any]) -> dict[str, Any]:
     """What a document says of itself changes; one that changes database takes its identities along.
 

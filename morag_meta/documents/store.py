@@ -14,6 +14,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from morag_meta.auth.sharing import Grantee
+from morag_meta.db.counted import Resource, add, counted, is_limited, note_change
 from morag_meta.db.schema import documents, users
 from morag_meta.db.statements import find_shared, owned, reach, shared
 from morag_meta.db.unit import Row, Unit
@@ -28,18 +29,18 @@ _ONE = documents.c.id == sa.bindparam("document_id")
 _OF_DATABASE = documents.c.database_id == sa.bindparam("in_database")
 
 _GET = sa.select(documents).where(_ONE, reach(documents))
-_LOCK = _GET.with_for_update()
+_LOCK = sa.select(documents, is_limited(documents)).where(_ONE, reach(documents)).with_for_update()
 _LOCK_IF_FREE = _GET.with_for_update(skip_locked=True)
 _MANY = documents.c.id.in_(sa.bindparam("document_ids", expanding=True))
 _GET_MANY = sa.select(documents).where(_MANY, reach(documents))
 _SHARED = shared(documents, documents.c.database_id).where(_ONE)
-_LOCK_SHARED = _SHARED.with_for_update()
+_LOCK_SHARED = _SHARED.add_columns(is_limited(documents)).with_for_update()
 _SHARED_MANY = shared(documents, documents.c.database_id).where(_MANY)
 # The key is shared, so that on PostgreSQL the owner's other rows can still be added meanwhile.
 _LOCK_OWNER = (
     sa.select(users.c.id).where(users.c.id == sa.bindparam("owner_id")).with_for_update(key_share=True)
 )
-_INSERT = sa.insert(documents)
+_INSERT = counted(sa.insert(documents))
 _COUNT_LIVE = sa.select(sa.func.count()).where(
     owned(documents), _OF_DATABASE, documents.c.state != rules.State.DELETED.value
 )
@@ -182,7 +183,8 @@ class DocumentStore:
             "update_time": self._unit.now,
             **fields,
         }
-        self._unit.run(_INSERT, **row)
+        grown = (Resource.DOCUMENTS, Resource.STORAGE_BYTES) if row["size_bytes"] else (Resource.DOCUMENTS,)
+        add(self._unit, _INSERT, row, *grown)
         return row
 
     def change(self, row: Row, **changes: Any) -> Row:
@@ -202,7 +204,9 @@ class DocumentStore:
         )
         if not changed:
             raise Collision
-        return {**row, **written}
+        new = {**row, **written}
+        note_change(self._unit, new, *rules.grown(row, new))
+        return new
 
     def start_ingestion(self, owner_id: str, document_id: str) -> Row:
         """The document's ingestion job starts.

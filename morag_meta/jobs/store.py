@@ -15,6 +15,7 @@ import sqlalchemy as sa
 
 from morag_meta.auth.sharing import Grantee
 from morag_meta.db.clock import clock
+from morag_meta.db.counted import Resource, add, counted
 from morag_meta.db.schema import database_grants as grants
 from morag_meta.db.schema import job_events as events
 from morag_meta.db.schema import job_log, jobs
@@ -42,7 +43,7 @@ _SHARED = shared(jobs, jobs.c.database_id).where(_ONE)
 _LOCK_SHARED = _SHARED.add_columns(clock).with_for_update()
 _LOCK_IF_FREE = _LOCK.with_for_update(skip_locked=True)
 _FIND_OPEN = sa.select(jobs.c.id).where(owned(jobs), jobs.c.open_document_id == sa.bindparam("open_of"))
-_INSERT = sa.insert(jobs)
+_INSERT = counted(sa.insert(jobs))
 _INSERT_EVENT = sa.insert(events)
 _EVENTS = (
     sa.select(events)
@@ -153,7 +154,7 @@ class JobStore:
             NotFound: there is no such owner.
         """
         row = new_job(owner_id, state, fields)
-        self._unit.run(_INSERT, **row)
+        add(self._unit, _INSERT, row, Resource.OPEN_JOBS)
         self._append_event(None, row)
         return row
 

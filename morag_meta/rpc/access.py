@@ -21,8 +21,10 @@ from moragmeta.v1 import (  # isort: skip
     api_keys_pb2,
     databases_pb2,
     documents_pb2,
+    exports_pb2,
     grants_pb2,
     jobs_pb2,
+    quotas_pb2,
     servers_pb2,
     users_pb2,
     workers_pb2,
@@ -39,6 +41,8 @@ SERVICES: Final = tuple(
         jobs_pb2,
         workers_pb2,
         api_keys_pb2,
+        quotas_pb2,
+        exports_pb2,
     )
     for name in file.DESCRIPTOR.services_by_name
 )

@@ -23,8 +23,8 @@ class Call:
     """The context of one call.
 
     ``method`` is "Service.Method", ``request_id`` the id in the logs (not the request's own field),
-    ``deadline`` monotonic seconds, ``agent`` the client's user agent, bounded, and ``replayed`` whether a
-    request id was found to be used.
+    ``deadline`` monotonic seconds, ``agent`` the client's user agent, bounded, ``replayed`` whether a
+    request id was found to be used, and ``quota_warnings`` what is near its limit, once a write is committed.
     """
 
     principal: Principal
@@ -34,6 +34,7 @@ class Call:
     deadline: float | None = None
     agent: str = ""
     replayed: bool = False
+    quota_warnings: list[str] = field(default_factory=list)
     fingerprint_key: bytes = field(default=b"", repr=False)
 
     @property

@@ -36,6 +36,7 @@ from morag_meta.rpc.validation import validate
 
 REQUEST_ID_KEY: Final = "x-request-id"
 REPLAYED_KEY: Final = "morag-replayed"
+QUOTA_WARNING_KEY: Final = "morag-quota-warning"
 _REQUEST_ID: Final = re.compile(r"[\x21-\x7e]{1,64}")
 
 _log = structlog.get_logger("morag_meta.access")
@@ -180,7 +181,7 @@ class Dispatcher:
             _faults.exception("unforeseen error", method=method.name, request_id=call.request_id)
             failure = status.internal(call.request_id)
         else:
-            self._ended(call, "OK", started)
+            self._ended(call, "OK", started, **_near_limits(call))
             context.set_trailing_metadata(_trailers(call))
             return answer
         finally:
@@ -244,11 +245,16 @@ class Dispatcher:
             )
         if not method.identified or not request.request_id:  # type: ignore[attr-defined]
             return await self._database.write(
-                lambda uow: method.run(method.servicer, uow, request, call), deadline=call.deadline
+                lambda uow: _run_write(method, uow, request, call), deadline=call.deadline
             )
         return await self._database.write(
             lambda uow: _run_once(method, uow, request, call), deadline=call.deadline
         )
+
+
+def _run_write(method: Method, uow: Any, request: Any, call: Call) -> Message:
+    call.quota_warnings = uow.quota_warnings  # filled at the commit, of the run that is committed
+    return method.run(method.servicer, uow, request, call)  # type: ignore[no-any-return]
 
 
 def _run_once(method: Method, uow: Any, request: Any, call: Call) -> Message:
@@ -259,14 +265,19 @@ def _run_once(method: Method, uow: Any, request: Any, call: Call) -> Message:
     receipt = uow.requests.claim(call, request)
     if receipt is not None:
         return mark.replay(method.servicer, uow, call, receipt)  # type: ignore[no-any-return]
-    response: Message = method.run(method.servicer, uow, request, call)
+    response = _run_write(method, uow, request, call)
     uow.requests.settle(call, request, mark.receipt(response))
     return response
 
 
 def _trailers(call: Call) -> tuple[tuple[str, str | bytes], ...]:
-    known = ((REQUEST_ID_KEY, call.request_id),)
+    warnings = ((QUOTA_WARNING_KEY, warning) for warning in call.quota_warnings)
+    known = ((REQUEST_ID_KEY, call.request_id), *warnings)
     return (*known, (REPLAYED_KEY, "true")) if call.replayed else known
+
+
+def _near_limits(call: Call) -> dict[str, str]:
+    return {"near_limits": ", ".join(call.quota_warnings)} if call.quota_warnings else {}
 
 
 def _log_call(call: Call, code: str, seconds: float, **more: str) -> None:

@@ -1,7 +1,8 @@
 """From domain error to gRPC status: the only module that says ``StatusCode``.
 
-Every status made here carries ``google.rpc.ErrorInfo`` (AIP-193), ``BadRequest`` for bad fields and
-``RetryInfo`` where trying again helps. What is unforeseen becomes INTERNAL without a word of its cause.
+Every status made here carries ``google.rpc.ErrorInfo`` (AIP-193), ``BadRequest`` for bad fields,
+``QuotaFailure`` for limits and ``RetryInfo`` where trying again helps. What is unforeseen becomes INTERNAL
+without a word of its cause.
 """
 
 from __future__ import annotations
@@ -11,11 +12,11 @@ from typing import Final
 import grpc
 from google.protobuf.any_pb2 import Any as AnyMessage
 from google.rpc.code_pb2 import Code
-from google.rpc.error_details_pb2 import BadRequest, ErrorInfo, RetryInfo
+from google.rpc.error_details_pb2 import BadRequest, ErrorInfo, QuotaFailure, RetryInfo
 from google.rpc.status_pb2 import Status
 
 from morag_meta import errors
-from morag_meta.errors import MetaError, Reason
+from morag_meta.errors import MetaError, QuotaExceeded, Reason
 
 DOMAIN: Final = "meta.morag.dev"
 DETAILS_KEY: Final = "grpc-status-details-bin"
@@ -69,6 +70,8 @@ def details_of(error: MetaError) -> bytes:
         retry = RetryInfo()
         retry.retry_delay.FromMilliseconds(int(error.retry_after * 1000))
         _add(status, retry)
+    if isinstance(error, QuotaExceeded):
+        _add(status, _quota_failure(error))
     if error.violations:
         _add(status, _bad_request(error, _MOST_DETAILS - status.ByteSize()))
     return status.SerializeToString()
@@ -87,6 +90,19 @@ def _bad_request(error: MetaError, room: int) -> BadRequest:
     return bad
 
 
+def _quota_failure(error: QuotaExceeded) -> QuotaFailure:
+    failure = QuotaFailure()
+    for excess in error.excesses:
+        failure.violations.add(
+            subject=excess.subject,
+            description=f"{excess.resource}: {excess.use} would be more than {excess.limit}",
+            api_service=DOMAIN,
+            quota_metric=excess.resource,
+            quota_value=excess.limit,
+        )
+    return failure
+
+
 def message_of(error: MetaError) -> str:
     """Give the text for people, bounded."""
     return _cut(error.message, _LONGEST_MESSAGE)
@@ -97,7 +113,7 @@ def _cut(text: str, length: int = _LONGEST_TEXT) -> str:
     return text if len(text) * 4 <= length else text.encode()[:length].decode(errors="ignore")
 
 
-def _add(status: Status, message: ErrorInfo | BadRequest | RetryInfo) -> None:
+def _add(status: Status, message: ErrorInfo | BadRequest | QuotaFailure | RetryInfo) -> None:
     packed = AnyMessage()
     packed.Pack(message)
     status.details.append(packed)

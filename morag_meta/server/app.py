@@ -32,6 +32,7 @@ from morag_meta.db.database import Database
 from morag_meta.db.engine import DatabaseOptions
 from morag_meta.db.notices import Notices
 from morag_meta.documents.servicer import DocumentServicer
+from morag_meta.exports.servicer import ExportServicer
 from morag_meta.grants.servicer import GrantServicer
 from morag_meta.health.probe import Probe
 from morag_meta.health.servicer import Health
@@ -39,6 +40,7 @@ from morag_meta.jobs.feed import Feed
 from morag_meta.jobs.limits import Backoff
 from morag_meta.jobs.servicer import JobServicer
 from morag_meta.jobs.store import LOG_TOPIC
+from morag_meta.quotas.servicer import QuotaServicer
 from morag_meta.rpc.access import SERVICES, known_scopes
 from morag_meta.rpc.dispatch import Dispatcher
 from morag_meta.rpc.drain import drain
@@ -238,6 +240,11 @@ class App:
             self.database, self.authenticator, self._rates, self._usage, self._streams, fingerprint_key
         )
 
+    def _make_plain_servicers(self) -> list[Any]:
+        """Make those that need no setting."""
+        paging = [make(self._pages) for make in (DatabaseServicer, GrantServicer, DocumentServicer)]
+        return [*paging, QuotaServicer(), ExportServicer(self.database)]
+
     def _make_servicers(self) -> list[Any]:
         settings = self._settings
         return [
@@ -253,9 +260,7 @@ class App:
                 ),
             ),
             ServerServicer(self._pages, credential_ring(settings)),
-            DatabaseServicer(self._pages),
-            GrantServicer(self._pages),
-            DocumentServicer(self._pages),
+            *self._make_plain_servicers(),
             JobServicer(
                 self._pages,
                 self._feed,

@@ -13,6 +13,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from morag_meta.db.counted import Resource, add, counted
 from morag_meta.db.schema import servers
 from morag_meta.db.statements import EVERYONE, after_row, everyone, owned, reach
 from morag_meta.db.text import contains
@@ -28,7 +29,7 @@ _NEW: dict[str, Any] = {
 _GET = sa.select(servers).where(_ID, reach(servers))
 _LOCK = _GET.with_for_update()
 _HOLD = sa.select(servers.c.id).where(_ID, owned(servers)).with_for_update(read=True)
-_ADD = sa.insert(servers).values({column.name: sa.bindparam(column.name) for column in servers.c})
+_ADD = counted(sa.insert(servers))
 _CHANGE = sa.update(servers).where(_ID, owned(servers)).values(_NEW)
 _REMOVE = sa.delete(servers).where(_ID, owned(servers))
 _REMOVE_ALL = sa.delete(servers).where(owned(servers))
@@ -125,7 +126,7 @@ class ServerStore:
         row = dict.fromkeys((column.name for column in servers.c), None) | {"active": False, "config": {}}
         row |= {"id": server_id, "owner_id": owner_id, "name": name, "kind": kind, "host": host, "port": port}
         row |= {"revision": 1, "create_time": now, "update_time": now} | values
-        self._unit.run(_ADD, **row)
+        add(self._unit, _ADD, row, Resource.SERVERS)
         return row
 
     def change(self, row: Row, **values: Any) -> Row:

@@ -114,8 +114,9 @@ def delete_user(uow: UnitOfWork, row: Row) -> None:
     uow.servers.delete_all(owner)
     uow.api_keys.delete_all(owner)
     uow.sessions.delete_all(owner)
-    uow.resets.void(owner)
+    uow.resets.forget(owner, row["email"])
     uow.requests.delete_all(owner)
+    uow.quotas.delete_all(owner)
     uow.users.delete(owner)
     uow.epoch.bump()
 

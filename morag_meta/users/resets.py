@@ -74,6 +74,11 @@ class ResetStore:
         """Let a user's token be worth nothing."""
         self._unit.run(_VOID, owner_id=owner_id)
 
+    def forget(self, owner_id: str, email: str) -> None:
+        """Remove the token of a user who is deleted, and a request for one."""
+        self.void(owner_id)
+        self._unit.run(_DROP, of_email=email)
+
     def ask(self, email: str) -> None:
         """Note that a token is asked for, for a normalised email; once, however often it is.
 

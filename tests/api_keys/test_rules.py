@@ -47,10 +47,11 @@ def _check(asked: list[str], role: Role = Role.ADMIN) -> list[str]:
 
 def test_service_knows_its_scopes() -> None:
     """The scopes are those that the protos name: verb by resource, and those of who works or verifies."""
-    resources = ("users", "servers", "databases", "documents", "jobs", "api_keys")
+    resources = ("users", "servers", "databases", "grants", "documents", "jobs", "api_keys", "quotas")
     reads, writes = ({f"{resource}:{verb}" for resource in resources} for verb in ("read", "write"))
     own = {"jobs:work": Role.VIEWER, "jobs:work:all": Role.ADMIN, "users:reset": Role.ADMIN}
     own |= {"api_keys:verify": Role.VIEWER, "api_keys:verify:all": Role.ADMIN}
+    own["quotas:write"] = Role.ADMIN
     own["users:write"] = Role.VIEWER  # with which a VIEWER ends the own sessions
     assert dict.fromkeys(reads, Role.VIEWER) | dict.fromkeys(writes, Role.USER) | own == _KNOWN
 

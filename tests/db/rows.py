@@ -145,6 +145,7 @@ def sample() -> Mapping[str, dict[str, Any]]:
         "servers": server(SERVER, OWNER, "vectors"),
         "databases": database(DATABASE, OWNER, SERVER, "papers"),
         "database_grants": _grant(),
+        "quotas": {"owner_id": OWNER, "documents": 2**40, "servers": 0, "update_time": NOW},
         "user_settings": _settings(),
         "documents": document(DOCUMENT, OWNER, DATABASE, "paper.pdf"),
         "jobs": job(JOB, OWNER, DOCUMENT),

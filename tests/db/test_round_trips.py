@@ -120,6 +120,24 @@ async def test_a_report_of_progress_takes_three_trips_on_postgresql(trips: Trips
     assert [event["number"] for event in events] == list(range(1, newest["event_number"] + 1))
 
 
+@pytest.mark.parametrize(("limits", "more"), [({}, 0), ({"servers": 10**6}, 2)])
+async def test_who_has_no_quota_pays_no_trip_for_quotas(
+    trips: Trips, limits: dict[str, int], more: int
+) -> None:
+    """Adding a row takes its insert alone; with a quota two more, which lock it and count."""
+    owner = made(trips.database)
+    if limits:
+        with trips.database.unit_of_work() as uow:
+            uow.quotas.set(owner, limits)
+            uow.commit()
+
+    def add(uow: UnitOfWork) -> None:
+        uow.servers.add(new_id(), owner, name=new_id(), kind="QDRANT", host="h", port=1)
+
+    count = await trips.of("write", add)
+    assert count == (2 if trips.database.dialect == "postgresql" else 3) + more
+
+
 async def test_who_listens_to_sqlalchemy_hears_every_statement(trips: Trips) -> None:
     """Its events tell of each statement, of BEGIN and COMMIT too, as tracing and echo need it."""
     id = made(trips.database)

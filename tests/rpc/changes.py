@@ -20,6 +20,7 @@ from moragmeta.v1 import (
     grants_pb2,
     jobs_pb2,
     options_pb2,
+    quotas_pb2,
     servers_pb2,
     users_pb2,
     workers_pb2,
@@ -254,6 +255,11 @@ _WORKERS: Final[dict[str, Callable[[World], Any]]] = {
     "LeaseJobs": lambda w: workers_pb2.LeaseJobsRequest(worker_id=w.worker_id()),
     "ReleaseJob": lambda w: _released(w.lease()),
 }
+_QUOTAS: Final[dict[str, Callable[[World], Any]]] = {
+    "SetQuotas": lambda w: quotas_pb2.SetQuotasRequest(
+        quotas=quotas_pb2.Quotas(owner_id=w.other_id(), servers=9)
+    ),
+}
 CHANGES: Final = {
     f"{service}.{method}": make
     for service, methods in {
@@ -264,6 +270,7 @@ CHANGES: Final = {
         "GrantService": _GRANTS,
         "DocumentService": _DOCUMENTS,
         "JobService": _JOBS,
+        "QuotaService": _QUOTAS,
         "WorkerService": _WORKERS,
     }.items()
     for method, make in methods.items()
@@ -278,9 +285,10 @@ _STUBS: Final = {
     "GrantService": "grants",
     "DocumentService": "documents",
     "JobService": "jobs",
+    "QuotaService": "quotas",
     "WorkerService": "workers",
 }
-_BY_ADMIN: Final = frozenset({"SetUserRole", "DeactivateUser", "ReactivateUser", "DeleteUser"})
+_BY_ADMIN: Final = frozenset({"SetUserRole", "DeactivateUser", "ReactivateUser", "DeleteUser", "SetQuotas"})
 
 
 def stub(world: World, name: str) -> Any:

@@ -200,8 +200,15 @@ def test_the_protos_follow_the_rule_of_the_house() -> None:
     What workers do is allowed by the scopes of workers too, or by these alone.
     """
     of_resets = {"TakePasswordResets", "CreatePasswordReset"}
-    of_admins = of_resets | {"ListUsers", "SetUserRole", "DeactivateUser", "ReactivateUser", "DeleteUser"}
-    of_sessions = {"Logout", "ChangePassword"}
+    of_admins = of_resets | {
+        "ListUsers",
+        "SetUserRole",
+        "DeactivateUser",
+        "ReactivateUser",
+        "DeleteUser",
+        "SetQuotas",
+    }
+    of_sessions = {"Logout", "ChangePassword", "ExportUserData"}
     of_everybody = {"RegisterUser", "Login", "RefreshToken", "RequestPasswordReset", "ResetPassword"}
     work = ["jobs:work", "jobs:work:all"]
     of_workers_alone = {"RegisterWorker", "LeaseJobs"}
@@ -232,7 +239,7 @@ def test_the_protos_follow_the_rule_of_the_house() -> None:
 def test_reading_is_what_is_named_so() -> None:
     """A method is free of side effects exactly when its name begins with a verb that reads."""
     for method in METHODS.values():
-        named = method.name.startswith(("Get", "List", "BatchGet", "Verify", "Watch"))
+        named = method.name.startswith(("Get", "List", "BatchGet", "Verify", "Watch", "Export"))
         assert (method.GetOptions().idempotency_level == 1) == named, method.name
 
 
@@ -283,5 +290,5 @@ def test_known_scopes_are_those_of_the_protos() -> None:
             needed = Role.ADMIN if scope.endswith(":all") else declared.minimum_role
             scopes[scope] = min(scopes.get(scope, needed), needed)
     assert {scope: int(role) for scope, role in known_scopes().items()} == scopes
-    assert len(scopes) == 17
+    assert len(scopes) == 21
     assert all(access_of(method).scopes == tuple(_declared(method).scopes) for method in METHODS.values())

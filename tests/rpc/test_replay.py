@@ -136,7 +136,7 @@ def _altered(request: Any) -> Any:
         other.grantee_id = str(uuid.uuid4())
     else:
         resource = getattr(other, next(iter(fields)))
-        for field, value in (("name", "Other"), ("language", "fr"), ("kind", "OTHER")):
+        for field, value in (("name", "Other"), ("language", "fr"), ("kind", "OTHER"), ("servers", 7)):
             if field in resource.DESCRIPTOR.fields_by_name:
                 setattr(resource, field, value)
                 break

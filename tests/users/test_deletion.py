@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import datetime as dt
+from typing import Any
+
 import sqlalchemy as sa
 
 from morag_meta.auth.principal import Role
@@ -12,13 +15,15 @@ from moragmeta.v1 import (
     documents_pb2,
     grants_pb2,
     jobs_pb2,
+    options_pb2,
+    quotas_pb2,
     servers_pb2,
     workers_pb2,
 )
 from moragmeta.v1 import users_pb2 as pb
 from tests.refusals import refused
 from tests.service import Service, User
-from tests.users.conftest import NewPerson
+from tests.users.conftest import PASSWORD, NewPerson
 
 
 def _populate(user: User, friend: User) -> None:
@@ -78,6 +83,18 @@ def _rows_of(service: Service, owner_id: str) -> dict[str, int]:
     return counts
 
 
+def _calls_of(user: User) -> dict[str, Any]:
+    """Give a figure of the calls of a user's key, as the service writes it now and then."""
+    (key,) = [
+        key
+        for key in user.channel.api_keys.ListApiKeys(api_keys_pb2.ListApiKeysRequest()).api_keys
+        if key.name == "k"
+    ]
+    figures = {"calls": 1, "errors": 0, "total_us": 1, "longest_us": 1}
+    day = dt.datetime(2026, 1, 1, tzinfo=dt.UTC)
+    return {"of_key": key.id, "of_day": day, "of_method": "UserService.GetUser", **figures}
+
+
 def test_deleted_user_leaves_no_row(service: Service, new_person: NewPerson) -> None:
     """Deleting a deactivated user removes every row of every table that is the user's, and only those."""
     bystander, person = service.new_user(), new_person()
@@ -87,6 +104,11 @@ def test_deleted_user_leaves_no_row(service: Service, new_person: NewPerson) -> 
     admin = service.admin.channel.users
     for user in (bystander, goner):
         admin.CreatePasswordReset(pb.CreatePasswordResetRequest(email=user.email))
+        quotas = quotas_pb2.Quotas(owner_id=user.id, servers=9)
+        service.admin.channel.quotas.SetQuotas(quotas_pb2.SetQuotasRequest(quotas=quotas))
+    with service.database.unit_of_work() as uow:
+        uow.api_keys.add_calls([_calls_of(user) for user in (bystander, goner)])
+        uow.commit()
     kept = _rows_of(service, bystander.id)
     assert all(_rows_of(service, goner.id).values()), _rows_of(service, goner.id)
     admin.DeactivateUser(pb.DeactivateUserRequest(id=goner.id))
@@ -100,6 +122,66 @@ def test_deleted_user_leaves_no_row(service: Service, new_person: NewPerson) -> 
         admin.DeleteUser(pb.DeleteUserRequest(id=goner.id))
     with refused("UNAUTHENTICATED", "CREDENTIAL_INVALID"):
         goner.channel.users.GetUser(pb.GetUserRequest(id="me"))
+
+
+def _places_of(service: Service, needles: set[str]) -> set[str]:
+    """Give every column of every table in which one of the texts stands, however deep in a value.
+
+    But for the owner of a floor of the log: who watches everybody learns by it that events are gone.
+    """
+    found = set()
+    with service.database.engine.connect() as connection:
+        for table in metadata.tables.values():
+            for row in connection.execute(sa.select(table)).mappings():
+                for column, value in row.items():
+                    told = value.decode(errors="replace") if isinstance(value, bytes) else str(value)
+                    if any(needle in told for needle in needles):
+                        found.add(f"{table.name}.{column}")
+    return found - {"job_floors.owner_id"}
+
+
+def _ids_of(service: Service, owner_id: str) -> set[str]:
+    """Give the user's id and those of everything that is the user's."""
+    with service.database.engine.connect() as connection:
+        return {owner_id}.union(
+            *(
+                connection.execute(sa.select(table.c.id).where(table.c.owner_id == owner_id)).scalars()
+                for table in metadata.tables.values()
+                if {"id", "owner_id"} <= set(table.c.keys())
+            )
+        )
+
+
+def test_a_deleted_user_is_named_nowhere(service: Service) -> None:
+    """No column of any table holds the user's ids, name, email or a text of theirs, whoever wrote it."""
+    admin, anybody = service.admin.channel, service.channel()
+    unique = f"gone-{service.admin.id[-6:]}"
+    made = anybody.users.RegisterUser(
+        pb.RegisterUserRequest(
+            name=f"{unique} name", email=f"{unique}@example.org", password=PASSWORD, request_id=f"{unique}-r"
+        )
+    )
+    login = anybody.users.Login(pb.LoginRequest(email=made.email, password=PASSWORD))
+    channel = service.channel(token=login.access_token)
+    _populate(User(made.id, made.email, Role.USER, "", "", channel), service.new_user())
+    with service.database.unit_of_work() as uow:
+        uow.resets.ask(made.email)
+        uow.quotas.set(made.id, {"servers": 9})
+        uow.commit()
+    server = servers_pb2.Server(
+        name=f"{unique} server", kind=servers_pb2.SERVER_KIND_QDRANT, host=unique, port=1
+    )
+    admin.servers.CreateServer(servers_pb2.CreateServerRequest(server=server, owner_id=made.id))
+    for id in ("s", "r"):
+        admin.users.SetUserRole(
+            pb.SetUserRoleRequest(id=made.id, role=options_pb2.ROLE_USER, request_id=f"{made.id}{id}"[-40:])
+        )
+    needles = {unique, *_ids_of(service, made.id)}
+    before = _places_of(service, needles)
+    assert {"users.email", "servers.host", "reset_requests.email", "request_records.receipt"} <= before
+    admin.users.DeactivateUser(pb.DeactivateUserRequest(id=made.id))
+    admin.users.DeleteUser(pb.DeleteUserRequest(id=made.id))
+    assert _places_of(service, needles) == set()
 
 
 def test_active_user_is_not_deleted(service: Service, user: User) -> None:

@@ -16,6 +16,7 @@ from morag_meta.conformance.cases import (
     leases,
     masks,
     paging,
+    quotas,
     repeats,
     reports,
     servers,
@@ -46,6 +47,7 @@ _AREAS = (
     leases,
     watch_job,
     watch_jobs,
+    quotas,
     health,
 )
 

@@ -32,6 +32,7 @@ from morag_meta.db.schema.content import (
     documents,
     servers,
 )
+from morag_meta.db.schema.limits import quotas
 from morag_meta.db.schema.parts import metadata
 from morag_meta.db.schema.work import (
     JOB_EXECUTIONS,
@@ -67,6 +68,7 @@ __all__ = [
     "jobs",
     "metadata",
     "password_resets",
+    "quotas",
     "request_records",
     "reset_requests",
     "servers",

@@ -148,6 +148,11 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     {oldest_after_sequence, or oldest_resume_token where the stream is over many
     jobs}.
     """
+    ERROR_REASON_QUOTA_EXCEEDED: _ErrorReason.ValueType  # 75
+    """The change would take a user beyond a quota; `QuotaFailure` names each
+    limit that would be passed (RESOURCE_EXHAUSTED)
+    {owner_id, resource, limit, use: what it would be}.
+    """
     ERROR_REASON_SERVER_BUSY: _ErrorReason.ValueType  # 80
     """Too much waits already (UNAVAILABLE, RetryInfo)."""
     ERROR_REASON_DATABASE_UNAVAILABLE: _ErrorReason.ValueType  # 81
@@ -308,6 +313,11 @@ ERROR_REASON_POSITION_TRIMMED: ErrorReason.ValueType  # 71
 """The events after the stream position are no longer kept (OUT_OF_RANGE)
 {oldest_after_sequence, or oldest_resume_token where the stream is over many
 jobs}.
+"""
+ERROR_REASON_QUOTA_EXCEEDED: ErrorReason.ValueType  # 75
+"""The change would take a user beyond a quota; `QuotaFailure` names each
+limit that would be passed (RESOURCE_EXHAUSTED)
+{owner_id, resource, limit, use: what it would be}.
 """
 ERROR_REASON_SERVER_BUSY: ErrorReason.ValueType  # 80
 """Too much waits already (UNAVAILABLE, RetryInfo)."""

@@ -392,8 +392,9 @@ class UserServiceServicer:
 
     def DeleteUser(self, request, context):
         """Deletes a deactivated user with everything that is the user's (settings,
-        sessions, API keys, jobs and their events, documents, databases, servers)
-        in one transaction, for good. For an ADMIN only.
+        sessions, API keys, jobs and their events, documents, databases, servers,
+        quotas) in one transaction, for good. For an ADMIN only. What still holds an
+        id of the user's, and for how long, stands in docs/people.md.
 
         Idempotent by `request_id`; without one a repeat answers NOT_FOUND. Adds
         NOT_FOUND, ABORTED (ETAG_MISMATCH) and FAILED_PRECONDITION (USER_ACTIVE)

@@ -208,8 +208,9 @@ class UserServiceStub:
     """
     DeleteUser: _grpc.UnaryUnaryMultiCallable[_users_pb2.DeleteUserRequest, _empty_pb2.Empty]
     """Deletes a deactivated user with everything that is the user's (settings,
-    sessions, API keys, jobs and their events, documents, databases, servers)
-    in one transaction, for good. For an ADMIN only.
+    sessions, API keys, jobs and their events, documents, databases, servers,
+    quotas) in one transaction, for good. For an ADMIN only. What still holds an
+    id of the user's, and for how long, stands in docs/people.md.
 
     Idempotent by `request_id`; without one a repeat answers NOT_FOUND. Adds
     NOT_FOUND, ABORTED (ETAG_MISMATCH) and FAILED_PRECONDITION (USER_ACTIVE)
@@ -407,8 +408,9 @@ class UserServiceAsyncStub(UserServiceStub):
     """
     DeleteUser: _aio.UnaryUnaryMultiCallable[_users_pb2.DeleteUserRequest, _empty_pb2.Empty]  # type: ignore[assignment]
     """Deletes a deactivated user with everything that is the user's (settings,
-    sessions, API keys, jobs and their events, documents, databases, servers)
-    in one transaction, for good. For an ADMIN only.
+    sessions, API keys, jobs and their events, documents, databases, servers,
+    quotas) in one transaction, for good. For an ADMIN only. What still holds an
+    id of the user's, and for how long, stands in docs/people.md.
 
     Idempotent by `request_id`; without one a repeat answers NOT_FOUND. Adds
     NOT_FOUND, ABORTED (ETAG_MISMATCH) and FAILED_PRECONDITION (USER_ACTIVE)
@@ -711,8 +713,9 @@ class UserServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_empty_pb2.Empty, _abc.Awaitable[_empty_pb2.Empty]]:
         """Deletes a deactivated user with everything that is the user's (settings,
-        sessions, API keys, jobs and their events, documents, databases, servers)
-        in one transaction, for good. For an ADMIN only.
+        sessions, API keys, jobs and their events, documents, databases, servers,
+        quotas) in one transaction, for good. For an ADMIN only. What still holds an
+        id of the user's, and for how long, stands in docs/people.md.
 
         Idempotent by `request_id`; without one a repeat answers NOT_FOUND. Adds
         NOT_FOUND, ABORTED (ETAG_MISMATCH) and FAILED_PRECONDITION (USER_ACTIVE)

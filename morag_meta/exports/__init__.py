@@ -1,0 +1,1 @@
+"""Exports: everything that the service keeps of one user: ``exports.proto``."""

@@ -1,0 +1,1 @@
+"""Quotas: what users may have, and have: ``quotas.proto``."""

@@ -1,0 +1,109 @@
+"""Every statement over quotas, and the counting of what they bound.
+
+A user's quotas are locked last of all that a transaction locks, at its commit, and whoever holds them locks
+nothing more; so they add no way for two transactions to wait for each other. Once they are locked, all is
+counted that was committed by whoever held them before; so what was counted stays true until the commit.
+What is counted stands in the tables themselves: a counter of its own would have to be kept by everything
+that ends, deletes or shrinks something, and could drift.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from functools import cache
+from typing import Any, Final
+
+import sqlalchemy as sa
+
+from morag_meta.db.counted import Resource
+from morag_meta.db.schema import api_keys, databases, documents, jobs, quotas, servers
+from morag_meta.db.statements import owned
+from morag_meta.db.unit import Row, Unit
+from morag_meta.quotas.rules import Use, check
+
+RESOURCES: Final = tuple(Resource)
+_GET: Final = sa.select(quotas).where(owned(quotas))
+_LOCK: Final = _GET.with_for_update()
+_ADD: Final = sa.insert(quotas)
+_CHANGE: Final = (
+    sa.update(quotas)
+    .where(owned(quotas))
+    .values({name: sa.bindparam(f"new_{name}") for name in (*RESOURCES, "update_time")})
+)
+_DELETE: Final = sa.delete(quotas).where(owned(quotas))
+
+# States are named one by one that the indexes which lead with them are used.
+_LIVE: Final = documents.c.state.in_(("PENDING", "INGESTING", "INGESTED", "DEPRECATED"))
+_OPEN: Final = jobs.c.state.in_(("PENDING", "WAITING_FOR_REMOTE_WORKER", "PROCESSING"))
+# What was replaced works on for a while, and does not count, so that a key can be replaced at the limit.
+_LIVE_KEY: Final = sa.and_(api_keys.c.revoke_time.is_(None), api_keys.c.successor_id.is_(None))
+_COUNT: Final = sa.func.count().label("used")
+_BYTES: Final = sa.func.coalesce(sa.func.sum(documents.c.size_bytes), 0).label("used")
+_COUNTS: Final[Mapping[Resource, tuple[sa.Table, sa.Label[Any], tuple[sa.ColumnElement[bool], ...]]]] = {
+    Resource.DOCUMENTS: (documents, _COUNT, (_LIVE,)),
+    Resource.STORAGE_BYTES: (documents, _BYTES, (_LIVE,)),
+    Resource.DATABASES: (databases, _COUNT, ()),
+    Resource.SERVERS: (servers, _COUNT, ()),
+    Resource.API_KEYS: (api_keys, _COUNT, (_LIVE_KEY,)),
+    Resource.OPEN_JOBS: (jobs, _COUNT, (_OPEN,)),
+}
+
+
+@cache
+def _uses(resources: frozenset[Resource]) -> sa.CompoundSelect[Any]:
+    return sa.union_all(
+        *(
+            sa.select(sa.literal_column(f"'{resource}'").label("resource"), used)
+            .select_from(table)
+            .where(owned(table), *conditions)
+            for resource, (table, used, conditions) in _COUNTS.items()
+            if resource in resources
+        )
+    )
+
+
+class QuotaStore:
+    """The quotas of users; who has no row has no limit."""
+
+    def __init__(self, unit: Unit) -> None:
+        """Work within the unit."""
+        self._unit = unit
+
+    def get(self, owner_id: str) -> Row:
+        """Give the limits of a user who exists; ``update_time`` is None where none was ever set."""
+        return self._unit.one(_GET, owner_id=owner_id) or _unlimited(owner_id)
+
+    def uses(self, owner_id: str, limits: Row, resources: Collection[Resource] = RESOURCES) -> list[Use]:
+        """Count what a user has of resources."""
+        rows = self._unit.all(_uses(frozenset(resources)), owner_id=owner_id)
+        used = {row["resource"]: int(row["used"]) for row in rows}
+        return [Use(resource, used[resource], limits[resource]) for resource in RESOURCES if resource in used]
+
+    def check(self, owner_id: str, grown: Collection[Resource]) -> list[str]:
+        """Lock the quotas of a user who has more of something now, and give the warnings.
+
+        Raises:
+            QuotaExceeded: a limit is passed.
+        """
+        limits = self._unit.one(_LOCK, owner_id=owner_id) or _unlimited(owner_id)
+        bounded = [resource for resource in grown if limits[resource] is not None]
+        return check(owner_id, self.uses(owner_id, limits, bounded)) if bounded else []
+
+    def set(self, owner_id: str, limits: Mapping[str, int | None]) -> Row:
+        """Set limits of a user whose row is locked, and give all of them."""
+        old = self._unit.one(_LOCK, owner_id=owner_id)
+        new = {**(old or _unlimited(owner_id)), **limits, "update_time": self._unit.now}
+        if old is None:
+            self._unit.run(_ADD, **new)
+        else:
+            written = {f"new_{name}": new[name] for name in (*RESOURCES, "update_time")}
+            self._unit.run(_CHANGE, owner_id=owner_id, **written)
+        return new
+
+    def delete_all(self, owner_id: str) -> None:
+        """Remove the quotas of a user."""
+        self._unit.run(_DELETE, owner_id=owner_id)
+
+
+def _unlimited(owner_id: str) -> dict[str, Any]:
+    return {"owner_id": owner_id, **dict.fromkeys(RESOURCES), "update_time": None}

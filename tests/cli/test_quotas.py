@@ -1,0 +1,38 @@
+"""``morag-meta quotas``: limits set and shown straight in the database."""
+
+from __future__ import annotations
+
+import pytest
+
+from morag_meta.exits import ExitCode
+from tests.cli.command import Command
+from tests.quotas.ways import a_server
+from tests.refusals import refused
+from tests.service import Service, User
+
+pytestmark = pytest.mark.usefixtures("secrets_given")
+
+
+def test_limits_are_set_shown_and_lifted(cli: Command, service: Service, user: User) -> None:
+    """What the command sets a running server holds, and 'none' lifts it."""
+    given = ("--database-url", service.url, "-o", "json")
+    result = cli("quotas", "set", user.email, "servers=1", "storage_bytes=4096", *given)
+    assert result.code is ExitCode.OK, result.err
+    assert result.json["servers"] == {"used": 0, "limit": 1}
+    a_server(user)
+    with refused("RESOURCE_EXHAUSTED", "QUOTA_EXCEEDED"):
+        a_server(user)
+    shown = cli("quotas", "get", user.email, *given).json
+    assert shown["servers"] == {"used": 1, "limit": 1}
+    assert shown["storage_bytes"] == {"used": 0, "limit": 4096}
+    assert shown["databases"] == {"used": 0, "limit": None}
+    assert cli("quotas", "set", user.email, "servers=none", *given).json["servers"]["limit"] is None
+    a_server(user)
+
+
+@pytest.mark.parametrize("limit", ["servers", "servers=-1", "servers=many", "chairs=1"])
+def test_what_is_no_limit_is_refused(cli: Command, service: Service, user: User, limit: str) -> None:
+    """A resource that there is not, and what is no number, are refused in one line."""
+    result = cli("quotas", "set", user.email, "--database-url", service.url, "--", limit)
+    assert result.code is ExitCode.USAGE
+    assert result.err.count("\n") == 1
