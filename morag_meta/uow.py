@@ -15,7 +15,7 @@ from functools import cached_property
 
 from morag_meta.api_keys.store import ApiKeyStore
 from morag_meta.auth.sessions import SessionStore
-from morag_meta.auth.store import EpochStore
+from morag_meta.auth.store import EpochStore, StandingStore
 from morag_meta.auth.tries import TryStore
 from morag_meta.databases.store import DatabaseStore
 from morag_meta.db.counted import Resource
@@ -85,6 +85,11 @@ class UnitOfWork(Unit):
     def api_keys(self) -> ApiKeyStore:
         """API keys."""
         return ApiKeyStore(self)
+
+    @cached_property
+    def standings(self) -> StandingStore:
+        """What a credential stands for."""
+        return StandingStore(self)
 
     @cached_property
     def epoch(self) -> EpochStore:

@@ -55,9 +55,9 @@ _USAGE_DAYS = 30
 StandingOf = Callable[[str], Awaitable[Standing]]
 
 
-def _grantor(call: Call) -> Grantor:
+def _grantor(uow: UnitOfWork, call: Call) -> Grantor:
     """Give what bounds the keys that the caller grants: the role, and the calling key, if it is one."""
-    principal = call.principal
+    principal = actions.lock_grantor(uow, call.principal)
     if not principal.key_id:
         return Grantor(principal.role)
     return Grantor(
@@ -115,8 +115,9 @@ class ApiKeyServicer:
         self, uow: UnitOfWork, request: pb.CreateApiKeyRequest, call: Call
     ) -> pb.CreateApiKeyResponse:
         owner_id = call.owner_for(request.owner_id)
+        grantor = _grantor(uow, call)
         standing = self._granted(uow, call, owner_id, request.api_key, _STANDING)
-        check_within(standing, grantor=_grantor(call), path=_PATH)
+        check_within(standing, grantor=grantor, path=_PATH)
         row, secret = actions.create_key(
             uow,
             self._hasher,
@@ -161,7 +162,7 @@ class ApiKeyServicer:
         }
         if standing:
             values |= self._granted(uow, call, row["owner_id"], request.api_key, standing)
-            check_within({**row, **values}, grantor=_grantor(call), path=_PATH)
+            check_within({**row, **values}, grantor=_grantor(uow, call), path=_PATH)
             uow.epoch.bump()
         if values:
             row = uow.api_keys.change(row, **values)
@@ -191,7 +192,7 @@ class ApiKeyServicer:
     def EnableApiKey(self, uow: UnitOfWork, request: pb.EnableApiKeyRequest, call: Call) -> pb.ApiKey:
         row = actions.lock_key(uow, call.reach, request.id)
         check_etag(request.etag, row)
-        check_within(row, grantor=_grantor(call), path="")
+        check_within(row, grantor=_grantor(uow, call), path="")
         return key_to_proto(actions.enable(uow, row), uow.now)
 
     @writes(
@@ -204,7 +205,7 @@ class ApiKeyServicer:
         grace = grace_from_proto(request)
         row = actions.lock_key(uow, call.reach, request.id)
         check_etag(request.etag, row)
-        check_within(row, grantor=_grantor(call), path="")
+        check_within(row, grantor=_grantor(uow, call), path="")
         self._policy.check(row["expire_time"], now=uow.now, field="id")
         new, old, secret = actions.rotate(uow, self._hasher, row, grace)
         return pb.RotateApiKeyResponse(

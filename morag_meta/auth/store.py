@@ -13,6 +13,7 @@ from typing import Any, Final
 
 import sqlalchemy as sa
 
+from morag_meta.auth.principal import Principal
 from morag_meta.db.schema import api_keys, auth_epoch, sessions, users
 from morag_meta.db.statements import system
 from morag_meta.db.unit import Row, Unit
@@ -97,6 +98,12 @@ class StandingStore:
     def __init__(self, unit: Unit) -> None:
         """Work within the unit."""
         self._unit = unit
+
+    def of_principal(self, principal: Principal) -> Row:
+        """Give the standing of a principal's credential as it is now."""
+        if principal.key_id:
+            return self.of_key_id(principal.key_id)
+        return self.of_session(principal.session_id)
 
     def of_key(self, key_hash: str) -> Row:
         """Give the standing of the API key with this hash."""

@@ -22,6 +22,7 @@ INTERVAL_SECONDS: Final = 5.0
 MOST_KEYS: Final = 100_000
 """The most keys counted at once; while the database takes nothing, further keys go uncounted."""
 _BATCH: Final = 500
+"""Rows of one transaction: of keys, and of their calls by method and day."""
 
 _log = structlog.get_logger(__name__)
 _DAY_SECONDS: Final = 86_400
@@ -91,7 +92,8 @@ class KeyUsage:
         calls, self._calls = self._calls, {}
         waiting = sorted({*uses, *calls})
         while waiting:
-            batch, waiting = waiting[:_BATCH], waiting[_BATCH:]
+            size = _size_of_batch(waiting, calls)
+            batch, waiting = waiting[:size], waiting[size:]
             try:
                 await self._database.write(_adding(batch, uses, calls))
             except Exception as error:  # noqa: BLE001 - counting goes on, whatever went wrong
@@ -117,6 +119,19 @@ class KeyUsage:
                 places = self._calls.setdefault(key_id, {})
                 for place, figures in calls[key_id].items():
                     places.setdefault(place, _Figures()).add(figures)
+
+
+def _size_of_batch(key_ids: list[str], calls: _Calls) -> int:
+    """Give how many keys make up a batch: at least one, and together no more rows than it takes.
+
+    Its keys stay locked until it is written, and whoever revokes one of them waits, with the epoch.
+    """
+    rows = 0
+    for number, key_id in enumerate(key_ids):
+        rows += 1 + len(calls.get(key_id, ()))
+        if number and rows > _BATCH:
+            return number
+    return len(key_ids)
 
 
 def _adding(batch: list[str], uses: _Uses, calls: _Calls) -> Callable[[UnitOfWork], None]:

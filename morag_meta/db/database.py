@@ -226,8 +226,11 @@ class Database:
                 if breaks > 1:
                     failure = broken
                     break
-        # Once a COMMIT was in doubt, no later failure says that nothing was kept.
-        raise doubt or failure
+        try:
+            # Once a COMMIT was in doubt, no later failure says that nothing was kept.
+            raise doubt or failure
+        finally:
+            del doubt, failure  # whose frames must not keep them
 
     def _attempt(self, worker: Worker, attempt: Callable[[UnitOfWork], T]) -> T:
         uow = worker.unit = self._unit(worker.connection())

@@ -192,7 +192,12 @@ class Lane:
             self._spare -= 1
             if self._spare < 0 and len(self._threads) < self._most:
                 self._start_thread()
-        return await future
+        try:
+            return await future
+        finally:
+            # An error keeps the frames that it went through, and must not be kept by them in turn: it would
+            # hold the whole call until garbage is collected.
+            del future, work
 
     def close(self, timeout: float) -> None:
         """Let what waits run, then end the threads; waits at most ``timeout`` seconds."""
@@ -239,5 +244,6 @@ class Lane:
                 result = work.run(worker)
             except BaseException as error:  # noqa: BLE001 - handed to the caller, whatever it is
                 work.finish(None, error)
+                del work  # as in ``submit``
             else:
                 work.finish(result, None)

@@ -11,6 +11,7 @@ import re
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final
 
 import grpc
@@ -136,39 +137,48 @@ class Dispatcher:
 
     def _unary(self, method: Method) -> Any:
         async def unary(data: bytes, context: Any) -> Any:
-            async def work(call: Call, metadata: Metadata) -> bytes:
-                request = await self._admit(method, data, call, metadata)
-                response = await self._run(method, request, call)
-                return response.SerializeToString()
-
-            return await self._guard(method, context, work)
+            guarded = self._guard(context, method, partial(self._answer, method, data))
+            del data, context  # see _guard
+            return await guarded
 
         return unary
 
     def _stream(self, method: Method) -> Any:
         async def stream(data: bytes, context: Any) -> None:
-            async def work(call: Call, metadata: Metadata) -> None:
-                request = await self._admit(method, data, call, metadata)
-                opened = self._streams.open(context, call.principal, method.access, call.peer)
-                running = method.run(method.servicer, request, call, opened)
-                del metadata, request  # a kilobyte and a half, which thousands that wait need not keep
-                try:
-                    await running
-                finally:
-                    self._streams.close(opened)
-
-            await self._guard(method, context, work)
+            guarded = self._guard(context, method, partial(self._send, method, data, context))
+            del data, context  # see _guard
+            await guarded
 
         return stream
 
-    async def _guard(self, method: Method, context: Any, work: Work) -> Any:
-        """Run a call so that nothing but a status leaves it, and write its line in the access log."""
+    async def _answer(self, method: Method, data: bytes, call: Call, metadata: Metadata) -> bytes:
+        request = await self._admit(method, data, call, metadata)
+        response = await self._run(method, request, call)
+        return response.SerializeToString()
+
+    async def _send(self, method: Method, data: bytes, context: Any, call: Call, metadata: Metadata) -> None:
+        request = await self._admit(method, data, call, metadata)
+        opened = self._streams.open(context, call.principal, method.access, call.peer)
+        running = method.run(method.servicer, request, call, opened)
+        del data, metadata, request  # a kilobyte and a half, which thousands that wait need not keep
+        try:
+            await running
+        finally:
+            self._streams.close(opened)
+
+    async def _guard(self, context: Any, method: Method, work: Work) -> Any:
+        """Run a call so that nothing but a status leaves it, and write its line in the access log.
+
+        gRPC keeps what ``abort`` raises with the call's context, and its traceback keeps the frames that it
+        went through. What those still hold then waits for the collector of garbage, which comes seldom: so
+        they let go of the request, of who calls, of the error and of the context itself.
+        """
         started = time.perf_counter()
         metadata = dict(context.invocation_metadata() or ())
         call = self._new_call(method, metadata, context)
         failure: MetaError
         working = work(call, metadata)
-        del metadata
+        del metadata, work
         self.in_flight += 1
         try:
             answer = await working
@@ -189,7 +199,9 @@ class Dispatcher:
         code = status.code_of(failure)
         self._ended(call, code.name, started, reason=str(failure.reason))
         trailers = (*_trailers(call), (status.DETAILS_KEY, status.details_of(failure)))
-        return await context.abort(code, status.message_of(failure), trailers)  # raises what gRPC expects
+        aborting = context.abort(code, status.message_of(failure), trailers)
+        del context, call, failure, working
+        return await aborting  # raises what gRPC expects
 
     def _ended(self, call: Call, code: str, started: float, **more: str) -> None:
         """Write a call's line, and count it for its key; one that its client canceled is no error."""

@@ -128,12 +128,13 @@ class Stream:
         """Sleep until somebody wakes the stream; at once if that happened since the last sleep."""
         if not self._woken:
             self.end_turn()
-            self._waiter = self._loop.create_future()
+            waiter = self._waiter = self._loop.create_future()
             try:
-                await self._waiter
+                await waiter
             finally:
                 self._waiter = None
-            self._turn = self._turns.round
+                if not waiter.cancelled():  # who leaves just then has a turn too, and gives it back
+                    self._turn = self._turns.round
         self._woken = False
 
     def wake(self) -> None:

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from morag_meta import forms
-from morag_meta.auth.principal import Role
-from morag_meta.errors import Reason, Unauthenticated, WrongState, invalid
+from morag_meta.auth.principal import Principal, Role
+from morag_meta.errors import Forbidden, Reason, Unauthenticated, WrongState, invalid
 
 REPEAT: Final = dt.timedelta(seconds=30)
 """How long a refresh token is accepted once it was replaced: its client may have lost the answer."""
@@ -56,6 +56,22 @@ def check_name(name: str, field: str) -> str:
     if wrong := forms.name(name):
         raise invalid(field, wrong)
     return name
+
+
+def check_email_change(caller: Principal, user_id: str) -> None:
+    """Refuse to have an API key change its owner's email.
+
+    To a new email a password reset is sent, and that opens a session: a key of few scopes, or one that is
+    about to end, would become everything that its owner is.
+
+    Raises:
+        Forbidden: SESSION_REQUIRED.
+    """
+    if caller.key_id and caller.user_id == user_id:
+        raise Forbidden(
+            "to change one's own email, a session's access token is needed, not an API key",
+            reason=Reason.SESSION_REQUIRED,
+        )
 
 
 def check_admin_remains(other_active_admins: int) -> None:

@@ -37,7 +37,7 @@ from morag_meta.users.convert import (
 )
 from morag_meta.users.password_changes import PasswordChanges
 from morag_meta.users.password_resets import PasswordResets
-from morag_meta.users.rules import Registration
+from morag_meta.users.rules import Registration, check_email_change
 from morag_meta.users.sessions import Sessions
 from moragmeta.v1 import users_pb2 as pb
 
@@ -186,7 +186,8 @@ class UserServicer:
             raise invalid("user.id", "is required")
         row = uow.users.lock(call.reach, _user_id(call, request.user.id))
         check_etag(request.user.etag, row)
-        if "email" in values:
+        if values.get("email", row["email"]) != row["email"]:
+            check_email_change(call.principal, row["id"])
             uow.resets.void(row["id"])  # it was sent to the email of before
         if values:
             row = uow.users.change(row, **values)

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import datetime as dt
+from collections.abc import Callable
 from typing import Any
 
+import pytest
+import sqlalchemy as sa
+
 from morag_meta.auth.principal import Role
+from morag_meta.db.schema import api_keys
 from moragmeta.v1 import api_keys_pb2 as pb
 from moragmeta.v1 import options_pb2, servers_pb2, users_pb2
-from tests.api_keys.calls import ME, create, seconds_from_now, update
+from tests.api_keys.calls import ME, create, names_of, rotate, seconds_from_now, update
 from tests.refusals import refused
 from tests.service import Service, User
 
@@ -121,3 +127,32 @@ def test_admins_key_gives_the_scope_of_everybody_only_if_it_holds_it(service: Se
     both = create(service.admin.channel, "both", scopes=["api_keys:write", "jobs:work:all"])
     made = create(service.channel(api_key=both.secret), owner_id=user.id, scopes=["jobs:work:all"])
     assert list(made.api_key.scopes) == ["jobs:work:all"]
+
+
+def _revoke_unheard(service: Service, key_id: str) -> None:
+    """Revoke a key past the service, which goes on to trust it, as for a moment after a revoke elsewhere."""
+    revoke = sa.update(api_keys).where(api_keys.c.id == key_id)
+    with service.database.engine.connect() as connection:
+        connection.execute(revoke.values(revoke_time=dt.datetime.now(dt.UTC)))
+        connection.commit()
+
+
+@pytest.mark.parametrize("grant", ["create", "widen", "enable", "rotate"])
+def test_key_that_is_still_trusted_after_its_revoke_grants_nothing(
+    service: Service, user: User, grant: str
+) -> None:
+    """A key that was revoked a moment ago in another process leaves no key behind that outlives it."""
+    secret = create(user.channel, "leaked").secret
+    leaked = service.channel(api_key=secret)
+    other = create(user.channel, "other", scopes=["jobs:read"]).api_key.id
+    grants: dict[str, Callable[[], Any]] = {
+        "create": lambda: create(leaked, "heir"),
+        "widen": lambda: update(leaked, other, "scopes"),
+        "enable": lambda: leaked.api_keys.EnableApiKey(pb.EnableApiKeyRequest(id=other)),
+        "rotate": lambda: rotate(leaked, other),
+    }
+    id = leaked.api_keys.GetCurrentPrincipal(pb.GetCurrentPrincipalRequest()).key_id
+    _revoke_unheard(service, id)
+    with refused("UNAUTHENTICATED", "CREDENTIAL_INVALID"):
+        grants[grant]()
+    assert "heir" not in names_of(user.channel)

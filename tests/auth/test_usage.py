@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import datetime as dt
+import itertools
 import time
 from typing import Any
 
@@ -131,3 +132,12 @@ async def test_many_keys_are_written_in_batches(process: Process) -> None:
         await process.usage.flush()
     assert sum(statement.startswith("BEGIN") for statement in statements) == 3
     assert all(_row(process, key_id)["use_count"] == 1 for key_id in ids)
+
+
+async def test_a_batch_is_bounded_by_what_its_keys_did(process: Process) -> None:
+    """Keys that called many methods are written a few at a time, and so not locked for long."""
+    for key, method in itertools.product(range(40), range(40)):
+        process.usage.note_call(f"key {key}", f"Service.Method{method}", time.time(), 0.1, failed=False)
+    with process.counted() as statements:
+        await process.usage.flush()
+    assert sum(statement.startswith("BEGIN") for statement in statements) == 4

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import gc
 import threading
 import time
 import uuid
@@ -13,6 +15,7 @@ import pytest
 import structlog
 from structlog.testing import capture_logs
 
+from morag_meta.db.faults import Disconnected
 from morag_meta.errors import Reason, Unavailable
 from morag_meta.jobs.servicer import JobServicer
 from morag_meta.rpc import access
@@ -228,3 +231,34 @@ def test_a_server_whose_servicer_lacks_a_method_does_not_start(
     monkeypatch.delattr(JobServicer, "RetryJob")
     with pytest.raises(UnfitServicer, match=r"JobService\.RetryJob"):
         App(service.settings)
+
+
+@pytest.mark.parametrize("method", ["Read", "Write", "Compose", "Watch"])
+@pytest.mark.parametrize("error", [None, Unavailable, Disconnected])
+def test_what_a_call_held_is_freed_when_it_ends(
+    trial: Trial, method: str, error: type[Unavailable] | None
+) -> None:
+    """A call that ended is not kept by its own error until garbage is collected, nor is its request."""
+
+    def work(*_: Any) -> Any:
+        if error is not None:
+            raise error("away", reason=Reason.DATABASE_UNAVAILABLE)
+        return Answer(id="1")
+
+    async def later(*given: Any) -> Any:
+        return work(*given)
+
+    trial.does(work if method in ("Read", "Write") else later)
+    gc.collect()
+    gc.disable()
+    try:
+        for _ in range(10):
+            with contextlib.suppress(grpc.RpcError):
+                if method == "Watch":
+                    list(trial.watch()(Question(), timeout=10))
+                else:
+                    _call(trial, method)
+        kept = sum(isinstance(each, Call) for each in gc.get_objects())
+    finally:
+        gc.enable()
+    assert kept < 4

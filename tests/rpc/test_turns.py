@@ -8,6 +8,9 @@ import time
 from hypothesis import given
 from hypothesis import strategies as st
 
+from morag_meta.auth.principal import ANONYMOUS, Role
+from morag_meta.rpc.access import Access
+from morag_meta.rpc.stream import Stream, StreamOptions
 from morag_meta.rpc.turns import AT_ONCE, PATIENCE_SECONDS, Turns
 
 CROWD = 10 * AT_ONCE
@@ -114,6 +117,28 @@ def test_a_sleeper_who_left_takes_no_turn() -> None:
         return sleepers.woken
 
     assert asyncio.run(wake())[-2:] == [6, 7]
+
+
+def test_a_stream_that_is_cancelled_when_its_turn_comes_gives_it_back() -> None:
+    """Who leaves between being woken and waking leaves the turn to others, and not to their patience."""
+
+    async def wake() -> None:
+        turns = Turns(at_once=1, patience=30.0)
+        access = Access(public=True, minimum_role=Role.VIEWER, scopes=())
+        stream = Stream(None, StreamOptions(), turns, ANONYMOUS, access, "")
+        task = asyncio.create_task(stream.wait())
+        await asyncio.sleep(0)
+        stream.wake()
+        await asyncio.sleep(0)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        assert task.cancelled()
+        stream.end_turn()
+        other = asyncio.get_running_loop().create_future()
+        turns.ask(other)
+        await asyncio.wait_for(other, 5)
+
+    asyncio.run(wake())
 
 
 @given(

@@ -14,7 +14,7 @@ from moragmeta.v1 import options_pb2
 from moragmeta.v1 import users_pb2 as pb
 from tests.refusals import refused
 from tests.service import Service, User
-from tests.users.conftest import NewPerson, new_email
+from tests.users.conftest import NewPerson, Person, new_email
 
 ADMIN_ONLY = [
     ("ListUsers", pb.ListUsersRequest()),
@@ -77,13 +77,23 @@ def test_admin_changes_anybody(service: Service, user: User) -> None:
     assert (changed.id, changed.name) == (user.id, "Renamed")
 
 
-def test_changed_email_is_normalised_and_unique(service: Service, user: User) -> None:
+def test_changed_email_is_normalised_and_unique(service: Service, person: Person) -> None:
     """A new email is kept in its normal form; one that somebody has is refused without saying whose it is."""
     email = new_email(service)
-    assert user.channel.users.UpdateUser(_update(email=email.upper())).email == email
+    assert person.channel.users.UpdateUser(_update(email=email.upper())).email == email
     with refused("ALREADY_EXISTS", "RESOURCE_EXISTS") as refusal:
-        service.new_user().channel.users.UpdateUser(_update(email=email.title()))
+        service.admin.channel.users.UpdateUser(_update(service.new_user().id, email=email.title()))
     assert refusal.metadata == {"resource_type": "user", "field": "email"}
+
+
+@pytest.mark.parametrize("role", [Role.USER, Role.ADMIN])
+def test_key_does_not_become_a_session_by_way_of_an_email(service: Service, role: Role) -> None:
+    """Whoever has a key alone cannot have its owner's reset sent elsewhere; the same email is no change."""
+    user = service.new_user(role)
+    with refused("PERMISSION_DENIED", "SESSION_REQUIRED"):
+        user.channel.users.UpdateUser(_update(user.id, email=new_email(service)))
+    kept = user.channel.users.UpdateUser(_update(name="New Name", email=user.email))
+    assert (kept.name, kept.email) == ("New Name", user.email)
 
 
 @pytest.mark.parametrize(

@@ -56,14 +56,16 @@ def a_registration_is_checked(bench: Bench) -> None:
 
 @AREA.admin_case
 def an_email_change_is_checked(bench: Bench) -> None:
-    """A user's name and avatar can be changed; an email that another user has is ALREADY_EXISTS."""
+    """A user's name and avatar can be changed by a key, the email not; a taken email is ALREADY_EXISTS."""
     member = bench.add_user()
     changed = member.caller.users.UpdateUser(
         pb.UpdateUserRequest(user=pb.User(id="me", name="New Name", avatar="/a.png"))
     )
     same("name and avatar", (changed.name, changed.avatar), ("New Name", "/a.png"))
-    with refused("ALREADY_EXISTS", "RESOURCE_EXISTS", field="email"):
+    with refused("PERMISSION_DENIED", "SESSION_REQUIRED"):
         member.caller.users.UpdateUser(pb.UpdateUserRequest(user=pb.User(id="me", email=bench.me.email)))
+    with refused("ALREADY_EXISTS", "RESOURCE_EXISTS", field="email"):
+        bench.admin.users.UpdateUser(pb.UpdateUserRequest(user=pb.User(id=member.id, email=bench.me.email)))
 
 
 @AREA.admin_case

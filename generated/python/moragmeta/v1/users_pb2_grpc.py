@@ -270,6 +270,10 @@ class UserServiceServicer:
         """Changes the name, email or avatar of oneself, or for an ADMIN of any user.
         The role, the activity and the password have methods of their own.
 
+        An API key does not change the email of its owner, to which a password
+        reset is sent: PERMISSION_DENIED (SESSION_REQUIRED). That takes a session,
+        or another ADMIN. A new email voids a reset that was given out before.
+
         Idempotent. Adds NOT_FOUND, ALREADY_EXISTS (RESOURCE_EXISTS) when the email
         is taken, and ABORTED (ETAG_MISMATCH).
         """

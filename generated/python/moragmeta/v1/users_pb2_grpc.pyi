@@ -122,6 +122,10 @@ class UserServiceStub:
     """Changes the name, email or avatar of oneself, or for an ADMIN of any user.
     The role, the activity and the password have methods of their own.
 
+    An API key does not change the email of its owner, to which a password
+    reset is sent: PERMISSION_DENIED (SESSION_REQUIRED). That takes a session,
+    or another ADMIN. A new email voids a reset that was given out before.
+
     Idempotent. Adds NOT_FOUND, ALREADY_EXISTS (RESOURCE_EXISTS) when the email
     is taken, and ABORTED (ETAG_MISMATCH).
     """
@@ -321,6 +325,10 @@ class UserServiceAsyncStub(UserServiceStub):
     UpdateUser: _aio.UnaryUnaryMultiCallable[_users_pb2.UpdateUserRequest, _users_pb2.User]  # type: ignore[assignment]
     """Changes the name, email or avatar of oneself, or for an ADMIN of any user.
     The role, the activity and the password have methods of their own.
+
+    An API key does not change the email of its owner, to which a password
+    reset is sent: PERMISSION_DENIED (SESSION_REQUIRED). That takes a session,
+    or another ADMIN. A new email voids a reset that was given out before.
 
     Idempotent. Adds NOT_FOUND, ALREADY_EXISTS (RESOURCE_EXISTS) when the email
     is taken, and ABORTED (ETAG_MISMATCH).
@@ -572,6 +580,10 @@ class UserServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_users_pb2.User, _abc.Awaitable[_users_pb2.User]]:
         """Changes the name, email or avatar of oneself, or for an ADMIN of any user.
         The role, the activity and the password have methods of their own.
+
+        An API key does not change the email of its owner, to which a password
+        reset is sent: PERMISSION_DENIED (SESSION_REQUIRED). That takes a session,
+        or another ADMIN. A new email voids a reset that was given out before.
 
         Idempotent. Adds NOT_FOUND, ALREADY_EXISTS (RESOURCE_EXISTS) when the email
         is taken, and ABORTED (ETAG_MISMATCH).
