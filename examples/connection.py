@@ -56,8 +56,8 @@ def tls() -> grpc.ChannelCredentials | None:
     ca, key, certificate = (
         Path(file).read_bytes() if (file := os.environ.get(name)) else None for name in TLS_VARIABLES
     )
-    if ca is None and (key or certificate):
-        sys.exit("a client's certificate is for TLS: set MORAG_CA_FILE too")  # or the key would go in the clear
+    if ca is None and (key or certificate):  # the API key would go in the clear
+        sys.exit("a client's certificate is for TLS: set MORAG_CA_FILE too")
     return None if ca is None else grpc.ssl_channel_credentials(ca, key, certificate)
 
 
