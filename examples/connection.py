@@ -27,6 +27,7 @@ from moragmeta.v1.servers_pb2_grpc import ServerServiceStub
 from moragmeta.v1.workers_pb2_grpc import WorkerServiceStub
 
 DEFAULT_TARGET: Final = "127.0.0.1:50051"
+TLS_VARIABLES: Final = ("MORAG_CA_FILE", "MORAG_CLIENT_KEY_FILE", "MORAG_CLIENT_CERT_FILE")
 DEADLINE_SECONDS: Final = 15.0
 CHANNEL_OPTIONS: Final = (
     # A server that went away without a word is noticed, and one that is back is found soon.
@@ -52,10 +53,11 @@ def target() -> str:
 
 def tls() -> grpc.ChannelCredentials | None:
     """Return what ``MORAG_CA_FILE`` and the files of a client's own certificate say; None is plaintext."""
-    names = ("MORAG_CA_FILE", "MORAG_CLIENT_KEY_FILE", "MORAG_CLIENT_CERT_FILE")
     ca, key, certificate = (
-        Path(file).read_bytes() if (file := os.environ.get(name)) else None for name in names
+        Path(file).read_bytes() if (file := os.environ.get(name)) else None for name in TLS_VARIABLES
     )
+    if ca is None and (key or certificate):  # the API key would go in the clear
+        sys.exit("a client's certificate is for TLS: set MORAG_CA_FILE too")
     return None if ca is None else grpc.ssl_channel_credentials(ca, key, certificate)
 
 

@@ -30,7 +30,7 @@ from typing import Final
 
 import grpc
 from chunking import NotTextError, chunk, decode, printable_share
-from connection import Connection, explain, info, reason, tls
+from connection import TLS_VARIABLES, Connection, explain, info, reason, tls
 from demo_bars import Bars
 from register_folder import ensure_database, new_request_id, register, text_files
 from rich.console import Console
@@ -84,6 +84,8 @@ def service() -> Iterator[tuple[str, str]]:
         yield target, key
         return
     kept = {name: value for name, value in os.environ.items() if not name.startswith("MORAG_")}
+    for name in TLS_VARIABLES:  # they are another service's
+        os.environ.pop(name, None)
     with tempfile.TemporaryDirectory(prefix="morag-demo-") as folder:
         log = Path(folder, "log")
         kept |= {"MORAG_DATABASE_URL": f"sqlite:///{folder}/morag.db", "MORAG_LOG_FORMAT": "json"}

@@ -2,7 +2,7 @@
 
 Whoever changes how many documents of a database are not DELETED calls ``add_to_count`` in the same
 transaction. Rows are locked in one order everywhere, so that no two transactions wait for each other:
-user (and settings), server, database, document, job; several of one table in the order of their ids.
+user (and settings), server, database, document, job, grant; several of one table in the order of ids.
 So lock the database before its documents are touched: the insert of a document shares a lock on its
 database, which the count then cannot take over from another insert.
 

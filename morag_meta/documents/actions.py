@@ -1,17 +1,16 @@
 """What is done with documents that takes more than one row, for servicers and for programs without one.
 
-Each action locks in the order owner, database, document, job, keeps ``document_count`` true, and raises
-``Collision`` where a concurrent change won, so that the unit of work runs again. ``grantee`` is who acts,
-for whom what is beyond their reach and shared with them for writing is there as well; a lesser grant is
-``Forbidden`` (GRANT_TOO_LOW). What does not live here: whether a change is allowed and what it writes
-(``rules.py``, ``identity.py``).
+Each action locks in the order owner, database, document, job, grant, keeps ``document_count`` true, and
+raises ``Collision`` where a concurrent change won, so that the unit of work runs again. ``grantee`` is who
+acts, for whom what is beyond their reach and shared with them for writing is there as well; a lesser grant
+is ``Forbidden`` (GRANT_TOO_LOW). What does not live here: whether a change is allowed and what it writes
+(``rules.py``, ``identity.py``), and how databases and grants are locked (``places.py``).
 """
 
 from __future__ import annotations
 
-import contextlib
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from morag_meta.auth.sharing import Grantee, Level
@@ -29,7 +28,8 @@ from morag_meta.documents.identity import (
     scope_of,
 )
 from morag_meta.documents.listing import Filter, Order
-from morag_meta.errors import AlreadyExists, Collision, MetaError, NotFound, exists, not_found
+from morag_meta.documents.places import hold_grants, lock_databases
+from morag_meta.errors import AlreadyExists, Collision, MetaError, exists, not_found
 from morag_meta.rpc.etags import check_etag
 from morag_meta.uow import UnitOfWork
 
@@ -57,10 +57,11 @@ def create_document(
         AlreadyExists: it is there and is to be rejected, or two documents have its identities.
         Collision: a concurrent change won.
     """
-    owners = _lock_databases(uow, owner_id, [fields.get("database_id")], grantee)
+    owners = lock_databases(uow, owner_id, [fields.get("database_id")], grantee)
     row, outcome = _upload(uow, owner_id, fields, on_duplicate, owners)
     if outcome is Outcome.CREATED:
         _count(uow, row, 1)
+    hold_grants(uow, owner_id, owners, grantee)
     return row, outcome
 
 
@@ -77,7 +78,7 @@ def create_documents(
         # Several rows in no database, in an order of the caller's: two batches at once would wait for
         # each other, as those of a database do not, which lock it first.
         uow.documents.lock_owner(owner_id)
-    owners = _lock_databases(uow, owner_id, database_ids, grantee)
+    owners = lock_databases(uow, owner_id, database_ids, grantee)
     created: Counter[str] = Counter()
     done = []
     for position, (fields, on_duplicate) in enumerate(uploads):
@@ -92,6 +93,7 @@ def create_documents(
         done.append((row, outcome))
     for database_id, count in sorted(created.items()):
         uow.databases.add_to_count(owners[database_id], database_id, count)
+    hold_grants(uow, owner_id, owners, grantee)
     return done
 
 
@@ -226,20 +228,6 @@ def _still_same(row: Row, match: Match, scope: str, fields: Mapping[str, Any]) -
     return row
 
 
-def _lock_databases(
-    uow: UnitOfWork, owner_id: str, database_ids: Iterable[str | None], grantee: Grantee | None = None
-) -> dict[str, str]:
-    """Lock databases in the order of their ids, and give the owner of each that is there.
-
-    Those are the owner's, and what is shared with the grantee.
-    """
-    owners = {}
-    for database_id in sorted({database_id for database_id in database_ids if database_id}):
-        with contextlib.suppress(NotFound):
-            owners[database_id] = uow.databases.lock(owner_id, database_id, grantee)["owner_id"]
-    return owners
-
-
 def _lock_with_databases(
     uow: UnitOfWork,
     reach: str,
@@ -249,7 +237,7 @@ def _lock_with_databases(
 ) -> Row:
     """Lock a document after the database that it is in and the one that it is to be moved to."""
     seen = uow.documents.get(reach, document_id, grantee)
-    owners = _lock_databases(uow, seen["owner_id"], [seen["database_id"], destination])
+    owners = lock_databases(uow, seen["owner_id"], [seen["database_id"], destination])
     row = uow.documents.lock(reach, document_id, grantee)
     if row["database_id"] != seen["database_id"]:
         raise Collision

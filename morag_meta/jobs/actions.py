@@ -278,8 +278,13 @@ def _plan_of(row: Row) -> Plan:
 
 
 def lock_with_document(uow: UnitOfWork, reach: str, job_id: str, grantee: Grantee | None = None) -> Row:
-    """Lock a job, and before it the document that an INGESTION job carries along."""
+    """Lock a job, and before it the document that an INGESTION job carries along.
+
+    By a grant the document is locked whatever the job is, and must still be in a database that is shared.
+    """
     row = uow.jobs.get(reach, job_id, grantee)
-    if row["kind"] == INGESTION:
+    if "granted_level" in row:
+        uow.documents.lock(reach, row["document_id"], grantee)
+    elif row["kind"] == INGESTION:
         uow.documents.lock(row["owner_id"], row["document_id"])
     return uow.jobs.lock(reach, job_id, grantee)

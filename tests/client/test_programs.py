@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from moragmeta.v1 import jobs_pb2
+from tests.certificates import Authority
 from tests.client.conftest import Owner, until
 
 ROOT = Path(__file__).parents[2]
@@ -24,11 +25,13 @@ class Programs:
     """Starts programs, and ends those that a failed test left."""
 
     def __init__(self) -> None:
+        self.environment: dict[str, str] = {}
         self._started: list[subprocess.Popen[str]] = []
 
     def start(self, *command: str | Path, owner: Owner | None = None) -> subprocess.Popen[str]:
         """Start Python with these arguments, for an owner or none; its errors come with its output."""
         kept = {name: value for name, value in os.environ.items() if not name.startswith("MORAG_")}
+        kept |= self.environment
         if owner is not None:
             kept |= {"MORAG_TARGET": owner.target, "MORAG_API_KEY": owner.key}
         process = subprocess.Popen(
@@ -114,6 +117,15 @@ def test_demo_starts_a_service_and_checks_itself(programs: Programs, folder: Pat
         ["FINISHED", name] for name in ("again.proto", "jobs.proto", "workers.proto")
     ]
     assert re.fullmatch(r"3 files, \d+ chunks, \d+ events, 0 missing, 3 workers, \d+\.\d s", lines[-2])
+    assert lines[-1] == "every file has exactly the chunks that it should have"
+
+
+def test_demos_own_service_is_called_in_plaintext(programs: Programs, folder: Path, tmp_path: Path) -> None:
+    """A certificate authority in the environment is for another service than the demo's own."""
+    authority = tmp_path / "ca.crt"
+    authority.write_bytes(Authority().certificate)
+    programs.environment["MORAG_CA_FILE"] = str(authority)
+    lines = programs.run(ROOT / "examples/demo.py", folder, "--workers", "1", "--pause", "0")
     assert lines[-1] == "every file has exactly the chunks that it should have"
 
 

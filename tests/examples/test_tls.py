@@ -27,3 +27,16 @@ def test_main_job_goes_by_tls(folder: Path, tmp_path: Path) -> None:
         finally:
             examples.close()
             service.close()
+
+
+def test_a_clients_certificate_needs_an_authority(service: Service, folder: Path, tmp_path: Path) -> None:
+    """A client's certificate without MORAG_CA_FILE is refused, and no API key goes in the clear."""
+    certificate, key = Authority().issue("client").write(tmp_path)
+    examples = Examples(service.target, service.new_user().key)
+    examples.environment |= {"MORAG_CLIENT_CERT_FILE": str(certificate), "MORAG_CLIENT_KEY_FILE": str(key)}
+    try:
+        (line,) = examples.run("register_folder", folder, expect=1)
+        assert line == "a client's certificate is for TLS: set MORAG_CA_FILE too"
+        assert examples.databases() == []
+    finally:
+        examples.close()

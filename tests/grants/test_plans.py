@@ -16,6 +16,7 @@ from morag_meta.db import migrate
 from morag_meta.db.database import Database
 from morag_meta.db.schema import database_grants, databases, documents, jobs, users
 from morag_meta.documents import actions as documents_actions
+from morag_meta.documents.identity import OnDuplicate, Outcome
 from morag_meta.documents.listing import Filter, parse_order
 from morag_meta.ids import new_id
 from morag_meta.jobs.actions import create_job
@@ -216,3 +217,27 @@ def test_grantees_run_one_statement_more(shared: Shared) -> None:
             with _heard(shared.database) as heard:
                 read(shared)(uow)
         assert ["database_grants" in statement for statement in heard] == [False, True]
+
+
+@pytest.mark.parametrize("together", [False, True])
+def test_a_grant_is_locked_behind_what_it_opens(shared: Shared, together: bool) -> None:
+    """An upload by a grant locks it last, so that it never waits for who has locked a document before it."""
+    grantee = Grantee(shared.grantee.user_id, Level.WRITER)
+    with shared.database.unit_of_work() as uow:
+        grant = uow.grants.find(shared.owner_id, shared.database_id, grantee.user_id)
+        assert grant is not None
+        uow.grants.change(grant, "WRITER", None)
+        known = uow.documents.get(shared.owner_id, shared.document_id)
+        fields = {name: known[name] for name in ("name", "type", "database_id")} | {"content_hash": "new"}
+        upload = (fields, OnDuplicate.NEW_VERSION)
+        with _heard(shared.database) as heard:
+            if together:
+                ((_, outcome),) = documents_actions.create_documents(uow, grantee.user_id, [upload], grantee)
+            else:
+                _, outcome = documents_actions.create_document(uow, grantee.user_id, *upload, grantee)
+        uow.rollback()
+    assert outcome is Outcome.NEW_VERSION
+    (wrote,) = (place for place, said in enumerate(heard) if said.startswith("UPDATE documents"))
+    granted = [place for place, said in enumerate(heard) if "database_grants" in said]
+    assert granted[-1] > wrote, heard
+    assert all(place > wrote for place in granted if "FOR UPDATE" in heard[place]), heard

@@ -196,6 +196,24 @@ def test_a_document_that_leaves_is_out_of_reach(owner: Tenant, friend: User) -> 
     assert refusal.metadata == {"resource_type": "document", "resource_id": document.id}
 
 
+@pytest.mark.parametrize("kind", ["INGESTION", "REINDEX"])
+def test_a_job_is_not_cancelled_once_its_document_left(owner: Tenant, friend: User, kind: str) -> None:
+    """A WRITER does not call off a job of a document that went elsewhere, which would change the document."""
+    owner.give(friend, WRITER)
+    job = owner.job(owner.document().id, kind=kind)
+    owner.user.channel.jobs.StartJob(jobs_pb2.StartJobRequest(id=job.id))
+    _move(owner.user, job.document_id, owner.private)
+    get = documents_pb2.GetDocumentRequest(id=job.document_id)
+    before = owner.user.channel.documents.GetDocument(get)
+    with refused("NOT_FOUND", "RESOURCE_NOT_FOUND") as refusal:
+        friend.channel.jobs.CancelJob(jobs_pb2.CancelJobRequest(id=job.id))
+    assert refusal.metadata == {"resource_type": "document", "resource_id": job.document_id}
+    assert owner.user.channel.documents.GetDocument(get) == before
+    owner.give(friend, WRITER, database_id=owner.private)
+    cancelled = friend.channel.jobs.CancelJob(jobs_pb2.CancelJobRequest(id=job.id))
+    assert cancelled.state == jobs_pb2.JOB_STATE_CANCELLED
+
+
 def test_jobs_and_figures_are_those_of_the_database(owner: Tenant, friend: User) -> None:
     """Lists and figures that name the shared database are its owner's; a purge by a grant removes nothing."""
     jobs = [owner.job(owner.document().id).id for _ in range(2)]

@@ -282,6 +282,8 @@ def test_the_sweep_reaches_every_method_that_names_an_id() -> None:
     }
     without = {name.removeprefix("moragmeta.v1.") for name in METHODS} - {name for name, _, _ in SWEPT}
     assert without == {
+        "ApiKeyService.GetCurrentPrincipal",
+        "ApiKeyService.VerifyApiKey",
         "UserService.RegisterUser",
         "UserService.Login",
         "UserService.RefreshToken",
