@@ -19,6 +19,9 @@ from google.protobuf.descriptor import MethodDescriptor
 from google.protobuf.message import DecodeError, Message
 from google.protobuf.message_factory import GetMessageClass
 
+from morag_meta.audit.declaration import Declaration, declaration_of
+from morag_meta.audit.rules import Entry
+from morag_meta.audit.writer import AuditWriter
 from morag_meta.auth.authenticator import Authenticator
 from morag_meta.auth.principal import ANONYMOUS
 from morag_meta.auth.rates import Rates
@@ -26,12 +29,13 @@ from morag_meta.auth.usage import KeyUsage
 from morag_meta.db.database import Database
 from morag_meta.errors import Invalid, MetaError, Reason
 from morag_meta.ids import new_id
-from morag_meta.rpc import status
+from morag_meta.rpc import status, trail
 from morag_meta.rpc.access import Access, access_of, check_access, service
 from morag_meta.rpc.call import Call
 from morag_meta.rpc.methods import Kind, Mark, mark_of
 from morag_meta.rpc.peers import agent_of
 from morag_meta.rpc.streams import Streams, draining
+from morag_meta.rpc.trail import Trail
 from morag_meta.rpc.validation import validate
 
 REQUEST_ID_KEY: Final = "x-request-id"
@@ -61,6 +65,7 @@ class Method:
     run: Callable[..., Any]  # the servicer's method, unbound
     servicer: Any
     identified: bool  # its request carries a request_id, which the dispatcher looks after
+    audit: Declaration | None
 
 
 def describe(servicer: Any, descriptor: MethodDescriptor) -> Method:
@@ -89,6 +94,7 @@ def describe(servicer: Any, descriptor: MethodDescriptor) -> Method:
         run=run,
         servicer=servicer,
         identified=identified and mark.kind is Kind.WRITE,
+        audit=declaration_of(descriptor),
     )
 
 
@@ -102,6 +108,7 @@ class Dispatcher:
         rates: Rates,
         usage: KeyUsage,
         streams: Streams,
+        audit: AuditWriter,
         fingerprint_key: bytes,
     ) -> None:
         """Serve through these parts; ``fingerprint_key`` keys the hashes of requests with a request id."""
@@ -110,6 +117,7 @@ class Dispatcher:
         self._database = database
         self._authenticator = authenticator
         self._streams = streams
+        self._audit = audit
         self._fingerprint_key = fingerprint_key
         self.in_flight = 0
         """How many methods are running."""
@@ -139,6 +147,8 @@ class Dispatcher:
             async def work(call: Call, metadata: Metadata) -> bytes:
                 request = await self._admit(method, data, call, metadata)
                 response = await self._run(method, request, call)
+                if method.mark.kind is Kind.READ:
+                    self._note(trail.read(call, response))
                 return response.SerializeToString()
 
             return await self._guard(method, context, work)
@@ -156,6 +166,7 @@ class Dispatcher:
                     await running
                 finally:
                     self._streams.close(opened)
+                self._note(trail.read(call))
 
             await self._guard(method, context, work)
 
@@ -187,6 +198,7 @@ class Dispatcher:
         finally:
             self.in_flight -= 1
         code = status.code_of(failure)
+        self._note(trail.failed(call, code.name, str(failure.reason)))
         self._ended(call, code.name, started, reason=str(failure.reason))
         trailers = (*_trailers(call), (status.DETAILS_KEY, status.details_of(failure)))
         return await context.abort(code, status.message_of(failure), trailers)  # raises what gRPC expects
@@ -210,7 +222,12 @@ class Dispatcher:
             deadline=None if remaining is None else time.monotonic() + remaining,
             agent=agent_of(str(metadata.get("user-agent", ""))),
             fingerprint_key=self._fingerprint_key,
+            trail=Trail(method.audit, method.access.public),
         )
+
+    def _note(self, entry: Entry | None) -> None:
+        if entry is not None:
+            self._audit.note(entry)
 
     async def _admit(self, method: Method, data: bytes, call: Call, metadata: Metadata) -> Message:
         """Decode a request and decide whether it may run (AIP-211: who asks, before what is asked for)."""
@@ -221,6 +238,8 @@ class Dispatcher:
         except DecodeError:
             name = method.request_type.DESCRIPTOR.full_name
             raise Invalid(f"the request is not a {name}", reason=Reason.UNDECODABLE_REQUEST) from None
+        if call.trail.is_recorded:
+            call.trail.request = request
         if method.access.public:
             validate(request)
             self._rates.admit_address(call.peer)  # what is not valid costs nothing, and so counts for nothing
@@ -254,7 +273,9 @@ class Dispatcher:
 
 def _run_write(method: Method, uow: Any, request: Any, call: Call) -> Message:
     call.quota_warnings = uow.quota_warnings  # filled at the commit, of the run that is committed
-    return method.run(method.servicer, uow, request, call)  # type: ignore[no-any-return]
+    response: Message = method.run(method.servicer, uow, request, call)
+    trail.record(uow, call, response)
+    return response
 
 
 def _run_once(method: Method, uow: Any, request: Any, call: Call) -> Message:
