@@ -158,7 +158,7 @@ class App:
         self.authenticator = Authenticator(
             self.database, self._hasher, self._tokens, self._epochs, self._usage
         )
-        self._audit = AuditWriter(self.database)
+        self.audit = AuditWriter(self.database)
         self._streams = Streams(
             _stream_options(settings), self.authenticator.recheck, lambda: self._epochs.newest
         )
@@ -198,7 +198,7 @@ class App:
         await self._probe.start()
         self._begin(self._epochs.run(self._stop))
         self._begin(self._usage.run(self._stop))
-        self._begin(self._audit.run(self._stop))
+        self._begin(self.audit.run(self._stop))
         self._begin(sweeper.run(self.database, self._stop, _retention(self._settings)))
         self._begin(self._reaper.run(self._stop))
         self._looking_after = [
@@ -252,7 +252,7 @@ class App:
             self._rates,
             self._usage,
             self._streams,
-            self._audit,
+            self.audit,
             fingerprint_key,
         )
 
