@@ -20,13 +20,12 @@ _KNOWN: Final = ("subject_user_id", "target_user_id", "owner_user_id")
 
 def event_to_proto(row: Row) -> pb.AuditEvent:
     """Give an event's message."""
-    same: dict[str, Any] = {name: row[name] for name in _SAME}
+    same: dict[str, Any] = {name: row[name] for name in _SAME} | {name: row[name] or "" for name in _KNOWN}
     return pb.AuditEvent(
         time=to_timestamp(row["time"]),
         actor=pb.AuditActor.Value(_ACTOR + row["actor"]),
         fields=json_to_struct(row["fields"]),
         **same,
-        **{name: row[name] or "" for name in _KNOWN},
     )
 
 

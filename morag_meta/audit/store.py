@@ -23,7 +23,6 @@ from morag_meta.db.unit import Row, Unit
 
 _c = events.c
 _WHY_SWEPT: Final = "events of everybody go once they are old"
-_USERS: Final = ("subject", "target", "owner")  # what names a user
 
 
 def _named(what: str, given: str) -> sa.ColumnElement[str]:
@@ -41,6 +40,18 @@ _ADD: Final = sa.insert(events).values(
         "owner": _named("owner", "owner_else"),
     }
 )
+_WHO: Final = [
+    sa.select(subjects.c.user_id)
+    .where(subjects.c.pseudonym == _c[column])
+    .correlate(events)
+    .scalar_subquery()
+    .label(label)
+    for column, label in (
+        ("subject", "subject_user_id"),
+        ("target_id", "target_user_id"),
+        ("owner", "owner_user_id"),
+    )
+]
 _KNOW: Final = sa.insert(subjects)
 _PSEUDONYM: Final = sa.select(subjects.c.pseudonym).where(subjects.c.user_id == sa.bindparam("user"))
 _FORGET: Final = sa.delete(subjects).where(subjects.c.user_id == sa.bindparam("user"))
@@ -82,16 +93,8 @@ def _page(parts: tuple[str, ...], *, after: bool, descending: bool) -> sa.Select
     if after:
         conditions += after_row(_c.time, _c.id, descending=descending)
     order = (_c.time.desc(), _c.id.desc()) if descending else (_c.time, _c.id)
-    page = sa.select(events).where(*conditions).order_by(*order).limit(sa.bindparam("limit")).subquery("page")
-    shown: list[Any] = [*page.c]
-    whole: Any = page
-    for what in _USERS:
-        column = page.c.target_id if what == "target" else page.c[what]
-        known = subjects.alias(f"{what}s")
-        whole = whole.outerjoin(known, known.c.pseudonym == column)
-        shown.append(known.c.user_id.label(f"{what}_user_id"))
-    again = (page.c.time.desc(), page.c.id.desc()) if descending else (page.c.time, page.c.id)
-    return sa.select(*shown).select_from(whole).order_by(*again)
+    shown = sa.select(*_c, *_WHO).where(*conditions).order_by(*order)
+    return shown.limit(sa.bindparam("limit"))
 
 
 class AuditStore:
