@@ -9,6 +9,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 
 class Reason(enum.StrEnum):
@@ -134,7 +135,13 @@ class WrongState(MetaError):
 
 
 class Unauthenticated(MetaError):
-    """It is not known who calls."""
+    """It is not known who calls.
+
+    ``holder`` is the principal to whom a credential that no longer stands was given, None where that is not
+    known. It is for the audit, and never told to a caller.
+    """
+
+    holder: Any = None
 
 
 class Forbidden(MetaError):

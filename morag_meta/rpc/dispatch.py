@@ -198,7 +198,7 @@ class Dispatcher:
         finally:
             self.in_flight -= 1
         code = status.code_of(failure)
-        self._note(trail.failed(call, code.name, str(failure.reason)))
+        self._note(trail.failed(call, code.name, failure))
         self._ended(call, code.name, started, reason=str(failure.reason))
         trailers = (*_trailers(call), (status.DETAILS_KEY, status.details_of(failure)))
         return await context.abort(code, status.message_of(failure), trailers)  # raises what gRPC expects

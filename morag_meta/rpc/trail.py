@@ -14,6 +14,7 @@ from google.protobuf.message import Message
 from morag_meta.audit.declaration import Declaration, fields_of, owner_in, value_at
 from morag_meta.audit.rules import REFUSED_EVENT, SUCCESS, Actor, Entry, is_kept
 from morag_meta.auth.principal import Principal
+from morag_meta.errors import MetaError, Unauthenticated
 from morag_meta.uow import UnitOfWork
 
 
@@ -29,6 +30,7 @@ class Trail:
     public: bool = False
     request: Message | None = None
     subject: str = ""
+    holder: Principal | None = None
 
     @property
     def is_recorded(self) -> bool:
@@ -70,19 +72,21 @@ def read(call: Caller, response: Message | None = None) -> Entry | None:
     return _entry(call, SUCCESS, "", response) if call.trail.is_recorded else None
 
 
-def failed(call: Caller, outcome: str, reason: str) -> Entry | None:
+def failed(call: Caller, outcome: str, failure: MetaError) -> Entry | None:
     """Give the entry of a call that failed with a status, if such a failure is kept."""
     trail = call.trail
-    known = bool(call.principal.user_id or trail.subject)
+    if isinstance(failure, Unauthenticated) and failure.holder is not None:
+        trail.holder = failure.holder
+    known = bool(trail.holder or call.principal.user_id or trail.subject)
     if not is_kept(outcome, recorded=trail.is_recorded, known=known, public=trail.public):
         return None
-    return _entry(call, outcome, reason)
+    return _entry(call, outcome, str(failure.reason))
 
 
 def _entry(
     call: Caller, outcome: str, reason: str, response: Message | None = None, target_id: str = ""
 ) -> Entry:
-    trail, principal = call.trail, call.principal
+    trail, principal = call.trail, call.trail.holder or call.principal
     declared, request = trail.declared, trail.request
     if declared is not None and not target_id:
         target_id = _target(declared, request, response)

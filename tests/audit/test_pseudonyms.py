@@ -32,7 +32,7 @@ def test_deletion_leaves_what_was_done_and_takes_who_did_it(service: Service, li
     (before,) = listed(target_id=made.id)
     admin = service.admin.channel.users
     admin.DeactivateUser(users_pb2.DeactivateUserRequest(id=goner.id))
-    admin.DeleteUser(users_pb2.DeleteUserRequest(id=goner.id, request_id=f"delete-{goner.id}"))
+    admin.DeleteUser(users_pb2.DeleteUserRequest(id=goner.id, request_id="delete-once"))
     with refused("NOT_FOUND"):
         admin.DeleteUser(users_pb2.DeleteUserRequest(id=goner.id))
     (after,) = listed(target_id=made.id)
@@ -54,7 +54,8 @@ def test_a_living_user_is_found_by_that_scan(service: Service, user: User) -> No
 
 def test_every_user_has_a_pseudonym_of_their_own(service: Service) -> None:
     """However a user comes to be, a random pseudonym comes with it."""
+    ids = [service.new_user().id for _ in range(2)]
     with service.database.unit_of_work() as uow:
-        first, second = (uow.audit.pseudonym(service.new_user().id) for _ in range(2))
+        first, second = map(uow.audit.pseudonym, ids)
     assert len(first) == len(second) == 32
     assert first != second

@@ -11,8 +11,8 @@ from morag_meta.audit.store import Filter
 from morag_meta.audit.writer import AuditWriter
 from morag_meta.auth.passwords import hash_password
 from morag_meta.db.database import Database
+from moragmeta.v1 import api_keys_pb2, servers_pb2, users_pb2
 from moragmeta.v1 import audit_pb2 as pb
-from moragmeta.v1 import servers_pb2, users_pb2
 from tests.audit.conftest import Listed
 from tests.refusals import refused
 from tests.service import Service, User
@@ -61,6 +61,19 @@ def test_log_in_tells_which_session_it_opened(service: Service, listed: Listed) 
     assert updated.credential_id == opened.target_id
     assert listed(credential_id=opened.target_id) == [updated]
     assert dict(updated.fields.items()) == {"user.id": None}
+
+
+def test_a_key_that_no_longer_stands_tells_whose_it_was(service: Service, listed: Listed) -> None:
+    """The client is told no more than that the key is not valid; the audit tells which key of whom it is."""
+    former = service.new_user()
+    service.admin.channel.api_keys.RevokeApiKey(api_keys_pb2.RevokeApiKeyRequest(id=former.key_id))
+    for _ in range(2):
+        with refused("UNAUTHENTICATED", "CREDENTIAL_INVALID"):
+            former.channel.servers.GetServer(servers_pb2.GetServerRequest(id=former.id))
+    found = listed(credential_id=former.key_id)
+    assert {event.subject_user_id for event in found} == {former.id}
+    assert sum(event.count for event in found) == 2
+    assert {event.reason for event in found} == {"CREDENTIAL_INVALID"}
 
 
 def test_garbage_leaves_nothing(service: Service, listed: Listed) -> None:
