@@ -93,8 +93,11 @@ class MetaError(Exception):
     """An error that a caller may see.
 
     ``reason`` is machine-readable, ``metadata`` repeats what is dynamic in the message (AIP-193), and
-    ``retry_after`` is in seconds where trying again helps.
+    ``retry_after`` is in seconds where trying again helps. ``holder`` is the principal to whom a credential was
+    given that is not accepted, None where that is not known: for the audit, and never told to a caller.
     """
+
+    holder: Any = None
 
     def __init__(
         self,
@@ -135,13 +138,7 @@ class WrongState(MetaError):
 
 
 class Unauthenticated(MetaError):
-    """It is not known who calls.
-
-    ``holder`` is the principal to whom a credential that no longer stands was given, None where that is not
-    known. It is for the audit, and never told to a caller.
-    """
-
-    holder: Any = None
+    """It is not known who calls."""
 
 
 class Forbidden(MetaError):

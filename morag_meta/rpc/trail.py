@@ -14,7 +14,7 @@ from google.protobuf.message import Message
 from morag_meta.audit.declaration import Declaration, fields_of, owner_in, value_at
 from morag_meta.audit.rules import REFUSED_EVENT, SUCCESS, Actor, Entry, is_kept
 from morag_meta.auth.principal import Principal
-from morag_meta.errors import MetaError, Unauthenticated
+from morag_meta.errors import MetaError
 from morag_meta.uow import UnitOfWork
 
 
@@ -75,8 +75,7 @@ def read(call: Caller, response: Message | None = None) -> Entry | None:
 def failed(call: Caller, outcome: str, failure: MetaError) -> Entry | None:
     """Give the entry of a call that failed with a status, if such a failure is kept."""
     trail = call.trail
-    if isinstance(failure, Unauthenticated) and failure.holder is not None:
-        trail.holder = failure.holder
+    trail.holder = failure.holder
     known = bool(trail.holder or call.principal.user_id or trail.subject)
     if not is_kept(outcome, recorded=trail.is_recorded, known=known, public=trail.public):
         return None

@@ -60,7 +60,16 @@ def _use_every_secret(service: Service) -> list[str]:
         )
     )
     tokens = [first.access_token, first.refresh_token, second.refresh_token, refreshed.access_token]
-    return [WRONG_PASSWORD, PASSWORD, NEW_PASSWORD, SERVER_PASSWORD, SERVER_KEY, made.secret, service.admin_key, *tokens]
+    return [
+        WRONG_PASSWORD,
+        PASSWORD,
+        NEW_PASSWORD,
+        SERVER_PASSWORD,
+        SERVER_KEY,
+        made.secret,
+        service.admin_key,
+        *tokens,
+    ]
 
 
 def _dump(service: Service) -> list[str]:

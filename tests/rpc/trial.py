@@ -129,7 +129,13 @@ class Trial:
         authenticator = Authenticator(self.database, hasher, tokens, epochs, usage)
         self.streams = Streams(options, authenticator.recheck, lambda: epochs.newest)
         self.dispatcher = Dispatcher(
-            self.database, authenticator, Rates.unlimited(), usage, self.streams, AuditWriter(self.database), _KEY
+            self.database,
+            authenticator,
+            Rates.unlimited(),
+            usage,
+            self.streams,
+            AuditWriter(self.database),
+            _KEY,
         )
         self._server = grpc.aio.server()
         self._server.add_generic_rpc_handlers((self.dispatcher.handler(self.servicer),))
