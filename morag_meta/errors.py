@@ -93,8 +93,8 @@ class MetaError(Exception):
     """An error that a caller may see.
 
     ``reason`` is machine-readable, ``metadata`` repeats what is dynamic in the message (AIP-193), and
-    ``retry_after`` is in seconds where trying again helps. ``holder`` is the principal to whom a credential was
-    given that is not accepted, None where that is not known: for the audit, and never told to a caller.
+    ``retry_after`` is in seconds where trying again helps. ``holder`` is the principal to whom a credential
+    was given that is not accepted, None where that is not known: for the audit, never told to a caller.
     """
 
     holder: Any = None
