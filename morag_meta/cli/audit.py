@@ -106,7 +106,7 @@ def export(
 
 
 def _request(
-    since: dt.datetime | None, until: dt.datetime | None, **wanted: str
+    since: dt.datetime | None, until: dt.datetime | None, **wanted: Any
 ) -> pb.ListAuditEventsRequest:
     request = pb.ListAuditEventsRequest(**wanted)
     if since is not None:

@@ -263,6 +263,7 @@ class App:
 
     def _make_servicers(self) -> list[Any]:
         settings = self._settings
+        lease_ms = round(settings.lease_duration * 1000)
         return [
             UserServicer(
                 self.database,
@@ -281,15 +282,11 @@ class App:
                 self._pages,
                 self._feed,
                 self._token_key,
-                lease_ms=round(settings.lease_duration * 1000),
+                lease_ms=lease_ms,
                 fallback_ms=round(settings.remote_fallback * 1000),
             ),
             WorkerServicer(
-                self.database,
-                self._pages,
-                self.openings,
-                self.authenticator.recheck,
-                lease_ms=round(settings.lease_duration * 1000),
+                self.database, self._pages, self.openings, self.authenticator.recheck, lease_ms=lease_ms
             ),
             ApiKeyServicer(
                 self._pages,
