@@ -88,9 +88,7 @@ def _entry(
     trail, principal = call.trail, call.trail.holder or call.principal
     declared, request = trail.declared, trail.request
     if declared is not None and not target_id:
-        target_id = _target(declared, request, response)
-    if target_id == "me":
-        target_id = principal.user_id
+        target_id = _target(declared, request, response, principal.user_id)
     return Entry(
         event=REFUSED_EVENT if declared is None else declared.event,
         method=call.method,
@@ -108,10 +106,13 @@ def _entry(
     )
 
 
-def _target(declared: Declaration, request: Message | None, response: Message | None) -> str:
+def _target(declared: Declaration, request: Message | None, response: Message | None, own: str) -> str:
     if declared.made and response is not None:
         return value_at(response, declared.made)
-    return value_at(request, declared.target) if request is not None else ""
+    if request is None or not declared.target:
+        return ""
+    named = value_at(request, declared.target)
+    return own if named == "me" or (not named and declared.event.startswith("user.")) else named
 
 
 def _actor(principal: Principal) -> Actor:

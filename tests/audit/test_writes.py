@@ -101,7 +101,7 @@ def test_what_a_user_does_to_oneself_as_me_tells_who_that_is(user: User, listed:
     request.settings.owner_id = "me"
     user.channel.users.UpdateUserSettings(request)
     newest, first = listed(event="user.update_settings", subject_user_id=user.id)
-    assert newest.target_user_id == user.id
+    assert newest.target_user_id == first.target_user_id == user.id
     assert first.owner_user_id == newest.owner_user_id == user.id
 
 
