@@ -38,6 +38,7 @@ _ORDER = (
     "api_keys",
     "quotas",
     "exports",
+    "audit",
     "errors",
 )
 _TYPES = {number: name.removeprefix("TYPE_").lower() for name, number in FieldDescriptorProto.Type.items()}

@@ -157,6 +157,7 @@ class Settings(BaseSettings):
         1,
         3650 * 86_400,
     )
+    audit_retention_days: int = count(365, "How long the audit is kept, in days.", 1, 36_500)
 
     secret_key: Secret | None = _secret("The one secret that the service's own keys are derived from.")
     credential_keys: SecretStr | None = setting(

@@ -9,6 +9,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 
 class Reason(enum.StrEnum):
@@ -92,8 +93,11 @@ class MetaError(Exception):
     """An error that a caller may see.
 
     ``reason`` is machine-readable, ``metadata`` repeats what is dynamic in the message (AIP-193), and
-    ``retry_after`` is in seconds where trying again helps.
+    ``retry_after`` is in seconds where trying again helps. ``holder`` is the principal to whom a credential
+    was given that is not accepted, None where that is not known: for the audit, never told to a caller.
     """
+
+    holder: Any = None
 
     def __init__(
         self,

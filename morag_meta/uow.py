@@ -14,6 +14,7 @@ from __future__ import annotations
 from functools import cached_property
 
 from morag_meta.api_keys.store import ApiKeyStore
+from morag_meta.audit.store import AuditStore
 from morag_meta.auth.sessions import SessionStore
 from morag_meta.auth.store import EpochStore, StandingStore
 from morag_meta.auth.tries import TryStore
@@ -160,3 +161,8 @@ class UnitOfWork(Unit):
     def requests(self) -> RequestStore:
         """What request ids did."""
         return RequestStore(self)
+
+    @cached_property
+    def audit(self) -> AuditStore:
+        """What was done and refused, and by whom."""
+        return AuditStore(self)

@@ -30,6 +30,7 @@ from morag_meta.server.secrets import root_secret
 from morag_meta.users.actions import create_user
 from moragmeta.v1 import (
     api_keys_pb2_grpc,
+    audit_pb2_grpc,
     databases_pb2_grpc,
     documents_pb2_grpc,
     exports_pb2_grpc,
@@ -70,6 +71,7 @@ class Channel:
         self.exports = exports_pb2_grpc.ExportServiceStub(intercepted)
         self.quotas = quotas_pb2_grpc.QuotaServiceStub(intercepted)
         self.api_keys = api_keys_pb2_grpc.ApiKeyServiceStub(intercepted)
+        self.audit = audit_pb2_grpc.AuditServiceStub(intercepted)
 
     def close(self) -> None:
         """Disconnect."""

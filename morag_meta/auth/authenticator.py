@@ -110,7 +110,7 @@ class Authenticator:
             entry = await self._look_up(place, credential)
         principal = entry.standing.principal
         if principal is None:
-            raise _refused()
+            raise _refused(entry.standing.holder)
         check_address(principal, peer)
         if principal.key_id:
             self._usage.note(principal.key_id, now)
@@ -220,16 +220,20 @@ def check_address(principal: Principal, peer: str) -> None:
         return
     address = address_of(peer)
     if not is_allowed(principal.addresses, address):
-        raise Forbidden(
+        refused = Forbidden(
             f"the API key is not to be used from {address or 'an unknown address'}",
             reason=Reason.ADDRESS_NOT_ALLOWED,
             metadata={"address": address},
         )
+        refused.holder = principal
+        raise refused
 
 
 def _is_over(time: dt.datetime | None) -> bool:
     return time is not None and time <= dt.datetime.now(dt.UTC)
 
 
-def _refused() -> Unauthenticated:
-    return Unauthenticated("the credential is not valid", reason=Reason.CREDENTIAL_INVALID)
+def _refused(holder: Principal | None = None) -> Unauthenticated:
+    refused = Unauthenticated("the credential is not valid", reason=Reason.CREDENTIAL_INVALID)
+    refused.holder = holder
+    return refused

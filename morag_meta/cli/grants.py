@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from morag_meta.audit.actions import note_operator
 from morag_meta.cli.accounts import person, unit_of_work
 from morag_meta.cli.failures import CommandError
 from morag_meta.cli.options import DatabaseUrl, Format, Output, read_settings
@@ -41,6 +42,7 @@ def give(
         user = person(uow, email)
         level = "WRITER" if writer else "READER"
         grant_access(uow, EVERYONE, database_id, user["id"], level=level)
+        note_operator(uow, "grant give", "database.grant", target_id=database_id)
         uow.commit()
     say(f"{user['email']} is {level} of {database_id}")
 
@@ -51,6 +53,7 @@ def revoke(database_id: DatabaseId, email: Email, database_url: DatabaseUrl = No
     with unit_of_work(read_settings(database_url)) as uow:
         user = person(uow, email)
         revoke_access(uow, EVERYONE, database_id, user["id"])
+        note_operator(uow, "grant revoke", "database.revoke_grant", target_id=database_id)
         uow.commit()
     say(f"{database_id} is no longer shared with {user['email']}")
 

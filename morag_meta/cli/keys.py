@@ -10,6 +10,7 @@ import typer
 
 from morag_meta.api_keys import actions
 from morag_meta.api_keys.rules import DEFAULT_GRACE, LONGEST_GRACE, check_addresses, check_scopes, state_of
+from morag_meta.audit.actions import note_operator
 from morag_meta.auth.principal import Rate, Role
 from morag_meta.auth.standing import columns_of
 from morag_meta.cli.accounts import person, unit_of_work
@@ -93,6 +94,7 @@ def create(
             allowed_addresses=check_addresses(address or [], field="--address"),
             **columns_of(Rate.of(rate, burst)),
         )
+        note_operator(uow, "key create", "api_key.create", target_id=row["id"], owner_id=user["id"])
         uow.commit()
     if output is Format.JSON:
         print_json({"id": row["id"], "owner_id": row["owner_id"], "name": name, "key": secret})
@@ -123,19 +125,19 @@ def list_(
 @app.command()
 def revoke(key_id: KeyId, database_url: DatabaseUrl = None) -> None:
     """Revoke an API key for good; every process refuses it within seconds."""
-    say(f"revoked {_changed(key_id, database_url, actions.revoke)}")
+    say(f"revoked {_changed('revoke', key_id, database_url, actions.revoke)}")
 
 
 @app.command()
 def disable(key_id: KeyId, database_url: DatabaseUrl = None) -> None:
     """Disable an API key until it is enabled; every process refuses it within seconds."""
-    say(f"disabled {_changed(key_id, database_url, actions.disable)}")
+    say(f"disabled {_changed('disable', key_id, database_url, actions.disable)}")
 
 
 @app.command()
 def enable(key_id: KeyId, database_url: DatabaseUrl = None) -> None:
     """Let a disabled API key work again."""
-    say(f"enabled {_changed(key_id, database_url, actions.enable)}")
+    say(f"enabled {_changed('enable', key_id, database_url, actions.enable)}")
 
 
 @app.command()
@@ -156,6 +158,7 @@ def rotate(
     with unit_of_work(settings) as uow:
         row = actions.lock_key(uow, EVERYONE, key_id)
         new, old, secret = actions.rotate(uow, hasher, row, dt.timedelta(hours=grace_hours))
+        note_operator(uow, "key rotate", "api_key.rotate", target_id=new["id"], owner_id=new["owner_id"])
         uow.commit()
     if output is Format.JSON:
         ends = {"id": new["id"], "predecessor_id": old["id"], "predecessor_expire_time": old["expire_time"]}
@@ -165,10 +168,13 @@ def rotate(
         say(f"API key: {secret}")
 
 
-def _changed(key_id: str, database_url: str | None, change: Callable[[UnitOfWork, Row], Row]) -> str:
+def _changed(
+    verb: str, key_id: str, database_url: str | None, change: Callable[[UnitOfWork, Row], Row]
+) -> str:
     """Change a key, and name it."""
     with unit_of_work(read_settings(database_url)) as uow:
         row = change(uow, actions.lock_key(uow, EVERYONE, key_id))
+        note_operator(uow, f"key {verb}", f"api_key.{verb}", target_id=row["id"], owner_id=row["owner_id"])
         uow.commit()
     return f"{row['name']} {row['id']}"
 

@@ -26,6 +26,7 @@ _GROUPS = {
     "key": "keys",
     "grant": "grants",
     "quotas": "quotas",
+    "audit": "audit",
     "jobs": "jobs",
     "workers": "workers",
 }

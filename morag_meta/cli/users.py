@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
+from morag_meta.audit.actions import note_operator
 from morag_meta.auth.passwords import hash_password
 from morag_meta.auth.principal import Role
 from morag_meta.cli.accounts import person, unit_of_work
@@ -50,6 +51,7 @@ def create(
         local = email.strip().partition("@")[0]
         given = name or (local if len(local) > 1 else email.strip())  # a name has two characters at least
         row = create_user(uow, name=given, email=email, role=role, password_hash=hashed)
+        note_operator(uow, "user create", "user.create", target_id=row["id"], owner_id=row["id"])
         uow.commit()
     if output is Format.JSON:
         print_json({"id": row["id"], "email": row["email"], "role": row["role"]})
@@ -85,6 +87,7 @@ def end_sessions(
             ended = int(end_session(uow, user["id"], session))
         else:
             ended = end_all_sessions(uow, user["id"])
+        note_operator(uow, "user end-sessions", "user.end_sessions", target_id=user["id"])
         uow.commit()
     say(f"ended {ended} session{'' if ended == 1 else 's'} of {user['email']}")
 
@@ -101,6 +104,8 @@ def reset_password(email: Email, output: Output = Format.TABLE, database_url: Da
         reset = tokens.issue(uow, person(uow, email)["email"])
         if reset is None:
             raise CommandError(f"the user {email} is deactivated", ExitCode.REFUSED)
+        user_id = reset.user["id"]
+        note_operator(uow, "user reset-password", "user.create_password_reset", target_id=user_id)
         uow.commit()
     end = reset.expire_time.isoformat(timespec="seconds")
     if output is Format.JSON:

@@ -9,6 +9,7 @@ from google.protobuf.message import Message
 
 from moragmeta.v1 import (
     api_keys_pb2_grpc,
+    audit_pb2_grpc,
     databases_pb2_grpc,
     documents_pb2_grpc,
     exports_pb2_grpc,
@@ -36,6 +37,7 @@ class Caller:
         self.channel: Any = grpc.intercept_channel(channel, _Credential(metadata))
         self.users = users_pb2_grpc.UserServiceStub(self.channel)
         self.api_keys = api_keys_pb2_grpc.ApiKeyServiceStub(self.channel)
+        self.audit = audit_pb2_grpc.AuditServiceStub(self.channel)
         self.servers = servers_pb2_grpc.ServerServiceStub(self.channel)
         self.databases = databases_pb2_grpc.DatabaseServiceStub(self.channel)
         self.grants = grants_pb2_grpc.GrantServiceStub(self.channel)

@@ -19,6 +19,7 @@ from moragmeta.v1 import options_pb2
 # Importing these registers the services' descriptors.
 from moragmeta.v1 import (  # isort: skip
     api_keys_pb2,
+    audit_pb2,
     databases_pb2,
     documents_pb2,
     exports_pb2,
@@ -43,6 +44,7 @@ SERVICES: Final = tuple(
         api_keys_pb2,
         quotas_pb2,
         exports_pb2,
+        audit_pb2,
     )
     for name in file.DESCRIPTOR.services_by_name
 )

@@ -16,6 +16,7 @@ from morag_meta.auth.sharing import Grantee, Level
 from morag_meta.db.statements import EVERYONE
 from morag_meta.errors import Forbidden, Reason
 from morag_meta.rpc.peers import address_of
+from morag_meta.rpc.trail import Trail
 
 
 @dataclass(slots=True)
@@ -24,7 +25,8 @@ class Call:
 
     ``method`` is "Service.Method", ``request_id`` the id in the logs (not the request's own field),
     ``deadline`` monotonic seconds, ``agent`` the client's user agent, bounded, ``replayed`` whether a
-    request id was found to be used, and ``quota_warnings`` what is near its limit, once a write is committed.
+    request id was found to be used, and ``quota_warnings`` what is near its limit, once a write is committed;
+    ``trail`` is what the call leaves in the audit.
     """
 
     principal: Principal
@@ -36,6 +38,7 @@ class Call:
     replayed: bool = False
     quota_warnings: list[str] = field(default_factory=list)
     fingerprint_key: bytes = field(default=b"", repr=False)
+    trail: Trail = field(default_factory=Trail)
 
     @property
     def address(self) -> str:

@@ -20,6 +20,9 @@ from google.protobuf.descriptor import MethodDescriptor
 from google.protobuf.message import DecodeError, Message
 from google.protobuf.message_factory import GetMessageClass
 
+from morag_meta.audit.declaration import Declaration, declaration_of
+from morag_meta.audit.rules import Entry
+from morag_meta.audit.writer import AuditWriter
 from morag_meta.auth.authenticator import Authenticator
 from morag_meta.auth.principal import ANONYMOUS
 from morag_meta.auth.rates import Rates
@@ -27,12 +30,13 @@ from morag_meta.auth.usage import KeyUsage
 from morag_meta.db.database import Database
 from morag_meta.errors import Invalid, MetaError, Reason
 from morag_meta.ids import new_id
-from morag_meta.rpc import status
+from morag_meta.rpc import status, trail
 from morag_meta.rpc.access import Access, access_of, check_access, service
 from morag_meta.rpc.call import Call
 from morag_meta.rpc.methods import Kind, Mark, mark_of
 from morag_meta.rpc.peers import agent_of
 from morag_meta.rpc.streams import Streams, draining
+from morag_meta.rpc.trail import Trail
 from morag_meta.rpc.validation import validate
 
 REQUEST_ID_KEY: Final = "x-request-id"
@@ -62,6 +66,7 @@ class Method:
     run: Callable[..., Any]  # the servicer's method, unbound
     servicer: Any
     identified: bool  # its request carries a request_id, which the dispatcher looks after
+    audit: Declaration | None
 
 
 def describe(servicer: Any, descriptor: MethodDescriptor) -> Method:
@@ -90,6 +95,7 @@ def describe(servicer: Any, descriptor: MethodDescriptor) -> Method:
         run=run,
         servicer=servicer,
         identified=identified and mark.kind is Kind.WRITE,
+        audit=declaration_of(descriptor),
     )
 
 
@@ -103,6 +109,7 @@ class Dispatcher:
         rates: Rates,
         usage: KeyUsage,
         streams: Streams,
+        audit: AuditWriter,
         fingerprint_key: bytes,
     ) -> None:
         """Serve through these parts; ``fingerprint_key`` keys the hashes of requests with a request id."""
@@ -111,6 +118,7 @@ class Dispatcher:
         self._database = database
         self._authenticator = authenticator
         self._streams = streams
+        self._audit = audit
         self._fingerprint_key = fingerprint_key
         self.in_flight = 0
         """How many methods are running."""
@@ -154,6 +162,8 @@ class Dispatcher:
     async def _answer(self, method: Method, data: bytes, call: Call, metadata: Metadata) -> bytes:
         request = await self._admit(method, data, call, metadata)
         response = await self._run(method, request, call)
+        if method.mark.kind is Kind.READ:
+            self._note(trail.read(call, response))
         return response.SerializeToString()
 
     async def _send(self, method: Method, data: bytes, context: Any, call: Call, metadata: Metadata) -> None:
@@ -165,6 +175,7 @@ class Dispatcher:
             await running
         finally:
             self._streams.close(opened)
+        self._note(trail.read(call))
 
     async def _guard(self, context: Any, method: Method, work: Work) -> Any:
         """Run a call so that nothing but a status leaves it, and write its line in the access log.
@@ -197,6 +208,7 @@ class Dispatcher:
         finally:
             self.in_flight -= 1
         code = status.code_of(failure)
+        self._note(trail.failed(call, code.name, failure))
         self._ended(call, code.name, started, reason=str(failure.reason))
         trailers = (*_trailers(call), (status.DETAILS_KEY, status.details_of(failure)))
         aborting = context.abort(code, status.message_of(failure), trailers)
@@ -222,7 +234,12 @@ class Dispatcher:
             deadline=None if remaining is None else time.monotonic() + remaining,
             agent=agent_of(str(metadata.get("user-agent", ""))),
             fingerprint_key=self._fingerprint_key,
+            trail=Trail(method.audit, method.access.public),
         )
+
+    def _note(self, entry: Entry | None) -> None:
+        if entry is not None:
+            self._audit.note(entry)
 
     async def _admit(self, method: Method, data: bytes, call: Call, metadata: Metadata) -> Message:
         """Decode a request and decide whether it may run (AIP-211: who asks, before what is asked for)."""
@@ -233,6 +250,8 @@ class Dispatcher:
         except DecodeError:
             name = method.request_type.DESCRIPTOR.full_name
             raise Invalid(f"the request is not a {name}", reason=Reason.UNDECODABLE_REQUEST) from None
+        if call.trail.is_recorded:
+            call.trail.request = request
         if method.access.public:
             validate(request)
             self._rates.admit_address(call.peer)  # what is not valid costs nothing, and so counts for nothing
@@ -266,7 +285,9 @@ class Dispatcher:
 
 def _run_write(method: Method, uow: Any, request: Any, call: Call) -> Message:
     call.quota_warnings = uow.quota_warnings  # filled at the commit, of the run that is committed
-    return method.run(method.servicer, uow, request, call)  # type: ignore[no-any-return]
+    response: Message = method.run(method.servicer, uow, request, call)
+    trail.record(uow, call, response)
+    return response
 
 
 def _run_once(method: Method, uow: Any, request: Any, call: Call) -> Message:

@@ -16,6 +16,8 @@ import grpc
 
 from morag_meta.api_keys.rules import Policy
 from morag_meta.api_keys.servicer import ApiKeyServicer
+from morag_meta.audit.servicer import AuditServicer
+from morag_meta.audit.writer import AuditWriter
 from morag_meta.auth.authenticator import Authenticator
 from morag_meta.auth.epoch import EpochWatch
 from morag_meta.auth.keys import KeyHasher
@@ -123,6 +125,15 @@ def make_reset_tokens(settings: Settings, secret: RootSecret) -> ResetTokens:
     return ResetTokens(secret.subkey("password-reset"), life)
 
 
+def _retention(settings: Settings) -> sweeper.Retention:
+    return sweeper.Retention(
+        jobs=settings.job_retention,
+        events=settings.event_retention,
+        audit=settings.audit_retention_days * 86_400.0,
+        reset_requests=settings.password_reset_life,
+    )
+
+
 class App:
     """One server: make it, start it on a running event loop, stop it."""
 
@@ -147,6 +158,7 @@ class App:
         self.authenticator = Authenticator(
             self.database, self._hasher, self._tokens, self._epochs, self._usage
         )
+        self.audit = AuditWriter(self.database)
         self._streams = Streams(
             _stream_options(settings), self.authenticator.recheck, lambda: self._epochs.newest
         )
@@ -186,10 +198,8 @@ class App:
         await self._probe.start()
         self._begin(self._epochs.run(self._stop))
         self._begin(self._usage.run(self._stop))
-        retention = sweeper.Retention(
-            self._settings.job_retention, self._settings.event_retention, self._settings.password_reset_life
-        )
-        self._begin(sweeper.run(self.database, self._stop, retention))
+        self._begin(self.audit.run(self._stop))
+        self._begin(sweeper.run(self.database, self._stop, _retention(self._settings)))
         self._begin(self._reaper.run(self._stop))
         self._looking_after = [
             asyncio.create_task(self._streams.run()),
@@ -237,7 +247,13 @@ class App:
 
     def _make_dispatcher(self, fingerprint_key: bytes) -> Dispatcher:
         return Dispatcher(
-            self.database, self.authenticator, self._rates, self._usage, self._streams, fingerprint_key
+            self.database,
+            self.authenticator,
+            self._rates,
+            self._usage,
+            self._streams,
+            self.audit,
+            fingerprint_key,
         )
 
     def _make_plain_servicers(self) -> list[Any]:
@@ -247,6 +263,7 @@ class App:
 
     def _make_servicers(self) -> list[Any]:
         settings = self._settings
+        lease_ms = round(settings.lease_duration * 1000)
         return [
             UserServicer(
                 self.database,
@@ -265,15 +282,11 @@ class App:
                 self._pages,
                 self._feed,
                 self._token_key,
-                lease_ms=round(settings.lease_duration * 1000),
+                lease_ms=lease_ms,
                 fallback_ms=round(settings.remote_fallback * 1000),
             ),
             WorkerServicer(
-                self.database,
-                self._pages,
-                self.openings,
-                self.authenticator.recheck,
-                lease_ms=round(settings.lease_duration * 1000),
+                self.database, self._pages, self.openings, self.authenticator.recheck, lease_ms=lease_ms
             ),
             ApiKeyServicer(
                 self._pages,
@@ -283,6 +296,7 @@ class App:
                 scopes=known_scopes(),
                 policy=key_policy(settings),
             ),
+            AuditServicer(self._pages),
         ]
 
     def _make_server(self) -> grpc.aio.Server:

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 import structlog
 
 from morag_meta.api_keys.actions import create_key
+from morag_meta.audit.actions import note_operator
 from morag_meta.auth.keys import KeyHasher
 from morag_meta.auth.principal import Role
 from morag_meta.config import Settings
@@ -98,4 +99,7 @@ def add_admin(uow: UnitOfWork, settings: Settings, *, email: str, name: str = FI
         AlreadyExists: the email is taken.
     """
     row = create_user(uow, name=name, email=email, role=Role.ADMIN)
-    return create_key(uow, key_hasher(settings), owner_id=row["id"], name=_KEY_NAME)[1]
+    made, key = create_key(uow, key_hasher(settings), owner_id=row["id"], name=_KEY_NAME)
+    note_operator(uow, "(first ADMIN)", "user.create", target_id=row["id"], owner_id=row["id"])
+    note_operator(uow, "(first ADMIN)", "api_key.create", target_id=made["id"], owner_id=row["id"])
+    return key

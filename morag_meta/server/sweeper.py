@@ -30,10 +30,11 @@ Sweeps = Mapping[str, Callable[[UnitOfWork], int]]
 
 @dataclass(frozen=True, slots=True)
 class Retention:
-    """How long jobs are kept after their end, events after they were written, and requests untaken (s)."""
+    """How long jobs are kept after their end, requests untaken, and the rest after it was written, in s."""
 
     jobs: float = 90 * 86_400.0
     events: float = 90 * 86_400.0
+    audit: float = 365 * 86_400.0
     reset_requests: float = 3600.0
 
     @property
@@ -46,6 +47,7 @@ def sweeps(retention: Retention) -> Sweeps:
     """Give all that is swept."""
     jobs, events = dt.timedelta(seconds=retention.jobs), dt.timedelta(seconds=retention.events)
     requests = dt.timedelta(seconds=retention.reset_requests)
+    audit = dt.timedelta(seconds=retention.audit)
     return {
         "request_records": lambda uow: uow.requests.sweep(_BATCH),
         "password_resets": lambda uow: uow.resets.sweep(_BATCH),
@@ -56,6 +58,7 @@ def sweeps(retention: Retention) -> Sweeps:
         "api_key_calls": lambda uow: uow.api_keys.sweep_calls(_CALLS_KEPT, _BATCH),
         "workers": lambda uow: uow.workers.sweep(_BATCH),
         "job_events": lambda uow: uow.job_removals.expire_events(events, _BATCH),
+        "audit_events": lambda uow: uow.audit.sweep(audit, _BATCH),
     }
 
 

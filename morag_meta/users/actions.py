@@ -29,6 +29,7 @@ def create_user(
         password_hash=password_hash,
     )
     uow.settings.add(row["id"])
+    uow.audit.know(row["id"])
     return row
 
 
@@ -117,6 +118,7 @@ def delete_user(uow: UnitOfWork, row: Row) -> None:
     uow.resets.forget(owner, row["email"])
     uow.requests.delete_all(owner)
     uow.quotas.delete_all(owner)
+    uow.audit.forget(owner)  # what the user did stays, and no longer says who it was
     uow.users.delete(owner)
     uow.epoch.bump()
 

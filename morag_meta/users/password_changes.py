@@ -14,6 +14,7 @@ from morag_meta.db.database import Database
 from morag_meta.db.unit import Row
 from morag_meta.errors import Reason, Stale, Unauthenticated, Unavailable
 from morag_meta.rpc.call import Call
+from morag_meta.rpc.trail import record
 from morag_meta.uow import UnitOfWork
 from morag_meta.users import actions
 
@@ -72,4 +73,5 @@ def _replace(
         raise Stale("the password was changed meanwhile", reason=Reason.CONFLICT)
     actions.set_password(uow, row, new_hash)
     throttle.passed(uow, counts)
+    record(uow, call, target_id=call.own)
     uow.requests.settle(call, request, {})

@@ -23,6 +23,7 @@ from morag_meta.db.statements import EVERYONE
 from morag_meta.db.unit import Row
 from morag_meta.errors import Exhausted, Unavailable, not_found
 from morag_meta.rpc.call import Call
+from morag_meta.rpc.trail import record
 from morag_meta.uow import UnitOfWork
 from morag_meta.users import actions
 from morag_meta.users.rules import LONGEST_EMAIL, normalize_email, reset_failed
@@ -94,6 +95,7 @@ class PasswordResets:
                 return
             if len(normal) <= LONGEST_EMAIL:
                 uow.resets.ask(normal)
+            record(uow, call)
 
         await self._database.write(note, deadline=call.deadline)
 
@@ -103,6 +105,8 @@ class PasswordResets:
         def taken(uow: UnitOfWork) -> list[Reset]:
             asked = uow.resets.take_requests(limit)
             issued = [self._tokens.issue(uow, email) for email in sorted(row["email"] for row in asked)]
+            if asked:  # to find nobody is to change nothing
+                record(uow, call)
             return [reset for reset in issued if reset is not None]
 
         resets = await self._database.write(taken, deadline=call.deadline)
@@ -116,9 +120,14 @@ class PasswordResets:
             NotFound: there is no active user of that email.
         """
         normal = normalize_email(email)
-        reset = await self._database.write(
-            lambda uow: self._tokens.issue(uow, normal), deadline=call.deadline
-        )
+
+        def issued(uow: UnitOfWork) -> Reset | None:
+            reset = self._tokens.issue(uow, normal)
+            if reset is not None:
+                record(uow, call, target_id=reset.user["id"])
+            return reset
+
+        reset = await self._database.write(issued, deadline=call.deadline)
         if reset is None:
             raise not_found("user", email)
         _tell([reset], call)
@@ -137,6 +146,7 @@ class PasswordResets:
         token_hash = self._tokens.digest(request.token)
         counts = self._throttle.reset(call.address)
         found = await self._database.read(lambda uow: _found(uow, counts, token_hash), deadline=call.deadline)
+        call.trail.subject = "" if found is None else found["owner_id"]
         counts = await self._database.write(lambda uow: throttle.take(uow, counts), deadline=call.deadline)
         try:
             new_hash = None if found is None else await self._passwords.hash(request.new_password)
@@ -149,6 +159,7 @@ class PasswordResets:
                 if found is None or new_hash is None:
                     raise reset_failed()
                 self._replace(uow, found, new_hash)
+                record(uow, call, user_id=found["owner_id"], target_id=found["owner_id"])
                 uow.requests.settle(call, request, {})
             throttle.give_back(uow, counts)
 

@@ -24,6 +24,7 @@ from morag_meta.rpc.masks import masked
 from morag_meta.rpc.methods import composes, reads, writes
 from morag_meta.rpc.pages import Pages
 from morag_meta.rpc.times import to_timestamp
+from morag_meta.rpc.trail import record
 from morag_meta.uow import UnitOfWork
 from morag_meta.users import actions
 from morag_meta.users.convert import (
@@ -110,14 +111,15 @@ class UserServicer:
                 password_hash=password_hash,
             )
             uow.requests.settle(call, request, {"id": row["id"]})
-            return user_to_proto(row)
+            user = user_to_proto(row)
+            record(uow, call, user, user_id=row["id"])
+            return user
 
         return await self._database.write(register, deadline=call.deadline)
 
     @composes
     async def Login(self, request: pb.LoginRequest, call: Call) -> pb.LoginResponse:
-        device = _device(call)
-        session = await self._sessions.open(request.email, request.password, device, call.deadline)
+        session = await self._sessions.open(request.email, request.password, _device(call), call)
         return pb.LoginResponse(
             access_token=session.access_token,
             access_token_expire_time=to_timestamp(session.access_end),
@@ -128,7 +130,7 @@ class UserServicer:
 
     @composes
     async def RefreshToken(self, request: pb.RefreshTokenRequest, call: Call) -> pb.RefreshTokenResponse:
-        session = await self._sessions.continue_(request.refresh_token, _device(call), call.deadline)
+        session = await self._sessions.continue_(request.refresh_token, _device(call), call)
         return pb.RefreshTokenResponse(
             access_token=session.access_token,
             access_token_expire_time=to_timestamp(session.access_end),

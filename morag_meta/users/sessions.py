@@ -22,6 +22,8 @@ from morag_meta.db.statements import EVERYONE
 from morag_meta.db.unit import Row
 from morag_meta.errors import NotFound, Unavailable
 from morag_meta.ids import new_id
+from morag_meta.rpc.call import Call
+from morag_meta.rpc.trail import record
 from morag_meta.uow import UnitOfWork
 from morag_meta.users.actions import end_session
 from morag_meta.users.rules import Refresh, judge_refresh, login_failed, normalize_email, refresh_failed
@@ -33,6 +35,7 @@ _log = structlog.get_logger(__name__)
 class Session:
     """A session and what its holder needs; the tokens are shown this once. ``user`` is the user's row."""
 
+    id: str
     access_token: str
     access_end: dt.datetime
     refresh_token: str
@@ -50,7 +53,7 @@ class Sessions:
         self._passwords = passwords
         self._tokens = tokens
 
-    async def open(self, email: str, password: str, device: Device, deadline: float | None) -> Session:
+    async def open(self, email: str, password: str, device: Device, call: Call) -> Session:
         """Open a session for who knows an email's password.
 
         Raises:
@@ -63,9 +66,10 @@ class Sessions:
         normal = normalize_email(email)
         counts = self._throttle.login(normal, device.address or "")
         # Read first, so that who is refused anyhow keeps no writer busy.
-        row = await self._database.read(lambda uow: _asked(uow, counts, normal), deadline=deadline)
+        row = await self._database.read(lambda uow: _asked(uow, counts, normal), deadline=call.deadline)
         known = row["password_hash"] if row is not None and row["active"] else None
-        counts = await self._database.write(lambda uow: throttle.take(uow, counts), deadline=deadline)
+        call.trail.subject = row["id"] if row is not None else ""
+        counts = await self._database.write(lambda uow: throttle.take(uow, counts), deadline=call.deadline)
         try:
             matches = await self._passwords.matches(password, known)
         except Unavailable:
@@ -78,11 +82,12 @@ class Sessions:
         def add(uow: UnitOfWork) -> Session:
             session = self._add(uow, user_id, known, device)
             throttle.passed(uow, counts)
+            record(uow, call, user_id=user_id, target_id=session.id)
             return session
 
-        return await self._database.write(add, deadline=deadline)
+        return await self._database.write(add, deadline=call.deadline)
 
-    async def continue_(self, refresh_token: str, device: Device, deadline: float | None) -> Session:
+    async def continue_(self, refresh_token: str, device: Device, call: Call) -> Session:
         """Give a session that goes on a new access token and, in place of this one, a new refresh token.
 
         A token that was replaced long ago ends its session for everybody who holds a token of it.
@@ -97,27 +102,27 @@ class Sessions:
         refresh_hash = tokens.digest(refresh_token)
         # Read first, because whoever once had a token can send it, and writers may have to queue.
         found = await self._database.read(
-            lambda uow: uow.sessions.find(session_id), point=True, deadline=deadline
+            lambda uow: uow.sessions.find(session_id), point=True, deadline=call.deadline
         )
         if found is None:
             raise refresh_failed()
         verdict = judge_refresh(found, refresh_hash, active=found["active"])
-        owner_id = found["owner_id"]
+        owner_id = call.trail.subject = found["owner_id"]
         if verdict in (Refresh.ROTATE, Refresh.REPEAT):
             session, verdict = await self._database.write(
-                lambda uow: self._go_on(uow, owner_id, refresh_token, device), deadline=deadline
+                lambda uow: self._go_on(uow, owner_id, refresh_token, device, call), deadline=call.deadline
             )
             if session is not None:
                 return session
         if verdict is Refresh.REUSED and await self._database.write(
-            lambda uow: end_session(uow, owner_id, session_id), deadline=deadline
+            lambda uow: end_session(uow, owner_id, session_id), deadline=call.deadline
         ):
             copied = "a refresh token was used after its time: its session is ended"
             _log.warning(copied, user_id=owner_id, session_id=session_id, address=device.address)
         raise refresh_failed()
 
     def _go_on(
-        self, uow: UnitOfWork, owner_id: str, refresh_token: str, device: Device
+        self, uow: UnitOfWork, owner_id: str, refresh_token: str, device: Device, call: Call
     ) -> tuple[Session | None, Refresh]:
         tokens = self._tokens.refresh
         row = uow.sessions.lock(owner_id, tokens.session_of(refresh_token) or "")
@@ -132,6 +137,7 @@ class Sessions:
             uow.sessions.touch(row, device)
         else:
             return None, verdict
+        record(uow, call, user_id=owner_id, target_id=row["id"])
         return self._session(uow, user, row["id"], successor, row["expire_time"]), verdict
 
     def _add(self, uow: UnitOfWork, user_id: str, password_hash: str | None, device: Device) -> Session:
@@ -154,7 +160,7 @@ class Sessions:
         token, access_end = self._tokens.issue(
             user["id"], session_id, Role[user["role"]], now=uow.now, session_end=end
         )
-        return Session(token, access_end, refresh_token, end, user)
+        return Session(session_id, token, access_end, refresh_token, end, user)
 
 
 def _asked(uow: UnitOfWork, counts: Counts, email: str) -> Row | None:

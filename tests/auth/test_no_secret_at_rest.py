@@ -9,9 +9,11 @@ import sqlalchemy as sa
 from morag_meta.db.schema import metadata
 from moragmeta.v1 import api_keys_pb2, servers_pb2, users_pb2
 from tests.backends.databases import Backend
+from tests.refusals import refused
 from tests.service import CREDENTIAL_KEYS, SECRET_KEY, Service, serving
 
 PASSWORD, NEW_PASSWORD = "correct horse battery", "another horse battery"
+WRONG_PASSWORD = "wrong zebra battery"
 SERVER_PASSWORD, SERVER_KEY = "tr0ub4dor-and-three", "pinecone-key-0815"
 
 
@@ -29,6 +31,8 @@ def _forms(secret: str) -> set[str]:
 def _use_every_secret(service: Service) -> list[str]:
     """Register, log in, refresh, make a key and a server, change the password; give all the secrets."""
     anybody = service.channel()
+    with refused("UNAUTHENTICATED", "LOGIN_FAILED"):  # it goes into the audit, and the password does not
+        anybody.users.Login(users_pb2.LoginRequest(email="nobody@example.org", password=WRONG_PASSWORD))
     anybody.users.RegisterUser(
         users_pb2.RegisterUserRequest(
             name="Somebody", email="somebody@example.org", password=PASSWORD, request_id="register"
@@ -56,7 +60,16 @@ def _use_every_secret(service: Service) -> list[str]:
         )
     )
     tokens = [first.access_token, first.refresh_token, second.refresh_token, refreshed.access_token]
-    return [PASSWORD, NEW_PASSWORD, SERVER_PASSWORD, SERVER_KEY, made.secret, service.admin_key, *tokens]
+    return [
+        WRONG_PASSWORD,
+        PASSWORD,
+        NEW_PASSWORD,
+        SERVER_PASSWORD,
+        SERVER_KEY,
+        made.secret,
+        service.admin_key,
+        *tokens,
+    ]
 
 
 def _dump(service: Service) -> list[str]:
@@ -73,7 +86,9 @@ def test_no_secret_stands_in_any_row(backend: Backend) -> None:
     """Keys, passwords, tokens and credentials that were used are found in no column of no table."""
     with serving(backend) as service:
         secrets = [*_use_every_secret(service), SECRET_KEY, CREDENTIAL_KEYS.partition(":")[2]]
+        service.on_loop(service.app.audit.flush())
         dump = _dump(service)
     assert service.admin_key[:12] in dump  # what is shown of a key is there, so the dump sees keys
     everything = "\n".join(dump)
+    assert "session.open" in everything
     assert [secret for secret in secrets for form in _forms(secret) if form in everything] == []

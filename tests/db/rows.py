@@ -135,10 +135,18 @@ def _tries() -> dict[str, Any]:
     return {"kind": "LOGIN", "account": "ab" * 32, "address": "192.0.2.1", **times}
 
 
+def _audit_event() -> dict[str, Any]:
+    what = {"count": 1, "event": "document.create", "method": "DocumentService.CreateDocument"}
+    how = {"outcome": "OK", "reason": "", "actor": "API_KEY", "subject": "0f" * 16, "credential_id": OTHER}
+    where = {"address": "192.0.2.1", "agent": "grpc", "target_kind": "document", "target_id": DOCUMENT}
+    return {"time": NOW, "id": OTHER, **what, **how, **where, "owner": "", "request_id": "r", "fields": {}}
+
+
 def sample() -> Mapping[str, dict[str, Any]]:
     """Make one row for each table but those that a revision fills itself, parents first."""
     return {
         "users": user(OWNER, "ada@example.org"),
+        "audit_events": _audit_event(),
         "sessions": _session(),
         "api_keys": _api_key(),
         "api_key_calls": _api_key_calls(),
@@ -185,7 +193,7 @@ def fill(url: str, tables: Collection[str] = metadata.tables.keys()) -> None:
             if table not in tables:
                 continue
             if table == "database_grants":  # which is another user's
-                friend = user(FRIEND, "friend@example.org")
+                friend = {**user(FRIEND, "friend@example.org"), "name": "Friend"}
                 connection.execute(sa.insert(metadata.tables["users"]).values(**friend))
             connection.execute(sa.insert(metadata.tables[table]).values(**row))
 

@@ -16,7 +16,7 @@ import pytest
 import sqlalchemy as sa
 
 from morag_meta.db.database import Database
-from morag_meta.db.schema import databases, documents, job_events, jobs, request_records
+from morag_meta.db.schema import audit_events, databases, documents, job_events, jobs, request_records
 from moragmeta.v1 import databases_pb2, documents_pb2, jobs_pb2, servers_pb2
 from tests.processes import ServerProcess, prepare
 from tests.service import Channel
@@ -135,6 +135,7 @@ def test_a_killed_server_loses_nothing_and_leaves_nothing_half_done(
     database = Database.open(database_url)
     _check_documents(database, writers, database_id)
     _check_jobs(database, writers)
+    _check_audit(database)
     database.close()
 
 
@@ -152,6 +153,17 @@ def _check_documents(database: Database, writers: list[Writer], database_id: str
     assert (counted["id"], counted["document_count"]) == (database_id, len(told))
     claims = _all(database, request_records.c.request_id, request_records.c.receipt)
     assert {row["request_id"]: row["receipt"]["id"] for row in claims} == told
+
+
+def _check_audit(database: Database) -> None:
+    """Every change has exactly one row in the audit, and no row is of a change that was not kept."""
+    rows = _all(database, audit_events.c.event, audit_events.c.target_id, audit_events.c.outcome)
+    done = Counter((row["event"], row["target_id"]) for row in rows if row["outcome"] == "OK")
+    uploaded = {row["id"]: 1 for row in _all(database, documents.c.id)}
+    assert {id: count for (event, id), count in done.items() if event == "document.create"} == uploaded
+    for event, states in (("job.start", ("PROCESSING", "FINISHED")), ("job.complete", ("FINISHED",))):
+        there = {row["id"]: 1 for row in _all(database, jobs.c.id, jobs.c.state) if row["state"] in states}
+        assert {id: count for (name, id), count in done.items() if name == event} == there
 
 
 def _check_jobs(database: Database, writers: list[Writer]) -> None:

@@ -17,6 +17,7 @@ from google.protobuf import descriptor_pb2, descriptor_pool
 from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
 
+from morag_meta.audit.writer import AuditWriter
 from morag_meta.auth.authenticator import Authenticator
 from morag_meta.auth.epoch import EpochWatch
 from morag_meta.auth.keys import KeyHasher
@@ -128,7 +129,13 @@ class Trial:
         authenticator = Authenticator(self.database, hasher, tokens, epochs, usage)
         self.streams = Streams(options, authenticator.recheck, lambda: epochs.newest)
         self.dispatcher = Dispatcher(
-            self.database, authenticator, Rates.unlimited(), usage, self.streams, _KEY
+            self.database,
+            authenticator,
+            Rates.unlimited(),
+            usage,
+            self.streams,
+            AuditWriter(self.database),
+            _KEY,
         )
         self._server = grpc.aio.server()
         self._server.add_generic_rpc_handlers((self.dispatcher.handler(self.servicer),))

@@ -10,8 +10,9 @@ from dataclasses import dataclass
 import pytest
 
 from morag_meta.auth.passwords import hash_password
-from morag_meta.auth.principal import Role
+from morag_meta.auth.principal import ANONYMOUS, Role
 from morag_meta.auth.throttle import Limit, Limits, Throttle
+from morag_meta.rpc.call import Call
 from moragmeta.v1 import users_pb2 as pb
 from tests.service import Channel, Service
 
@@ -20,6 +21,11 @@ THROTTLE = Throttle(bytes(32), Limits(*[Limit(10, dt.timedelta(hours=1))] * 3))
 """Bounds of tries for servicers and sessions that a test makes itself."""
 
 _numbers = itertools.count(1)
+
+
+def nobody() -> Call:
+    """Give a call that brings no credential, for what a test asks of sessions itself."""
+    return Call(ANONYMOUS, "UserService.Login", "r", "")
 
 
 @dataclass(frozen=True)

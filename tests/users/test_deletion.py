@@ -153,7 +153,7 @@ def _ids_of(service: Service, owner_id: str) -> set[str]:
 
 
 def test_a_deleted_user_is_named_nowhere(service: Service) -> None:
-    """No column of any table holds the user's ids, name, email or a text of theirs, whoever wrote it."""
+    """No column holds the user's id, name, email or text, and only the audit ids of their things."""
     admin, anybody = service.admin.channel, service.channel()
     unique = f"gone-{service.admin.id[-6:]}"
     made = anybody.users.RegisterUser(
@@ -181,7 +181,9 @@ def test_a_deleted_user_is_named_nowhere(service: Service) -> None:
     assert {"users.email", "servers.host", "reset_requests.email", "request_records.receipt"} <= before
     admin.users.DeactivateUser(pb.DeactivateUserRequest(id=made.id))
     admin.users.DeleteUser(pb.DeleteUserRequest(id=made.id))
-    assert _places_of(service, needles) == set()
+    # What the audit says was done stays, by ids of what is gone, and of a user known by a pseudonym alone.
+    assert _places_of(service, needles) == {"audit_events.credential_id", "audit_events.target_id"}
+    assert _places_of(service, {unique, made.id, made.email}) == set()
 
 
 def test_active_user_is_not_deleted(service: Service, user: User) -> None:

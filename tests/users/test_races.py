@@ -24,7 +24,7 @@ from moragmeta.v1 import users_pb2 as pb
 from tests.backends.databases import Backend
 from tests.refusals import refused
 from tests.service import Service, User, serving
-from tests.users.conftest import PASSWORD, THROTTLE, NewPerson
+from tests.users.conftest import PASSWORD, THROTTLE, NewPerson, nobody
 
 _COST = 11  # a comparison then takes long enough to be overtaken
 
@@ -57,7 +57,7 @@ async def test_overtaken_login_opens_nothing(
 ) -> None:
     """A password that was right when its comparison began opens no session if it no longer counts."""
     user = service.new_user(password_hash=hash_password(PASSWORD, _COST))
-    login = asyncio.create_task(sessions.open(user.email, PASSWORD, Device(), None))
+    login = asyncio.create_task(sessions.open(user.email, PASSWORD, Device(), nobody()))
     await asyncio.sleep(0.05)
     with service.database.unit_of_work() as uow:
         overtake(uow, user.id)
@@ -71,8 +71,8 @@ async def test_overtaken_login_opens_nothing(
 async def test_login_that_nobody_overtakes_opens_a_session(service: Service, sessions: Sessions) -> None:
     """The same log-in without a rival opens a session: the refusals above are due to the rival."""
     user = service.new_user(password_hash=hash_password(PASSWORD, _COST))
-    session = await sessions.open(user.email, PASSWORD, Device(), None)
-    assert (await sessions.continue_(session.refresh_token, Device(), None)).user["id"] == user.id
+    session = await sessions.open(user.email, PASSWORD, Device(), nobody())
+    assert (await sessions.continue_(session.refresh_token, Device(), nobody())).user["id"] == user.id
 
 
 async def test_session_that_ends_while_it_is_refreshed_does_not_go_on(
@@ -80,11 +80,11 @@ async def test_session_that_ends_while_it_is_refreshed_does_not_go_on(
 ) -> None:
     """A refresh that saw the session open gives no token where the session ends before it writes."""
     user = service.new_user(password_hash=hash_password(PASSWORD, _COST))
-    session = await sessions.open(user.email, PASSWORD, Device(), None)
+    session = await sessions.open(user.email, PASSWORD, Device(), nobody())
     with service.database.unit_of_work() as uow:
         uow.epoch.lock()
         uow.sessions.end_all(user.id)
-        refresh = asyncio.create_task(sessions.continue_(session.refresh_token, Device(), None))
+        refresh = asyncio.create_task(sessions.continue_(session.refresh_token, Device(), nobody()))
         await asyncio.sleep(0.3)
         assert not refresh.done()
         uow.commit()

@@ -16,7 +16,7 @@ from morag_meta.errors import Exhausted, Reason, Unauthenticated
 from morag_meta.ids import new_id
 from morag_meta.users.sessions import Session, Sessions
 from tests.service import Service, User
-from tests.users.conftest import PASSWORD
+from tests.users.conftest import PASSWORD, nobody
 
 HOUR = dt.timedelta(hours=1)
 OWNERS, STRANGERS = "192.0.2.1", [f"198.51.100.{number}" for number in range(1, 9)]
@@ -39,7 +39,7 @@ def owner(service: Service) -> User:
 
 
 async def _open(sessions: Sessions, email: str, address: str, password: str = PASSWORD) -> Session:
-    return await sessions.open(email, password, Device(address), None)
+    return await sessions.open(email, password, Device(address), nobody())
 
 
 async def _guess(sessions: Sessions, email: str, addresses: list[str] = STRANGERS) -> int:

@@ -6,6 +6,7 @@ from morag_meta.conformance.case import Case
 from morag_meta.conformance.cases import (
     access,
     api_keys,
+    audit,
     databases,
     documents,
     etags,
@@ -37,6 +38,7 @@ _AREAS = (
     users,
     sessions,
     api_keys,
+    audit,
     servers,
     databases,
     documents,

@@ -22,7 +22,14 @@ from morag_meta.db.schema.accounts import (
     user_settings,
     users,
 )
-from morag_meta.db.schema.bookkeeping import auth_epoch, request_records, tries
+from morag_meta.db.schema.bookkeeping import (
+    AUDIT_ACTORS,
+    audit_events,
+    audit_subjects,
+    auth_epoch,
+    request_records,
+    tries,
+)
 from morag_meta.db.schema.content import (
     DOCUMENT_STATES,
     GRANT_LEVELS,
@@ -47,6 +54,7 @@ from morag_meta.db.schema.work import (
 )
 
 __all__ = [
+    "AUDIT_ACTORS",
     "DOCUMENT_STATES",
     "GRANT_LEVELS",
     "JOB_EXECUTIONS",
@@ -57,6 +65,8 @@ __all__ = [
     "USER_ROLES",
     "api_key_calls",
     "api_keys",
+    "audit_events",
+    "audit_subjects",
     "auth_epoch",
     "database_grants",
     "databases",

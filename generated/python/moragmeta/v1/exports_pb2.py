@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from moragmeta.v1 import options_pb2 as moragmeta_dot_v1_dot_options__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1amoragmeta/v1/exports.proto\x12\x0cmoragmeta.v1\x1a\x1amoragmeta/v1/options.proto\"1\n\x15\x45xportUserDataRequest\x12\x18\n\x08owner_id\x18\x01 \x01(\tB\x06\xd2\xf3\x18\x02H\x03\"5\n\x16\x45xportUserDataResponse\x12\r\n\x05table\x18\x01 \x01(\t\x12\x0c\n\x04json\x18\x02 \x01(\t2y\n\rExportService\x12h\n\x0e\x45xportUserData\x12#.moragmeta.v1.ExportUserDataRequest\x1a$.moragmeta.v1.ExportUserDataResponse\"\t\x90\x02\x01\xca\xf3\x18\x02\x10\x01\x30\x01\x42\x64\n\x11\x64\x65v.morag.meta.v1B\x0c\x45xportsProtoP\x01Z?github.com/morag-dev/morag-meta/gen/go/moragmeta/v1;moragmetav1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1amoragmeta/v1/exports.proto\x12\x0cmoragmeta.v1\x1a\x1amoragmeta/v1/options.proto\"1\n\x15\x45xportUserDataRequest\x12\x18\n\x08owner_id\x18\x01 \x01(\tB\x06\xd2\xf3\x18\x02H\x03\"5\n\x16\x45xportUserDataResponse\x12\r\n\x05table\x18\x01 \x01(\t\x12\x0c\n\x04json\x18\x02 \x01(\t2\x9a\x01\n\rExportService\x12\x88\x01\n\x0e\x45xportUserData\x12#.moragmeta.v1.ExportUserDataRequest\x1a$.moragmeta.v1.ExportUserDataResponse\")\x90\x02\x01\xca\xf3\x18\x02\x10\x01\xda\xf3\x18\x1c\n\x10user.export_data\x12\x08owner_id0\x01\x42\x64\n\x11\x64\x65v.morag.meta.v1B\x0c\x45xportsProtoP\x01Z?github.com/morag-dev/morag-meta/gen/go/moragmeta/v1;moragmetav1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -36,11 +36,11 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_EXPORTUSERDATAREQUEST'].fields_by_name['owner_id']._loaded_options = None
   _globals['_EXPORTUSERDATAREQUEST'].fields_by_name['owner_id']._serialized_options = b'\322\363\030\002H\003'
   _globals['_EXPORTSERVICE'].methods_by_name['ExportUserData']._loaded_options = None
-  _globals['_EXPORTSERVICE'].methods_by_name['ExportUserData']._serialized_options = b'\220\002\001\312\363\030\002\020\001'
+  _globals['_EXPORTSERVICE'].methods_by_name['ExportUserData']._serialized_options = b'\220\002\001\312\363\030\002\020\001\332\363\030\034\n\020user.export_data\022\010owner_id'
   _globals['_EXPORTUSERDATAREQUEST']._serialized_start=72
   _globals['_EXPORTUSERDATAREQUEST']._serialized_end=121
   _globals['_EXPORTUSERDATARESPONSE']._serialized_start=123
   _globals['_EXPORTUSERDATARESPONSE']._serialized_end=176
-  _globals['_EXPORTSERVICE']._serialized_start=178
-  _globals['_EXPORTSERVICE']._serialized_end=299
+  _globals['_EXPORTSERVICE']._serialized_start=179
+  _globals['_EXPORTSERVICE']._serialized_end=333
 # @@protoc_insertion_point(module_scope)

@@ -171,6 +171,46 @@ class Access(_message.Message):
 Global___Access: _TypeAlias = Access  # noqa: Y015
 
 @_typing.final
+class Audit(_message.Message):
+    """What the audit keeps of a method's calls."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EVENT_FIELD_NUMBER: _builtins.int
+    TARGET_FIELD_NUMBER: _builtins.int
+    MADE_FIELD_NUMBER: _builtins.int
+    UNRECORDED_FIELD_NUMBER: _builtins.int
+    event: _builtins.str
+    """What happened, as `<kind of the target>.<verb>`: `document.create`."""
+    target: _builtins.str
+    """Where the request holds the target's id, such as `document.id`. Empty where
+    it holds none.
+    """
+    made: _builtins.str
+    """Where the response holds the target's id, for what a call has made."""
+    unrecorded: _builtins.str
+    """Why the calls that succeed are not kept. Empty where they are. This is for
+    what a worker does many times in each job, and nothing else: the events of
+    the job (ListJobEvents) tell it with the worker and the attempt, and
+    RegisterWorker's row in the audit tells whose key the worker is.
+    """
+    def __init__(
+        self,
+        *,
+        event: _builtins.str = ...,
+        target: _builtins.str = ...,
+        made: _builtins.str = ...,
+        unrecorded: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["event", b"event", "made", b"made", "target", b"target", "unrecorded", b"unrecorded"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Audit: _TypeAlias = Audit  # noqa: Y015
+
+@_typing.final
 class FieldRules(_message.Message):
     """What a field's value must be."""
 
@@ -236,12 +276,25 @@ class FieldRules(_message.Message):
 Global___FieldRules: _TypeAlias = FieldRules  # noqa: Y015
 
 ACCESS_FIELD_NUMBER: _builtins.int
+AUDIT_FIELD_NUMBER: _builtins.int
 RULES_FIELD_NUMBER: _builtins.int
+REDACTED_FIELD_NUMBER: _builtins.int
 access: _extension_dict._ExtensionFieldDescriptor[_descriptor_pb2.MethodOptions, Global___Access]
 """Who may call the method. Every method of this package carries it; a server
 that finds one without it refuses to start.
 """
+audit: _extension_dict._ExtensionFieldDescriptor[_descriptor_pb2.MethodOptions, Global___Audit]
+"""What the audit keeps of the method's calls. Every method that changes
+something carries it, and a method that only reads where its use is to be
+known. Refusals (PERMISSION_DENIED, and UNAUTHENTICATED of a known user)
+are kept of every method, with or without it.
+"""
 rules: _extension_dict._ExtensionFieldDescriptor[_descriptor_pb2.FieldOptions, Global___FieldRules]
 """What a value of the field must be. Enforced before a method runs; the
 answer to a violation is INVALID_ARGUMENT naming the field.
+"""
+redacted: _extension_dict._ExtensionFieldDescriptor[_descriptor_pb2.FieldOptions, _builtins.bool]
+"""Whether the value is a secret or somebody's personal data, so that nothing
+of it may stand in an audit, a log or a trace. The audit leaves such a
+field out altogether.
 """

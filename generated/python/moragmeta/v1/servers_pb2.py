@@ -28,7 +28,7 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from moragmeta.v1 import options_pb2 as moragmeta_dot_v1_dot_options__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1amoragmeta/v1/servers.proto\x12\x0cmoragmeta.v1\x1a google/protobuf/field_mask.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1amoragmeta/v1/options.proto\"\xfc\x05\n\x06Server\x12\x14\n\x02id\x18\x01 \x01(\tB\x08\xd2\xf3\x18\x04\x10\x01H\x01\x12\x18\n\x08owner_id\x18\x02 \x01(\tB\x06\xd2\xf3\x18\x02\x10\x01\x12\x19\n\x04name\x18\x03 \x01(\tB\x0b\xd2\xf3\x18\x07\x08\x01(\xff\x01H\x06\x12.\n\x04kind\x18\x04 \x01(\x0e\x32\x18.moragmeta.v1.ServerKindB\x06\xd2\xf3\x18\x02\x08\x01\x12\x19\n\x04host\x18\x05 \x01(\tB\x0b\xd2\xf3\x18\x07\x08\x01(\xff\x01H\x05\x12&\n\x04port\x18\x06 \x01(\x05\x42\x18\xd2\xf3\x18\x14\x08\x01\x31\x00\x00\x00\x00\x00\x00\xf0?9\x00\x00\x00\x00\xe0\xff\xef@\x12\x1e\n\x08username\x18\x07 \x01(\tB\x07\xd2\xf3\x18\x03(\xff\x01H\x00\x88\x01\x01\x12\x1e\n\x08password\x18\x08 \x01(\tB\x07\xd2\xf3\x18\x03(\xff\x01H\x01\x88\x01\x01\x12\x1d\n\x07\x61pi_key\x18\t \x01(\tB\x07\xd2\xf3\x18\x03(\xf4\x03H\x02\x88\x01\x01\x12\x1c\n\x0chas_password\x18\n \x01(\x08\x42\x06\xd2\xf3\x18\x02\x10\x01\x12\x1b\n\x0bhas_api_key\x18\x0b \x01(\x08\x42\x06\xd2\xf3\x18\x02\x10\x01\x12&\n\x10\x64\x65\x66\x61ult_database\x18\x0c \x01(\tB\x07\xd2\xf3\x18\x03(\xff\x01H\x03\x88\x01\x01\x12(\n\x12\x64\x65\x66\x61ult_collection\x18\r \x01(\tB\x07\xd2\xf3\x18\x03(\xff\x01H\x04\x88\x01\x01\x12\x0e\n\x06\x61\x63tive\x18\x0e \x01(\x08\x12\x35\n\x11last_connect_time\x18\x0f \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\'\n\x06\x63onfig\x18\x10 \x01(\x0b\x32\x17.google.protobuf.Struct\x12\x14\n\x04\x65tag\x18\x11 \x01(\tB\x06\xd2\xf3\x18\x02(@\x12\x37\n\x0b\x63reate_time\x18\x12 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x06\xd2\xf3\x18\x02\x10\x01\x12\x37\n\x0bupdate_time\x18\x13 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x06\xd2\xf3\x18\x02\x10\x01\x42\x0b\n\t_usernameB\x0b\n\t_passwordB\n\n\x08_api_keyB\x13\n\x11_default_databaseB\x15\n\x13_default_collection\"{\n\x13\x43reateServerRequest\x12,\n\x06server\x18\x01 \x01(\x0b\x32\x14.moragmeta.v1.ServerB\x06\xd2\xf3\x18\x02\x08\x01\x12\x18\n\x08owner_id\x18\x02 \x01(\tB\x06\xd2\xf3\x18\x02H\x01\x12\x1c\n\nrequest_id\x18\x03 \x01(\tB\x08\xd2\xf3\x18\x04(@H\x05\"(\n\x10GetServerRequest\x12\x14\n\x02id\x18\x01 \x01(\tB\x08\xd2\xf3\x18\x04\x08\x01H\x01\"\xd5\x01\n\x12ListServersRequest\x12 \n\tpage_size\x18\x01 \x01(\x05\x42\r\xd2\xf3\x18\t1\x00\x00\x00\x00\x00\x00\x00\x00\x12\x12\n\npage_token\x18\x02 \x01(\t\x12\x18\n\x08owner_id\x18\x03 \x01(\tB\x06\xd2\xf3\x18\x02H\x02\x12/\n\x05kinds\x18\x04 \x03(\x0e\x32\x18.moragmeta.v1.ServerKindB\x06\xd2\xf3\x18\x02@\x05\x12\x13\n\x06\x61\x63tive\x18\x05 \x01(\x08H\x00\x88\x01\x01\x12\x1e\n\rname_contains\x18\x06 \x01(\tB\x07\xd2\xf3\x18\x03(\xff\x01\x42\t\n\x07_active\"U\n\x13ListServersResponse\x12%\n\x07servers\x18\x01 \x03(\x0b\x32\x14.moragmeta.v1.Server\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x92\x01\n\x13UpdateServerRequest\x12,\n\x06server\x18\x01 \x01(\x0b\x32\x14.moragmeta.v1.ServerB\x06\xd2\xf3\x18\x02\x08\x01\x12/\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMask\x12\x1c\n\nrequest_id\x18\x03 \x01(\tB\x08\xd2\xf3\x18\x04(@H\x05\"n\n\x13\x44\x65leteServerRequest\x12\x14\n\x02id\x18\x01 \x01(\tB\x08\xd2\xf3\x18\x04\x08\x01H\x01\x12\x14\n\x04\x65tag\x18\x02 \x01(\tB\x06\xd2\xf3\x18\x02(@\x12\r\n\x05\x66orce\x18\x03 \x01(\x08\x12\x1c\n\nrequest_id\x18\x04 \x01(\tB\x08\xd2\xf3\x18\x04(@H\x05\"M\n\x14\x44\x65leteServerResponse\x12\x19\n\x11\x64\x65leted_databases\x18\x01 \x01(\x05\x12\x1a\n\x12\x64\x65tached_documents\x18\x02 \x01(\x03*\xa4\x01\n\nServerKind\x12\x1b\n\x17SERVER_KIND_UNSPECIFIED\x10\x00\x12\x16\n\x12SERVER_KIND_QDRANT\x10\x01\x12\x15\n\x11SERVER_KIND_NEO4J\x10\x02\x12\x18\n\x14SERVER_KIND_PINECONE\x10\x03\x12\x18\n\x14SERVER_KIND_WEAVIATE\x10\x04\x12\x16\n\x12SERVER_KIND_CHROMA\x10\x05\x32\x86\x04\n\rServerService\x12^\n\x0c\x43reateServer\x12!.moragmeta.v1.CreateServerRequest\x1a\x14.moragmeta.v1.Server\"\x15\xca\xf3\x18\x11\x10\x02\x1a\rservers:write\x12Z\n\tGetServer\x12\x1e.moragmeta.v1.GetServerRequest\x1a\x14.moragmeta.v1.Server\"\x17\x90\x02\x01\xca\xf3\x18\x10\x10\x01\x1a\x0cservers:read\x12k\n\x0bListServers\x12 .moragmeta.v1.ListServersRequest\x1a!.moragmeta.v1.ListServersResponse\"\x17\x90\x02\x01\xca\xf3\x18\x10\x10\x01\x1a\x0cservers:read\x12^\n\x0cUpdateServer\x12!.moragmeta.v1.UpdateServerRequest\x1a\x14.moragmeta.v1.Server\"\x15\xca\xf3\x18\x11\x10\x02\x1a\rservers:write\x12l\n\x0c\x44\x65leteServer\x12!.moragmeta.v1.DeleteServerRequest\x1a\".moragmeta.v1.DeleteServerResponse\"\x15\xca\xf3\x18\x11\x10\x02\x1a\rservers:writeBd\n\x11\x64\x65v.morag.meta.v1B\x0cServersProtoP\x01Z?github.com/morag-dev/morag-meta/gen/go/moragmeta/v1;moragmetav1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1amoragmeta/v1/servers.proto\x12\x0cmoragmeta.v1\x1a google/protobuf/field_mask.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1amoragmeta/v1/options.proto\"\x88\x06\n\x06Server\x12\x14\n\x02id\x18\x01 \x01(\tB\x08\xd2\xf3\x18\x04\x10\x01H\x01\x12\x18\n\x08owner_id\x18\x02 \x01(\tB\x06\xd2\xf3\x18\x02\x10\x01\x12\x19\n\x04name\x18\x03 \x01(\tB\x0b\xd2\xf3\x18\x07\x08\x01(\xff\x01H\x06\x12.\n\x04kind\x18\x04 \x01(\x0e\x32\x18.moragmeta.v1.ServerKindB\x06\xd2\xf3\x18\x02\x08\x01\x12\x19\n\x04host\x18\x05 \x01(\tB\x0b\xd2\xf3\x18\x07\x08\x01(\xff\x01H\x05\x12&\n\x04port\x18\x06 \x01(\x05\x42\x18\xd2\xf3\x18\x14\x08\x01\x31\x00\x00\x00\x00\x00\x00\xf0?9\x00\x00\x00\x00\xe0\xff\xef@\x12\"\n\x08username\x18\x07 \x01(\tB\x0b\xd2\xf3\x18\x03(\xff\x01\xe0\xf3\x18\x01H\x00\x88\x01\x01\x12\"\n\x08password\x18\x08 \x01(\tB\x0b\xd2\xf3\x18\x03(\xff\x01\xe0\xf3\x18\x01H\x01\x88\x01\x01\x12!\n\x07\x61pi_key\x18\t \x01(\tB\x0b\xd2\xf3\x18\x03(\xf4\x03\xe0\xf3\x18\x01H\x02\x88\x01\x01\x12\x1c\n\x0chas_password\x18\n \x01(\x08\x42\x06\xd2\xf3\x18\x02\x10\x01\x12\x1b\n\x0bhas_api_key\x18\x0b \x01(\x08\x42\x06\xd2\xf3\x18\x02\x10\x01\x12&\n\x10\x64\x65\x66\x61ult_database\x18\x0c \x01(\tB\x07\xd2\xf3\x18\x03(\xff\x01H\x03\x88\x01\x01\x12(\n\x12\x64\x65\x66\x61ult_collection\x18\r \x01(\tB\x07\xd2\xf3\x18\x03(\xff\x01H\x04\x88\x01\x01\x12\x0e\n\x06\x61\x63tive\x18\x0e \x01(\x08\x12\x35\n\x11last_connect_time\x18\x0f \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\'\n\x06\x63onfig\x18\x10 \x01(\x0b\x32\x17.google.protobuf.Struct\x12\x14\n\x04\x65tag\x18\x11 \x01(\tB\x06\xd2\xf3\x18\x02(@\x12\x37\n\x0b\x63reate_time\x18\x12 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x06\xd2\xf3\x18\x02\x10\x01\x12\x37\n\x0bupdate_time\x18\x13 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x06\xd2\xf3\x18\x02\x10\x01\x42\x0b\n\t_usernameB\x0b\n\t_passwordB\n\n\x08_api_keyB\x13\n\x11_default_databaseB\x15\n\x13_default_collection\"{\n\x13\x43reateServerRequest\x12,\n\x06server\x18\x01 \x01(\x0b\x32\x14.moragmeta.v1.ServerB\x06\xd2\xf3\x18\x02\x08\x01\x12\x18\n\x08owner_id\x18\x02 \x01(\tB\x06\xd2\xf3\x18\x02H\x01\x12\x1c\n\nrequest_id\x18\x03 \x01(\tB\x08\xd2\xf3\x18\x04(@H\x05\"(\n\x10GetServerRequest\x12\x14\n\x02id\x18\x01 \x01(\tB\x08\xd2\xf3\x18\x04\x08\x01H\x01\"\xd5\x01\n\x12ListServersRequest\x12 \n\tpage_size\x18\x01 \x01(\x05\x42\r\xd2\xf3\x18\t1\x00\x00\x00\x00\x00\x00\x00\x00\x12\x12\n\npage_token\x18\x02 \x01(\t\x12\x18\n\x08owner_id\x18\x03 \x01(\tB\x06\xd2\xf3\x18\x02H\x02\x12/\n\x05kinds\x18\x04 \x03(\x0e\x32\x18.moragmeta.v1.ServerKindB\x06\xd2\xf3\x18\x02@\x05\x12\x13\n\x06\x61\x63tive\x18\x05 \x01(\x08H\x00\x88\x01\x01\x12\x1e\n\rname_contains\x18\x06 \x01(\tB\x07\xd2\xf3\x18\x03(\xff\x01\x42\t\n\x07_active\"U\n\x13ListServersResponse\x12%\n\x07servers\x18\x01 \x03(\x0b\x32\x14.moragmeta.v1.Server\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x92\x01\n\x13UpdateServerRequest\x12,\n\x06server\x18\x01 \x01(\x0b\x32\x14.moragmeta.v1.ServerB\x06\xd2\xf3\x18\x02\x08\x01\x12/\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMask\x12\x1c\n\nrequest_id\x18\x03 \x01(\tB\x08\xd2\xf3\x18\x04(@H\x05\"n\n\x13\x44\x65leteServerRequest\x12\x14\n\x02id\x18\x01 \x01(\tB\x08\xd2\xf3\x18\x04\x08\x01H\x01\x12\x14\n\x04\x65tag\x18\x02 \x01(\tB\x06\xd2\xf3\x18\x02(@\x12\r\n\x05\x66orce\x18\x03 \x01(\x08\x12\x1c\n\nrequest_id\x18\x04 \x01(\tB\x08\xd2\xf3\x18\x04(@H\x05\"M\n\x14\x44\x65leteServerResponse\x12\x19\n\x11\x64\x65leted_databases\x18\x01 \x01(\x05\x12\x1a\n\x12\x64\x65tached_documents\x18\x02 \x01(\x03*\xa4\x01\n\nServerKind\x12\x1b\n\x17SERVER_KIND_UNSPECIFIED\x10\x00\x12\x16\n\x12SERVER_KIND_QDRANT\x10\x01\x12\x15\n\x11SERVER_KIND_NEO4J\x10\x02\x12\x18\n\x14SERVER_KIND_PINECONE\x10\x03\x12\x18\n\x14SERVER_KIND_WEAVIATE\x10\x04\x12\x16\n\x12SERVER_KIND_CHROMA\x10\x05\x32\xd3\x04\n\rServerService\x12u\n\x0c\x43reateServer\x12!.moragmeta.v1.CreateServerRequest\x1a\x14.moragmeta.v1.Server\",\xca\xf3\x18\x11\x10\x02\x1a\rservers:write\xda\xf3\x18\x13\n\rserver.create\x1a\x02id\x12Z\n\tGetServer\x12\x1e.moragmeta.v1.GetServerRequest\x1a\x14.moragmeta.v1.Server\"\x17\x90\x02\x01\xca\xf3\x18\x10\x10\x01\x1a\x0cservers:read\x12k\n\x0bListServers\x12 .moragmeta.v1.ListServersRequest\x1a!.moragmeta.v1.ListServersResponse\"\x17\x90\x02\x01\xca\xf3\x18\x10\x10\x01\x1a\x0cservers:read\x12|\n\x0cUpdateServer\x12!.moragmeta.v1.UpdateServerRequest\x1a\x14.moragmeta.v1.Server\"3\xca\xf3\x18\x11\x10\x02\x1a\rservers:write\xda\xf3\x18\x1a\n\rserver.update\x12\tserver.id\x12\x83\x01\n\x0c\x44\x65leteServer\x12!.moragmeta.v1.DeleteServerRequest\x1a\".moragmeta.v1.DeleteServerResponse\",\xca\xf3\x18\x11\x10\x02\x1a\rservers:write\xda\xf3\x18\x13\n\rserver.delete\x12\x02idBd\n\x11\x64\x65v.morag.meta.v1B\x0cServersProtoP\x01Z?github.com/morag-dev/morag-meta/gen/go/moragmeta/v1;moragmetav1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -49,11 +49,11 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_SERVER'].fields_by_name['port']._loaded_options = None
   _globals['_SERVER'].fields_by_name['port']._serialized_options = b'\322\363\030\024\010\0011\000\000\000\000\000\000\360?9\000\000\000\000\340\377\357@'
   _globals['_SERVER'].fields_by_name['username']._loaded_options = None
-  _globals['_SERVER'].fields_by_name['username']._serialized_options = b'\322\363\030\003(\377\001'
+  _globals['_SERVER'].fields_by_name['username']._serialized_options = b'\322\363\030\003(\377\001\340\363\030\001'
   _globals['_SERVER'].fields_by_name['password']._loaded_options = None
-  _globals['_SERVER'].fields_by_name['password']._serialized_options = b'\322\363\030\003(\377\001'
+  _globals['_SERVER'].fields_by_name['password']._serialized_options = b'\322\363\030\003(\377\001\340\363\030\001'
   _globals['_SERVER'].fields_by_name['api_key']._loaded_options = None
-  _globals['_SERVER'].fields_by_name['api_key']._serialized_options = b'\322\363\030\003(\364\003'
+  _globals['_SERVER'].fields_by_name['api_key']._serialized_options = b'\322\363\030\003(\364\003\340\363\030\001'
   _globals['_SERVER'].fields_by_name['has_password']._loaded_options = None
   _globals['_SERVER'].fields_by_name['has_password']._serialized_options = b'\322\363\030\002\020\001'
   _globals['_SERVER'].fields_by_name['has_api_key']._loaded_options = None
@@ -95,33 +95,33 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_DELETESERVERREQUEST'].fields_by_name['request_id']._loaded_options = None
   _globals['_DELETESERVERREQUEST'].fields_by_name['request_id']._serialized_options = b'\322\363\030\004(@H\005'
   _globals['_SERVERSERVICE'].methods_by_name['CreateServer']._loaded_options = None
-  _globals['_SERVERSERVICE'].methods_by_name['CreateServer']._serialized_options = b'\312\363\030\021\020\002\032\rservers:write'
+  _globals['_SERVERSERVICE'].methods_by_name['CreateServer']._serialized_options = b'\312\363\030\021\020\002\032\rservers:write\332\363\030\023\n\rserver.create\032\002id'
   _globals['_SERVERSERVICE'].methods_by_name['GetServer']._loaded_options = None
   _globals['_SERVERSERVICE'].methods_by_name['GetServer']._serialized_options = b'\220\002\001\312\363\030\020\020\001\032\014servers:read'
   _globals['_SERVERSERVICE'].methods_by_name['ListServers']._loaded_options = None
   _globals['_SERVERSERVICE'].methods_by_name['ListServers']._serialized_options = b'\220\002\001\312\363\030\020\020\001\032\014servers:read'
   _globals['_SERVERSERVICE'].methods_by_name['UpdateServer']._loaded_options = None
-  _globals['_SERVERSERVICE'].methods_by_name['UpdateServer']._serialized_options = b'\312\363\030\021\020\002\032\rservers:write'
+  _globals['_SERVERSERVICE'].methods_by_name['UpdateServer']._serialized_options = b'\312\363\030\021\020\002\032\rservers:write\332\363\030\032\n\rserver.update\022\tserver.id'
   _globals['_SERVERSERVICE'].methods_by_name['DeleteServer']._loaded_options = None
-  _globals['_SERVERSERVICE'].methods_by_name['DeleteServer']._serialized_options = b'\312\363\030\021\020\002\032\rservers:write'
-  _globals['_SERVERKIND']._serialized_start=1747
-  _globals['_SERVERKIND']._serialized_end=1911
+  _globals['_SERVERSERVICE'].methods_by_name['DeleteServer']._serialized_options = b'\312\363\030\021\020\002\032\rservers:write\332\363\030\023\n\rserver.delete\022\002id'
+  _globals['_SERVERKIND']._serialized_start=1759
+  _globals['_SERVERKIND']._serialized_end=1923
   _globals['_SERVER']._serialized_start=170
-  _globals['_SERVER']._serialized_end=934
-  _globals['_CREATESERVERREQUEST']._serialized_start=936
-  _globals['_CREATESERVERREQUEST']._serialized_end=1059
-  _globals['_GETSERVERREQUEST']._serialized_start=1061
-  _globals['_GETSERVERREQUEST']._serialized_end=1101
-  _globals['_LISTSERVERSREQUEST']._serialized_start=1104
-  _globals['_LISTSERVERSREQUEST']._serialized_end=1317
-  _globals['_LISTSERVERSRESPONSE']._serialized_start=1319
-  _globals['_LISTSERVERSRESPONSE']._serialized_end=1404
-  _globals['_UPDATESERVERREQUEST']._serialized_start=1407
-  _globals['_UPDATESERVERREQUEST']._serialized_end=1553
-  _globals['_DELETESERVERREQUEST']._serialized_start=1555
-  _globals['_DELETESERVERREQUEST']._serialized_end=1665
-  _globals['_DELETESERVERRESPONSE']._serialized_start=1667
-  _globals['_DELETESERVERRESPONSE']._serialized_end=1744
-  _globals['_SERVERSERVICE']._serialized_start=1914
-  _globals['_SERVERSERVICE']._serialized_end=2432
+  _globals['_SERVER']._serialized_end=946
+  _globals['_CREATESERVERREQUEST']._serialized_start=948
+  _globals['_CREATESERVERREQUEST']._serialized_end=1071
+  _globals['_GETSERVERREQUEST']._serialized_start=1073
+  _globals['_GETSERVERREQUEST']._serialized_end=1113
+  _globals['_LISTSERVERSREQUEST']._serialized_start=1116
+  _globals['_LISTSERVERSREQUEST']._serialized_end=1329
+  _globals['_LISTSERVERSRESPONSE']._serialized_start=1331
+  _globals['_LISTSERVERSRESPONSE']._serialized_end=1416
+  _globals['_UPDATESERVERREQUEST']._serialized_start=1419
+  _globals['_UPDATESERVERREQUEST']._serialized_end=1565
+  _globals['_DELETESERVERREQUEST']._serialized_start=1567
+  _globals['_DELETESERVERREQUEST']._serialized_end=1677
+  _globals['_DELETESERVERRESPONSE']._serialized_start=1679
+  _globals['_DELETESERVERRESPONSE']._serialized_end=1756
+  _globals['_SERVERSERVICE']._serialized_start=1926
+  _globals['_SERVERSERVICE']._serialized_end=2521
 # @@protoc_insertion_point(module_scope)

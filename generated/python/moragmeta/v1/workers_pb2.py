@@ -30,7 +30,7 @@ from moragmeta.v1 import jobs_pb2 as moragmeta_dot_v1_dot_jobs__pb2
 from moragmeta.v1 import options_pb2 as moragmeta_dot_v1_dot_options__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1amoragmeta/v1/workers.proto\x12\x0cmoragmeta.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1cmoragmeta/v1/databases.proto\x1a\x1cmoragmeta/v1/documents.proto\x1a\x17moragmeta/v1/jobs.proto\x1a\x1amoragmeta/v1/options.proto\"\xee\x02\n\x06Worker\x12\x12\n\x02id\x18\x01 \x01(\tB\x06\xd2\xf3\x18\x02\x10\x01\x12\x18\n\x08owner_id\x18\x02 \x01(\tB\x06\xd2\xf3\x18\x02\x10\x01\x12\x19\n\x04name\x18\x03 \x01(\tB\x0b\xd2\xf3\x18\x07\x08\x01(\xff\x01H\x06\x12\x17\n\x05kinds\x18\x04 \x03(\tB\x08\xd2\xf3\x18\x04(2@\x14\x12 \n\x0e\x64ocument_types\x18\x05 \x03(\tB\x08\xd2\xf3\x18\x04(2@\x14\x12-\n\texecution\x18\x06 \x01(\x0e\x32\x1a.moragmeta.v1.JobExecution\x12\x1f\n\x0fserves_everyone\x18\x07 \x01(\x08\x42\x06\xd2\xf3\x18\x02\x10\x01\x12\x1b\n\x0bleased_jobs\x18\x08 \x01(\x05\x42\x06\xd2\xf3\x18\x02\x10\x01\x12\x37\n\x0b\x63reate_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x06\xd2\xf3\x18\x02\x10\x01\x12:\n\x0elast_seen_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x06\xd2\xf3\x18\x02\x10\x01\"\xfc\x01\n\x05Lease\x12\x1e\n\x03job\x18\x01 \x01(\x0b\x32\x11.moragmeta.v1.Job\x12\r\n\x05token\x18\x02 \x01(\t\x12/\n\x0b\x65xpire_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12+\n\x08\x64uration\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x12\n\ncheckpoint\x18\x05 \x01(\x0c\x12(\n\x08\x64ocument\x18\x06 \x01(\x0b\x32\x16.moragmeta.v1.Document\x12(\n\x08\x64\x61tabase\x18\x07 \x01(\x0b\x32\x16.moragmeta.v1.Database\"c\n\x15RegisterWorkerRequest\x12,\n\x06worker\x18\x01 \x01(\x0b\x32\x14.moragmeta.v1.WorkerB\x06\xd2\xf3\x18\x02\x08\x01\x12\x1c\n\nrequest_id\x18\x02 \x01(\tB\x08\xd2\xf3\x18\x04(@H\x05\"\x8e\x02\n\x10LeaseJobsRequest\x12\x1b\n\tworker_id\x18\x01 \x01(\tB\x08\xd2\xf3\x18\x04\x08\x01H\x01\x12\x17\n\x05kinds\x18\x02 \x03(\tB\x08\xd2\xf3\x18\x04(2@\x14\x12 \n\x0e\x64ocument_types\x18\x03 \x03(\tB\x08\xd2\xf3\x18\x04(2@\x14\x12(\n\x08max_jobs\x18\x04 \x01(\x05\x42\x16\xd2\xf3\x18\x12\x31\x00\x00\x00\x00\x00\x00\x00\x00\x39\x00\x00\x00\x00\x00\x00Y@\x12\'\n\x04wait\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x31\n\x0elease_duration\x18\x06 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x1c\n\nrequest_id\x18\x07 \x01(\tB\x08\xd2\xf3\x18\x04(@H\x05\"8\n\x11LeaseJobsResponse\x12#\n\x06leases\x18\x01 \x03(\x0b\x32\x13.moragmeta.v1.Lease\"\x80\x01\n\x13HeartbeatJobRequest\x12\x18\n\x06job_id\x18\x01 \x01(\tB\x08\xd2\xf3\x18\x04\x08\x01H\x01\x12\x1d\n\x0blease_token\x18\x02 \x01(\tB\x08\xd2\xf3\x18\x04\x08\x01(@\x12!\n\ncheckpoint\x18\x03 \x01(\x0c\x42\x08\xd2\xf3\x18\x04(\x80\x80\x02H\x00\x88\x01\x01\x42\r\n\x0b_checkpoint\"x\n\x14HeartbeatJobResponse\x12/\n\x07verdict\x18\x01 \x01(\x0e\x32\x1e.moragmeta.v1.HeartbeatVerdict\x12/\n\x0b\x65xpire_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x83\x01\n\x11ReleaseJobRequest\x12\x18\n\x06job_id\x18\x01 \x01(\tB\x08\xd2\xf3\x18\x04\x08\x01H\x01\x12\x1d\n\x0blease_token\x18\x02 \x01(\tB\x08\xd2\xf3\x18\x04\x08\x01(@\x12\x17\n\x06reason\x18\x03 \x01(\tB\x07\xd2\xf3\x18\x03(\xd0\x0f\x12\x1c\n\nrequest_id\x18\x04 \x01(\tB\x08\xd2\xf3\x18\x04(@H\x05\"(\n\x10GetWorkerRequest\x12\x14\n\x02id\x18\x01 \x01(\tB\x08\xd2\xf3\x18\x04\x08\x01H\x01\"m\n\x12ListWorkersRequest\x12 \n\tpage_size\x18\x01 \x01(\x05\x42\r\xd2\xf3\x18\t1\x00\x00\x00\x00\x00\x00\x00\x00\x12\x1b\n\npage_token\x18\x02 \x01(\tB\x07\xd2\xf3\x18\x03(\xd0\x0f\x12\x18\n\x08owner_id\x18\x03 \x01(\tB\x06\xd2\xf3\x18\x02H\x02\"U\n\x13ListWorkersResponse\x12%\n\x07workers\x18\x01 \x03(\x0b\x32\x14.moragmeta.v1.Worker\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t*\x8c\x01\n\x10HeartbeatVerdict\x12!\n\x1dHEARTBEAT_VERDICT_UNSPECIFIED\x10\x00\x12\x1b\n\x17HEARTBEAT_VERDICT_GO_ON\x10\x01\x12\x1c\n\x18HEARTBEAT_VERDICT_CANCEL\x10\x02\x12\x1a\n\x16HEARTBEAT_VERDICT_LOST\x10\x03\x32\xdc\x05\n\rWorkerService\x12m\n\x0eRegisterWorker\x12#.moragmeta.v1.RegisterWorkerRequest\x1a\x14.moragmeta.v1.Worker\" \xca\xf3\x18\x1c\x10\x02\x1a\tjobs:work\x1a\rjobs:work:all\x12n\n\tLeaseJobs\x12\x1e.moragmeta.v1.LeaseJobsRequest\x1a\x1f.moragmeta.v1.LeaseJobsResponse\" \xca\xf3\x18\x1c\x10\x02\x1a\tjobs:work\x1a\rjobs:work:all\x12\x83\x01\n\x0cHeartbeatJob\x12!.moragmeta.v1.HeartbeatJobRequest\x1a\".moragmeta.v1.HeartbeatJobResponse\",\xca\xf3\x18(\x10\x02\x1a\njobs:write\x1a\tjobs:work\x1a\rjobs:work:all\x12n\n\nReleaseJob\x12\x1f.moragmeta.v1.ReleaseJobRequest\x1a\x11.moragmeta.v1.Job\",\xca\xf3\x18(\x10\x02\x1a\njobs:write\x1a\tjobs:work\x1a\rjobs:work:all\x12q\n\tGetWorker\x12\x1e.moragmeta.v1.GetWorkerRequest\x1a\x14.moragmeta.v1.Worker\".\x90\x02\x01\xca\xf3\x18\'\x10\x01\x1a\tjobs:read\x1a\tjobs:work\x1a\rjobs:work:all\x12\x82\x01\n\x0bListWorkers\x12 .moragmeta.v1.ListWorkersRequest\x1a!.moragmeta.v1.ListWorkersResponse\".\x90\x02\x01\xca\xf3\x18\'\x10\x01\x1a\tjobs:read\x1a\tjobs:work\x1a\rjobs:work:allBd\n\x11\x64\x65v.morag.meta.v1B\x0cWorkersProtoP\x01Z?github.com/morag-dev/morag-meta/gen/go/moragmeta/v1;moragmetav1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1amoragmeta/v1/workers.proto\x12\x0cmoragmeta.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1cmoragmeta/v1/databases.proto\x1a\x1cmoragmeta/v1/documents.proto\x1a\x17moragmeta/v1/jobs.proto\x1a\x1amoragmeta/v1/options.proto\"\xee\x02\n\x06Worker\x12\x12\n\x02id\x18\x01 \x01(\tB\x06\xd2\xf3\x18\x02\x10\x01\x12\x18\n\x08owner_id\x18\x02 \x01(\tB\x06\xd2\xf3\x18\x02\x10\x01\x12\x19\n\x04name\x18\x03 \x01(\tB\x0b\xd2\xf3\x18\x07\x08\x01(\xff\x01H\x06\x12\x17\n\x05kinds\x18\x04 \x03(\tB\x08\xd2\xf3\x18\x04(2@\x14\x12 \n\x0e\x64ocument_types\x18\x05 \x03(\tB\x08\xd2\xf3\x18\x04(2@\x14\x12-\n\texecution\x18\x06 \x01(\x0e\x32\x1a.moragmeta.v1.JobExecution\x12\x1f\n\x0fserves_everyone\x18\x07 \x01(\x08\x42\x06\xd2\xf3\x18\x02\x10\x01\x12\x1b\n\x0bleased_jobs\x18\x08 \x01(\x05\x42\x06\xd2\xf3\x18\x02\x10\x01\x12\x37\n\x0b\x63reate_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x06\xd2\xf3\x18\x02\x10\x01\x12:\n\x0elast_seen_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x06\xd2\xf3\x18\x02\x10\x01\"\x82\x02\n\x05Lease\x12\x1e\n\x03job\x18\x01 \x01(\x0b\x32\x11.moragmeta.v1.Job\x12\x13\n\x05token\x18\x02 \x01(\tB\x04\xe0\xf3\x18\x01\x12/\n\x0b\x65xpire_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12+\n\x08\x64uration\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x12\n\ncheckpoint\x18\x05 \x01(\x0c\x12(\n\x08\x64ocument\x18\x06 \x01(\x0b\x32\x16.moragmeta.v1.Document\x12(\n\x08\x64\x61tabase\x18\x07 \x01(\x0b\x32\x16.moragmeta.v1.Database\"c\n\x15RegisterWorkerRequest\x12,\n\x06worker\x18\x01 \x01(\x0b\x32\x14.moragmeta.v1.WorkerB\x06\xd2\xf3\x18\x02\x08\x01\x12\x1c\n\nrequest_id\x18\x02 \x01(\tB\x08\xd2\xf3\x18\x04(@H\x05\"\x8e\x02\n\x10LeaseJobsRequest\x12\x1b\n\tworker_id\x18\x01 \x01(\tB\x08\xd2\xf3\x18\x04\x08\x01H\x01\x12\x17\n\x05kinds\x18\x02 \x03(\tB\x08\xd2\xf3\x18\x04(2@\x14\x12 \n\x0e\x64ocument_types\x18\x03 \x03(\tB\x08\xd2\xf3\x18\x04(2@\x14\x12(\n\x08max_jobs\x18\x04 \x01(\x05\x42\x16\xd2\xf3\x18\x12\x31\x00\x00\x00\x00\x00\x00\x00\x00\x39\x00\x00\x00\x00\x00\x00Y@\x12\'\n\x04wait\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x31\n\x0elease_duration\x18\x06 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x1c\n\nrequest_id\x18\x07 \x01(\tB\x08\xd2\xf3\x18\x04(@H\x05\"8\n\x11LeaseJobsResponse\x12#\n\x06leases\x18\x01 \x03(\x0b\x32\x13.moragmeta.v1.Lease\"\x84\x01\n\x13HeartbeatJobRequest\x12\x18\n\x06job_id\x18\x01 \x01(\tB\x08\xd2\xf3\x18\x04\x08\x01H\x01\x12!\n\x0blease_token\x18\x02 \x01(\tB\x0c\xd2\xf3\x18\x04\x08\x01(@\xe0\xf3\x18\x01\x12!\n\ncheckpoint\x18\x03 \x01(\x0c\x42\x08\xd2\xf3\x18\x04(\x80\x80\x02H\x00\x88\x01\x01\x42\r\n\x0b_checkpoint\"x\n\x14HeartbeatJobResponse\x12/\n\x07verdict\x18\x01 \x01(\x0e\x32\x1e.moragmeta.v1.HeartbeatVerdict\x12/\n\x0b\x65xpire_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x87\x01\n\x11ReleaseJobRequest\x12\x18\n\x06job_id\x18\x01 \x01(\tB\x08\xd2\xf3\x18\x04\x08\x01H\x01\x12!\n\x0blease_token\x18\x02 \x01(\tB\x0c\xd2\xf3\x18\x04\x08\x01(@\xe0\xf3\x18\x01\x12\x17\n\x06reason\x18\x03 \x01(\tB\x07\xd2\xf3\x18\x03(\xd0\x0f\x12\x1c\n\nrequest_id\x18\x04 \x01(\tB\x08\xd2\xf3\x18\x04(@H\x05\"(\n\x10GetWorkerRequest\x12\x14\n\x02id\x18\x01 \x01(\tB\x08\xd2\xf3\x18\x04\x08\x01H\x01\"m\n\x12ListWorkersRequest\x12 \n\tpage_size\x18\x01 \x01(\x05\x42\r\xd2\xf3\x18\t1\x00\x00\x00\x00\x00\x00\x00\x00\x12\x1b\n\npage_token\x18\x02 \x01(\tB\x07\xd2\xf3\x18\x03(\xd0\x0f\x12\x18\n\x08owner_id\x18\x03 \x01(\tB\x06\xd2\xf3\x18\x02H\x02\"U\n\x13ListWorkersResponse\x12%\n\x07workers\x18\x01 \x03(\x0b\x32\x14.moragmeta.v1.Worker\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t*\x8c\x01\n\x10HeartbeatVerdict\x12!\n\x1dHEARTBEAT_VERDICT_UNSPECIFIED\x10\x00\x12\x1b\n\x17HEARTBEAT_VERDICT_GO_ON\x10\x01\x12\x1c\n\x18HEARTBEAT_VERDICT_CANCEL\x10\x02\x12\x1a\n\x16HEARTBEAT_VERDICT_LOST\x10\x03\x32\xaf\x07\n\rWorkerService\x12\x86\x01\n\x0eRegisterWorker\x12#.moragmeta.v1.RegisterWorkerRequest\x1a\x14.moragmeta.v1.Worker\"9\xca\xf3\x18\x1c\x10\x02\x1a\tjobs:work\x1a\rjobs:work:all\xda\xf3\x18\x15\n\x0fworker.register\x1a\x02id\x12\xbb\x01\n\tLeaseJobs\x12\x1e.moragmeta.v1.LeaseJobsRequest\x1a\x1f.moragmeta.v1.LeaseJobsResponse\"m\xca\xf3\x18\x1c\x10\x02\x1a\tjobs:work\x1a\rjobs:work:all\xda\xf3\x18I\n\tjob.lease\"<asked again and again; the jobs\' events tell who leased them\x12\xd4\x01\n\x0cHeartbeatJob\x12!.moragmeta.v1.HeartbeatJobRequest\x1a\".moragmeta.v1.HeartbeatJobResponse\"}\xca\xf3\x18(\x10\x02\x1a\njobs:write\x1a\tjobs:work\x1a\rjobs:work:all\xda\xf3\x18M\n\rjob.heartbeat\x12\x06job_id\"4many in each job, which change nothing but its lease\x12\x87\x01\n\nReleaseJob\x12\x1f.moragmeta.v1.ReleaseJobRequest\x1a\x11.moragmeta.v1.Job\"E\xca\xf3\x18(\x10\x02\x1a\njobs:write\x1a\tjobs:work\x1a\rjobs:work:all\xda\xf3\x18\x15\n\x0bjob.release\x12\x06job_id\x12q\n\tGetWorker\x12\x1e.moragmeta.v1.GetWorkerRequest\x1a\x14.moragmeta.v1.Worker\".\x90\x02\x01\xca\xf3\x18\'\x10\x01\x1a\tjobs:read\x1a\tjobs:work\x1a\rjobs:work:all\x12\x82\x01\n\x0bListWorkers\x12 .moragmeta.v1.ListWorkersRequest\x1a!.moragmeta.v1.ListWorkersResponse\".\x90\x02\x01\xca\xf3\x18\'\x10\x01\x1a\tjobs:read\x1a\tjobs:work\x1a\rjobs:work:allBd\n\x11\x64\x65v.morag.meta.v1B\x0cWorkersProtoP\x01Z?github.com/morag-dev/morag-meta/gen/go/moragmeta/v1;moragmetav1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -56,6 +56,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_WORKER'].fields_by_name['create_time']._serialized_options = b'\322\363\030\002\020\001'
   _globals['_WORKER'].fields_by_name['last_seen_time']._loaded_options = None
   _globals['_WORKER'].fields_by_name['last_seen_time']._serialized_options = b'\322\363\030\002\020\001'
+  _globals['_LEASE'].fields_by_name['token']._loaded_options = None
+  _globals['_LEASE'].fields_by_name['token']._serialized_options = b'\340\363\030\001'
   _globals['_REGISTERWORKERREQUEST'].fields_by_name['worker']._loaded_options = None
   _globals['_REGISTERWORKERREQUEST'].fields_by_name['worker']._serialized_options = b'\322\363\030\002\010\001'
   _globals['_REGISTERWORKERREQUEST'].fields_by_name['request_id']._loaded_options = None
@@ -73,13 +75,13 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_HEARTBEATJOBREQUEST'].fields_by_name['job_id']._loaded_options = None
   _globals['_HEARTBEATJOBREQUEST'].fields_by_name['job_id']._serialized_options = b'\322\363\030\004\010\001H\001'
   _globals['_HEARTBEATJOBREQUEST'].fields_by_name['lease_token']._loaded_options = None
-  _globals['_HEARTBEATJOBREQUEST'].fields_by_name['lease_token']._serialized_options = b'\322\363\030\004\010\001(@'
+  _globals['_HEARTBEATJOBREQUEST'].fields_by_name['lease_token']._serialized_options = b'\322\363\030\004\010\001(@\340\363\030\001'
   _globals['_HEARTBEATJOBREQUEST'].fields_by_name['checkpoint']._loaded_options = None
   _globals['_HEARTBEATJOBREQUEST'].fields_by_name['checkpoint']._serialized_options = b'\322\363\030\004(\200\200\002'
   _globals['_RELEASEJOBREQUEST'].fields_by_name['job_id']._loaded_options = None
   _globals['_RELEASEJOBREQUEST'].fields_by_name['job_id']._serialized_options = b'\322\363\030\004\010\001H\001'
   _globals['_RELEASEJOBREQUEST'].fields_by_name['lease_token']._loaded_options = None
-  _globals['_RELEASEJOBREQUEST'].fields_by_name['lease_token']._serialized_options = b'\322\363\030\004\010\001(@'
+  _globals['_RELEASEJOBREQUEST'].fields_by_name['lease_token']._serialized_options = b'\322\363\030\004\010\001(@\340\363\030\001'
   _globals['_RELEASEJOBREQUEST'].fields_by_name['reason']._loaded_options = None
   _globals['_RELEASEJOBREQUEST'].fields_by_name['reason']._serialized_options = b'\322\363\030\003(\320\017'
   _globals['_RELEASEJOBREQUEST'].fields_by_name['request_id']._loaded_options = None
@@ -93,41 +95,41 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_LISTWORKERSREQUEST'].fields_by_name['owner_id']._loaded_options = None
   _globals['_LISTWORKERSREQUEST'].fields_by_name['owner_id']._serialized_options = b'\322\363\030\002H\002'
   _globals['_WORKERSERVICE'].methods_by_name['RegisterWorker']._loaded_options = None
-  _globals['_WORKERSERVICE'].methods_by_name['RegisterWorker']._serialized_options = b'\312\363\030\034\020\002\032\tjobs:work\032\rjobs:work:all'
+  _globals['_WORKERSERVICE'].methods_by_name['RegisterWorker']._serialized_options = b'\312\363\030\034\020\002\032\tjobs:work\032\rjobs:work:all\332\363\030\025\n\017worker.register\032\002id'
   _globals['_WORKERSERVICE'].methods_by_name['LeaseJobs']._loaded_options = None
-  _globals['_WORKERSERVICE'].methods_by_name['LeaseJobs']._serialized_options = b'\312\363\030\034\020\002\032\tjobs:work\032\rjobs:work:all'
+  _globals['_WORKERSERVICE'].methods_by_name['LeaseJobs']._serialized_options = b'\312\363\030\034\020\002\032\tjobs:work\032\rjobs:work:all\332\363\030I\n\tjob.lease\"<asked again and again; the jobs\' events tell who leased them'
   _globals['_WORKERSERVICE'].methods_by_name['HeartbeatJob']._loaded_options = None
-  _globals['_WORKERSERVICE'].methods_by_name['HeartbeatJob']._serialized_options = b'\312\363\030(\020\002\032\njobs:write\032\tjobs:work\032\rjobs:work:all'
+  _globals['_WORKERSERVICE'].methods_by_name['HeartbeatJob']._serialized_options = b'\312\363\030(\020\002\032\njobs:write\032\tjobs:work\032\rjobs:work:all\332\363\030M\n\rjob.heartbeat\022\006job_id\"4many in each job, which change nothing but its lease'
   _globals['_WORKERSERVICE'].methods_by_name['ReleaseJob']._loaded_options = None
-  _globals['_WORKERSERVICE'].methods_by_name['ReleaseJob']._serialized_options = b'\312\363\030(\020\002\032\njobs:write\032\tjobs:work\032\rjobs:work:all'
+  _globals['_WORKERSERVICE'].methods_by_name['ReleaseJob']._serialized_options = b'\312\363\030(\020\002\032\njobs:write\032\tjobs:work\032\rjobs:work:all\332\363\030\025\n\013job.release\022\006job_id'
   _globals['_WORKERSERVICE'].methods_by_name['GetWorker']._loaded_options = None
   _globals['_WORKERSERVICE'].methods_by_name['GetWorker']._serialized_options = b'\220\002\001\312\363\030\'\020\001\032\tjobs:read\032\tjobs:work\032\rjobs:work:all'
   _globals['_WORKERSERVICE'].methods_by_name['ListWorkers']._loaded_options = None
   _globals['_WORKERSERVICE'].methods_by_name['ListWorkers']._serialized_options = b'\220\002\001\312\363\030\'\020\001\032\tjobs:read\032\tjobs:work\032\rjobs:work:all'
-  _globals['_HEARTBEATVERDICT']._serialized_start=1906
-  _globals['_HEARTBEATVERDICT']._serialized_end=2046
+  _globals['_HEARTBEATVERDICT']._serialized_start=1920
+  _globals['_HEARTBEATVERDICT']._serialized_end=2060
   _globals['_WORKER']._serialized_start=223
   _globals['_WORKER']._serialized_end=589
   _globals['_LEASE']._serialized_start=592
-  _globals['_LEASE']._serialized_end=844
-  _globals['_REGISTERWORKERREQUEST']._serialized_start=846
-  _globals['_REGISTERWORKERREQUEST']._serialized_end=945
-  _globals['_LEASEJOBSREQUEST']._serialized_start=948
-  _globals['_LEASEJOBSREQUEST']._serialized_end=1218
-  _globals['_LEASEJOBSRESPONSE']._serialized_start=1220
-  _globals['_LEASEJOBSRESPONSE']._serialized_end=1276
-  _globals['_HEARTBEATJOBREQUEST']._serialized_start=1279
-  _globals['_HEARTBEATJOBREQUEST']._serialized_end=1407
-  _globals['_HEARTBEATJOBRESPONSE']._serialized_start=1409
-  _globals['_HEARTBEATJOBRESPONSE']._serialized_end=1529
-  _globals['_RELEASEJOBREQUEST']._serialized_start=1532
-  _globals['_RELEASEJOBREQUEST']._serialized_end=1663
-  _globals['_GETWORKERREQUEST']._serialized_start=1665
-  _globals['_GETWORKERREQUEST']._serialized_end=1705
-  _globals['_LISTWORKERSREQUEST']._serialized_start=1707
-  _globals['_LISTWORKERSREQUEST']._serialized_end=1816
-  _globals['_LISTWORKERSRESPONSE']._serialized_start=1818
-  _globals['_LISTWORKERSRESPONSE']._serialized_end=1903
-  _globals['_WORKERSERVICE']._serialized_start=2049
-  _globals['_WORKERSERVICE']._serialized_end=2781
+  _globals['_LEASE']._serialized_end=850
+  _globals['_REGISTERWORKERREQUEST']._serialized_start=852
+  _globals['_REGISTERWORKERREQUEST']._serialized_end=951
+  _globals['_LEASEJOBSREQUEST']._serialized_start=954
+  _globals['_LEASEJOBSREQUEST']._serialized_end=1224
+  _globals['_LEASEJOBSRESPONSE']._serialized_start=1226
+  _globals['_LEASEJOBSRESPONSE']._serialized_end=1282
+  _globals['_HEARTBEATJOBREQUEST']._serialized_start=1285
+  _globals['_HEARTBEATJOBREQUEST']._serialized_end=1417
+  _globals['_HEARTBEATJOBRESPONSE']._serialized_start=1419
+  _globals['_HEARTBEATJOBRESPONSE']._serialized_end=1539
+  _globals['_RELEASEJOBREQUEST']._serialized_start=1542
+  _globals['_RELEASEJOBREQUEST']._serialized_end=1677
+  _globals['_GETWORKERREQUEST']._serialized_start=1679
+  _globals['_GETWORKERREQUEST']._serialized_end=1719
+  _globals['_LISTWORKERSREQUEST']._serialized_start=1721
+  _globals['_LISTWORKERSREQUEST']._serialized_end=1830
+  _globals['_LISTWORKERSRESPONSE']._serialized_start=1832
+  _globals['_LISTWORKERSRESPONSE']._serialized_end=1917
+  _globals['_WORKERSERVICE']._serialized_start=2063
+  _globals['_WORKERSERVICE']._serialized_end=3006
 # @@protoc_insertion_point(module_scope)
