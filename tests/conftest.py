@@ -36,7 +36,7 @@ def database_url(backend: Backend) -> Iterator[str]:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Keep what a test printed encodable, as it may go to another process: some tests are about what is not."""
+    """Keep what a test printed encodable, as it may go to another process; some tests print what is not."""
     report = yield
     report.sections = [
         (name, text.encode(errors="backslashreplace").decode()) for name, text in report.sections
