@@ -51,7 +51,7 @@ def test_service_knows_its_scopes() -> None:
     reads, writes = ({f"{resource}:{verb}" for resource in resources} for verb in ("read", "write"))
     own = {"jobs:work": Role.VIEWER, "jobs:work:all": Role.ADMIN, "users:reset": Role.ADMIN}
     own |= {"api_keys:verify": Role.VIEWER, "api_keys:verify:all": Role.ADMIN}
-    own["quotas:write"] = Role.ADMIN
+    own |= {"quotas:write": Role.ADMIN, "audit:read": Role.ADMIN}
     own["users:write"] = Role.VIEWER  # with which a VIEWER ends the own sessions
     assert dict.fromkeys(reads, Role.VIEWER) | dict.fromkeys(writes, Role.USER) | own == _KNOWN
 

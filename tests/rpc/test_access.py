@@ -207,6 +207,7 @@ def test_the_protos_follow_the_rule_of_the_house() -> None:
         "ReactivateUser",
         "DeleteUser",
         "SetQuotas",
+        "ListAuditEvents",
     }
     of_sessions = {"Logout", "ChangePassword", "ExportUserData"}
     of_everybody = {"RegisterUser", "Login", "RefreshToken", "RequestPasswordReset", "ResetPassword"}
@@ -290,5 +291,5 @@ def test_known_scopes_are_those_of_the_protos() -> None:
             needed = Role.ADMIN if scope.endswith(":all") else declared.minimum_role
             scopes[scope] = min(scopes.get(scope, needed), needed)
     assert {scope: int(role) for scope, role in known_scopes().items()} == scopes
-    assert len(scopes) == 21
+    assert len(scopes) == 22
     assert all(access_of(method).scopes == tuple(_declared(method).scopes) for method in METHODS.values())
