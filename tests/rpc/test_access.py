@@ -231,7 +231,8 @@ def test_the_protos_follow_the_rule_of_the_house() -> None:
         family = family.replace("worker", "job")
         unbound = method.name in of_sessions | of_workers_alone | of_any_key
         verb = "read" if reads else "reset" if method.name in of_resets else "write"
-        scopes = [] if unbound else [f"{family}s:{verb}"]
+        many = family if family == "audit" else f"{family}s"
+        scopes = [] if unbound else [f"{many}:{verb}"]
         if method.name == "VerifyApiKey":
             scopes = verify
         assert declared.scopes == scopes + (work if method.name in of_workers else []), method.name
