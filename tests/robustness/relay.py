@@ -13,6 +13,7 @@ import select
 import socket
 import subprocess
 import sys
+import threading
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -49,12 +50,14 @@ class Relay:
         listener.close()
         theirs.close()
         self._orders = ours.makefile("rw")
+        self._ordering = threading.Lock()  # a fault beside another gives orders too
         ours.close()
 
     def _order(self, name: str, *given: object) -> Any:
-        self._orders.write(json.dumps([name, *given]) + "\n")
-        self._orders.flush()
-        return json.loads(self._orders.readline())
+        with self._ordering:
+            self._orders.write(json.dumps([name, *given]) + "\n")
+            self._orders.flush()
+            return json.loads(self._orders.readline())
 
     def cut_at(self, pattern: bytes, *, arrives: bool, then_refuse: bool = False) -> None:
         """Cut the next connection whose client sends ``pattern``: once; an empty one cuts none.

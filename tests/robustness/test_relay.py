@@ -62,7 +62,8 @@ def _client(relay: Relay) -> socket.socket:
 
 def _send_until_cut(client: socket.socket) -> None:
     with contextlib.suppress(OSError):
-        client.sendall(bytes(5 * _MANY))
+        while True:  # however much the kernel's buffers take
+            client.sendall(bytes(_MANY))
 
 
 def _ask(client: socket.socket, text: bytes) -> bytes:
@@ -150,3 +151,16 @@ def test_clients_are_refused_and_cut_off(relay: Relay) -> None:
     relay.refuse(refusing=False)
     with _client(relay) as client:
         assert _ask(client, b"two") == b"two"
+
+
+def test_orders_from_several_threads_are_each_answered(relay: Relay) -> None:
+    """A fault that happens beside another gives its orders at the same time, and neither waits for ever."""
+    ordering = [
+        threading.Thread(target=lambda: [relay.answers for _ in range(300)], daemon=True) for _ in range(6)
+    ]
+    for thread in ordering:
+        thread.start()
+    for thread in ordering:
+        thread.join(20)
+    assert not any(thread.is_alive() for thread in ordering)
+    assert relay.answers == 0
