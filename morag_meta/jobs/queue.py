@@ -7,13 +7,11 @@ without a lock; two that meet share a turn, and the older job goes first. The fi
 while somebody waits, as what comes back to the queue takes it, and not its old one: so the next job of an
 owner of whom nothing waits comes before all that is made later, and after one turn of each other owner.
 
-What is bounded, not counting jobs that come back: the n-th job of an owner, counted since nothing of that
-owner waited in the priority, is leased after at most n turns of each other owner, whatever else waits and
-whether it can be leased or not. Between two turns of an owner that waits no other one has more than two,
-while all that waits can be leased. Where what cannot be (it is delayed, or nobody takes its kind) stands
-first, whoever comes later is placed beside it, and so may first have as many turns as the owner had since.
-Less would need the first ready job of each owner in every look: a step per owner, and past all that is
-delayed, where one walk along an index does now.
+What is bounded, not counting jobs that come back: a job of an owner of whom nothing waits in the priority is
+leased after at most one turn of each other owner, whatever else waits and whether it can be leased or not.
+Between two turns of an owner that waits no other one has more than two, while all that waits can be leased.
+What is not: where a job that cannot be leased (it is delayed, or nobody takes its kind) stands first, whoever
+comes later is placed beside it, before the backlog of who was there, and again after each turn.
 """
 
 from __future__ import annotations
