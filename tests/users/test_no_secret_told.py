@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import logging
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -120,6 +121,16 @@ def _forms(secret: str) -> set[str]:
     return {secret, raw.hex(), *(base64.b64encode(raw + b"x" * pad).decode()[:-4] for pad in range(3))}
 
 
+@pytest.fixture
+def debugging() -> Iterator[None]:
+    """Log at DEBUG, at whatever level other tests have left this process."""
+    before = structlog.get_config()
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.DEBUG))
+    yield
+    structlog.configure(**before)
+
+
+@pytest.mark.usefixtures("debugging")
 def test_no_secret_is_told_or_logged(service: Service, capfd: pytest.CaptureFixture[str]) -> None:
     """Whatever these calls are refused for, in logs at DEBUG and answers stand no password, token or hash."""
     told = Told()
@@ -131,7 +142,7 @@ def test_no_secret_is_told_or_logged(service: Service, capfd: pytest.CaptureFixt
     captured = capfd.readouterr()
     everything = "\n".join([*told.texts, json.dumps(lines, default=str), captured.out, captured.err])
     expected = {"UNAUTHENTICATED", "RESOURCE_EXHAUSTED", "INVALID_ARGUMENT", "NOT_FOUND"}
-    assert told.codes == expected  # so every kind of refusal was looked at
+    assert expected <= told.codes  # so every kind of refusal was looked at
     assert sum(line["event"] == "call" for line in lines) > 20  # and the log of the calls
     assert len(secrets) > 20
     assert [secret for secret in secrets for form in _forms(secret) if form in everything] == []
