@@ -7,7 +7,6 @@ batch is lost when the process is killed, at most one interval's worth; at an or
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import dataclasses
 import datetime as dt
 from collections.abc import Callable, Sequence
@@ -17,6 +16,7 @@ import structlog
 
 from morag_meta.audit.rules import Entry
 from morag_meta.db.database import Database
+from morag_meta.flushing import flush_until
 from morag_meta.uow import UnitOfWork
 
 INTERVAL_SECONDS: Final = 2.0
@@ -74,11 +74,7 @@ class AuditWriter:
 
     async def run(self, stop: asyncio.Event) -> None:
         """Write every interval until ``stop`` is set, and then once more."""
-        while not stop.is_set():
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(stop.wait(), self._interval)
-            await self.flush()
-        await self.flush()  # what was noted while the last batch was being written
+        await flush_until(stop, self._interval, self.flush)
 
     def _tell_dropped(self) -> None:
         if self.dropped > self._reported:

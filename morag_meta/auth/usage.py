@@ -7,7 +7,6 @@ is lost when the process is killed, at most one interval's worth; at an orderly 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import datetime as dt
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -16,6 +15,7 @@ from typing import Final
 import structlog
 
 from morag_meta.db.database import Database
+from morag_meta.flushing import flush_until
 from morag_meta.uow import UnitOfWork
 
 INTERVAL_SECONDS: Final = 5.0
@@ -103,11 +103,7 @@ class KeyUsage:
 
     async def run(self, stop: asyncio.Event) -> None:
         """Write every interval until ``stop`` is set, and then once more."""
-        while not stop.is_set():
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(stop.wait(), self._interval)
-            await self.flush()
-        await self.flush()  # what was counted while the last batch was being written
+        await flush_until(stop, self._interval, self.flush)
 
     def _put_back(self, key_ids: list[str], uses: _Uses, calls: _Calls) -> None:
         for key_id in key_ids:
