@@ -108,6 +108,7 @@ def delete_user(uow: UnitOfWork, row: Row) -> None:
     owner = row["id"]
     uow.settings.delete_all(owner)
     uow.jobs.delete_all(owner)
+    uow.queue.turns.delete_all(owner)
     uow.workers.delete_all(owner)
     uow.documents.delete_all(owner)
     uow.grants.delete_all(owner)

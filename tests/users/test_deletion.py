@@ -108,6 +108,8 @@ def test_deleted_user_leaves_no_row(service: Service, new_person: NewPerson) -> 
         service.admin.channel.quotas.SetQuotas(quotas_pb2.SetQuotasRequest(quotas=quotas))
     with service.database.unit_of_work() as uow:
         uow.api_keys.add_calls([_calls_of(user) for user in (bystander, goner)])
+        turns = [{"owner_id": user.id, "priority": 2, "turn_time": None} for user in (bystander, goner)]
+        uow.queue.turns.note(turns)
         uow.commit()
     kept = _rows_of(service, bystander.id)
     assert all(_rows_of(service, goner.id).values()), _rows_of(service, goner.id)
