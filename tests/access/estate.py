@@ -43,7 +43,11 @@ class Estate(World):
         self._sharers = sharers
         self.place = self.database_id()
         """The database that the documents are in."""
-        lender = World(service)
+        self.borrow()
+
+    def borrow(self) -> None:
+        """Have somebody share a database with the user."""
+        lender = World(self.service)
         shared = grants_pb2.GrantAccessRequest(
             database_id=lender.database_id(), grantee_id=self.user.id, level=grants_pb2.GRANT_LEVEL_READER
         )
@@ -57,6 +61,12 @@ class Estate(World):
                 grants_pb2.GrantAccessRequest(database_id=id, grantee_id=user.id, level=level)
             )
         return id
+
+    def lend(self) -> None:
+        """Share the database with somebody more."""
+        shared = {"database_id": self.place, "grantee_id": self.other_id()}
+        request = grants_pb2.GrantAccessRequest(**shared, level=grants_pb2.GRANT_LEVEL_READER)
+        self.mine.grants.GrantAccess(request)
 
     def document(self) -> Any:
         """A message of a document in the shared database."""

@@ -86,7 +86,7 @@ class Stage:
         else:
             request = self._pending.pop(row.title, None) or REQUESTS[row.title](self._estate)
         try:
-            answer = self._call(BY_NAME[row.method], request, metadata)
+            answer, _ = self.answer(BY_NAME[row.method], request, metadata)
         except grpc.RpcError as error:
             if not as_viewer:
                 self._pending[row.title] = request
@@ -96,8 +96,10 @@ class Stage:
             return _WORDS.get(told, " ".join(told))
         return "nothing" if _says_nothing(answer) else "ok"
 
-    def _call(self, method: MethodDescriptor, request: Any, metadata: Metadata) -> Any:
-        """Give the answer; of a stream, the first frame."""
+    def answer(
+        self, method: MethodDescriptor, request: Any, metadata: Metadata
+    ) -> tuple[Any, dict[str, Any]]:
+        """Give the answer and the trailing metadata; of a stream, the first frame."""
         channel: Any = self.service.admin.channel.raw
         path = f"/{method.containing_service.full_name}/{method.name}"
         kinds: dict[str, Any] = {
@@ -105,11 +107,13 @@ class Stage:
             "response_deserializer": GetMessageClass(method.output_type).FromString,
         }
         if not method.server_streaming:
-            return channel.unary_unary(path, **kinds)(request, metadata=metadata, timeout=20)
+            unary = channel.unary_unary(path, **kinds)
+            answer, call = unary.with_call(request, metadata=metadata, timeout=20)
+            return answer, dict(call.trailing_metadata())
         stream = channel.unary_stream(path, **kinds)(request, metadata=metadata, timeout=20)
         frame = next(stream)
         stream.cancel()
-        return frame
+        return frame, {}
 
 
 def _known(error: Any) -> Any:
