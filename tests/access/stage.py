@@ -75,6 +75,15 @@ class Stage:
             uow.commit()
         return by_key(secret)
 
+    def owns(self, estate: Estate, row: Row) -> Metadata:
+        """Give a credential with which the owner of an estate, or an ADMIN, may make a row's call."""
+        person = estate.user if row.least == "USER" else self._people["ADMIN"]
+        if row.scopes != ("session",):
+            return by_key(person.key)
+        if row.method in _ENDS_SESSIONS:
+            person = _person(self.service)
+        return by_token(log_in(self.service, person))
+
     def meets(self, row: Row, metadata: Metadata, *, as_viewer: bool = False) -> str:
         """Make a row's call; tell what comes of it, in the words of the table or as code and reason.
 
@@ -94,7 +103,7 @@ class Stage:
             read_details(refusal, error)
             told = known.code().name, refusal.reason
             return _WORDS.get(told, " ".join(told))
-        return "nothing" if _says_nothing(answer) else "ok"
+        return "nothing" if says_nothing(answer) else "ok"
 
     def answer(
         self, method: MethodDescriptor, request: Any, metadata: Metadata
@@ -120,7 +129,7 @@ def _known(error: Any) -> Any:
     return error
 
 
-def _says_nothing(answer: Any) -> bool:
+def says_nothing(answer: Any) -> bool:
     """Whether an answer that could hold something holds nothing: a list, a count, a snapshot, a verdict."""
     name = answer.DESCRIPTOR.name
     if name == "JobFrame":
