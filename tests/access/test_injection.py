@@ -55,6 +55,8 @@ HOSTILE: Final = {
     "a document": '{"$ne": null}',
     "a hundred thousand characters": "'x" * 50_000,
 }
+# Those tried as passwords, each of which is hashed and takes its time.
+_HASHED: Final = {"a quote", "NUL", "beyond the basic plane", "a hundred thousand characters"}
 _NO_FILTERS: Final = {"page_token", "resume_token"}  # texts of a read that choose nothing
 # Kept in lower case; sealed and never shown; not looked at where something is made.
 _OTHERWISE: Final = {"email", "password", "api_key", "etag"}
@@ -219,6 +221,8 @@ def test_no_text_is_more_than_a_text(injector: Injector, title: str) -> None:
     row, wrong = ROWS[title], []
     for path, field in _fields(row):
         for name, text in HOSTILE.items():
+            if "password" in field.name and name not in _HASHED:
+                continue
             mail = f"{text.replace(' ', '')}@hostile.test"
             sent = mail if rules_of(field).format == options_pb2.FORMAT_EMAIL else text
             if amiss := _amiss(injector, row, path, field, sent):
