@@ -72,6 +72,10 @@ class Prepared:
         """Give all rows."""
         return self._rows(cursor, cursor.fetchall())
 
+    def count(self, cursor: Any) -> int:
+        """Give the number of rows that were changed."""
+        return int(cursor.rowcount)
+
     def _rows(self, cursor: Any, found: list[Any]) -> list[Row]:
         if not self._keys:
             self._learn(cursor.description)

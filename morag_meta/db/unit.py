@@ -18,6 +18,7 @@ import sqlalchemy as sa
 
 from morag_meta.db.faults import Disconnected, adopt, translate
 from morag_meta.db.prepared import Prepared, Row, prepare
+from morag_meta.db.reach import Reach
 from morag_meta.errors import Reason, Unavailable
 
 __all__ = ["CommitUnknown", "Row", "Tell", "Unit"]
@@ -61,6 +62,7 @@ class Unit:
         self._connection = connection
         self._unsent = b""  # what travels with the next statement: BEGIN, and what was to run soon
         self._begun = False  # whether BEGIN has been sent
+        self._reach = Reach.on(connection) if dialect == "postgresql" else None
         self.dialect = dialect
         self.busy_since = 0.0
         self.in_transaction = False
@@ -140,7 +142,7 @@ class Unit:
                     self._plain("COMMIT")
                 except Disconnected as broken:
                     raise CommitUnknown(recorded=self.recorded) from broken
-            self.in_transaction, self._begun, self._unsent = False, False, b""
+            self._leave_transaction()
         effects, self._effects = self._effects, []
         announced, self._announced = self._announced, {}
         if announced:
@@ -152,8 +154,8 @@ class Unit:
         """Undo what was not committed, and leave the connection as it came, or ``broken``; never raises."""
         self._effects.clear()
         self._announced.clear()
-        begun, self.in_transaction = self._begun, False
-        self._begun, self._unsent, self._failed = False, b"", False
+        begun, self._failed = self._begun, False
+        self._leave_transaction()
         try:
             if begun and not self._connection.invalidated and not self._is_rolled_back:
                 self._plain("ROLLBACK")
@@ -181,7 +183,7 @@ class Unit:
 
     def run(self, statement: sa.Executable, **parameters: Any) -> int:
         """Run a statement that changes rows, and give their number."""
-        return self._execute(statement, parameters, _driver_count, _count)
+        return self._execute(statement, parameters, Prepared.count, _count)
 
     def run_soon(self, statement: sa.Executable, **parameters: Any) -> None:
         """Run a statement of which nobody awaits anything, at the latest before the next one.
@@ -196,7 +198,8 @@ class Unit:
             return
         self._check()
         with contextlib.closing(self._connection.connection.cursor()) as cursor:
-            self._unsent += prepared.written_out(cursor, parameters) + b"; "
+            told = self._told(cursor, statement, parameters)
+            self._unsent += told + prepared.written_out(cursor, parameters) + b"; "
 
     def run_many(self, statement: sa.Executable, rows: Sequence[Mapping[str, Any]]) -> None:
         """Run a statement once for each set of parameters."""
@@ -206,6 +209,7 @@ class Unit:
         connection = self.connection
         self.busy_since = time.monotonic()
         try:
+            self._leave_told(statement, rows[0])
             connection.execute(statement, list(rows))
         except Exception as fault:  # noqa: BLE001 - sorted by translate
             raise self._fail(fault) from None
@@ -227,10 +231,12 @@ class Unit:
         self.busy_since = time.monotonic()
         try:
             if prepared is None:
+                self._leave_told(statement, parameters)
                 return take_result(connection.execute(statement, parameters))
             cursor = connection.connection.cursor()
             try:
-                prepared.execute(cursor, parameters, self._take_unsent())
+                told = self._told(cursor, statement, parameters)
+                prepared.execute(cursor, parameters, self._take_unsent() + told)
                 return take(prepared, cursor)
             finally:
                 cursor.close()
@@ -238,6 +244,11 @@ class Unit:
             raise self._fail(fault, parameters) from None
         finally:
             self.busy_since = 0.0
+
+    def _leave_transaction(self) -> None:
+        self.in_transaction, self._begun, self._unsent = False, False, b""
+        if self._reach is not None:
+            self._reach.forget()
 
     def _plain(self, text: str) -> None:
         """Run a statement of transactions, which neither takes nor gives anything."""
@@ -257,6 +268,18 @@ class Unit:
             raise self._fail(fault) from None
         finally:
             self.busy_since = 0.0
+
+    def _told(self, cursor: Any, statement: sa.Executable, parameters: Mapping[str, Any]) -> bytes:
+        """Give what tells the statement's reach before it, where row security asks for that."""
+        if self._reach is None:
+            return b""
+        return self._reach.before(cursor, statement, parameters, kept=self.in_transaction)
+
+    def _leave_told(self, statement: sa.Executable, parameters: Mapping[str, Any]) -> None:
+        """Have SQLAlchemy tell the same before the statement that it runs next."""
+        if self._reach is not None:
+            kept = self.in_transaction
+            self._reach.leave(self._connection, statement, parameters, kept=kept)
 
     def _take_unsent(self) -> bytes:
         before, self._unsent = self._unsent, b""
@@ -289,8 +312,3 @@ def _all(result: sa.CursorResult[Any]) -> list[Row]:
 
 def _count(result: sa.CursorResult[Any]) -> int:
     return result.rowcount
-
-
-def _driver_count(prepared: Prepared, cursor: Any) -> int:
-    del prepared
-    return int(cursor.rowcount)

@@ -1,0 +1,125 @@
+"""Whose rows a statement may reach, told to PostgreSQL where its row security keeps owners apart.
+
+Each statement's reach follows from itself: the path that ``system`` names, the bound owner or EVERYONE, the
+bound grantee, or nobody. It travels before the statement in one round trip and holds until the transaction
+ends, so neither a pooled connection nor a pooler hands it on. The policies that read it stand in
+``policies.py``.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping
+from typing import Any, Final
+
+import sqlalchemy as sa
+
+EVERYONE: Final = "-"
+"""The reach of an ADMIN: bound as ``owner_id`` it stands for every owner, and is no user's id."""
+
+SETTING: Final = "morag.reach"
+"""The setting of PostgreSQL that holds the reach; empty, as it is by itself, it reaches nothing."""
+OWNER: Final = "owner:"
+GRANTEE: Final = "grantee:"
+PATH: Final = "path:"
+_TELL: Final = f"SET LOCAL {SETTING} = %s; "
+_WALLED: Final = "morag row security"  # keys of what is known of a connection
+_UNTOLD: Final = "morag reach"
+
+
+class Path(enum.StrEnum):
+    """The ways past the owner, each of which opens what ``policies.OPENED`` says and no more."""
+
+    ADMIN = "admin"  # an ADMIN, and what works for everybody: whoever binds EVERYONE
+    LOGIN = "login"  # finds who calls by a credential
+    ACCOUNTS = "accounts"  # makes users, and sees that an ADMIN is left
+    QUEUE = "queue"  # says which job is next, whoever's
+    POLLER = "poller"  # gives events their places, and tells watchers of them
+    REAPER = "reaper"  # finds what is overdue
+    SWEEPER = "sweeper"  # removes what is old
+    USAGE = "usage"  # notes the use of API keys
+    PURGE = "purge"  # finds what still names a user who goes
+
+
+def reach_of(statement: sa.Executable, parameters: Mapping[str, Any]) -> str:
+    """Say whose rows a statement may reach with these parameters; empty for nobody's."""
+    path: Path | None = statement.get_execution_options().get("system_path")
+    if path is not None:
+        return PATH + path
+    owner = parameters.get("owner_id")
+    if owner is not None:
+        return PATH + Path.ADMIN if owner == EVERYONE else OWNER + owner
+    grantee = parameters.get("grantee_id")
+    return "" if grantee is None else GRANTEE + grantee
+
+
+class Reach:
+    """What one unit of work on a walled connection has told the database in its transaction."""
+
+    def __init__(self) -> None:
+        """Begin with nothing told."""
+        self._told = ""
+
+    @classmethod
+    def on(cls, connection: sa.Connection) -> Reach | None:
+        """Give it for a connection; None where row security does not hold for it."""
+        return cls() if connection.info.get(_WALLED) else None
+
+    def forget(self) -> None:
+        """Know that the transaction has ended, and the setting with it."""
+        self._told = ""
+
+    def before(
+        self, cursor: Any, statement: sa.Executable, parameters: Mapping[str, Any], *, kept: bool
+    ) -> bytes:
+        """Give the text that tells the reach, to run before a statement; empty where it is known.
+
+        ``kept`` says that a transaction is open, which keeps what is told.
+        """
+        reach = reach_of(statement, parameters)
+        if reach == self._told:
+            return b""
+        if kept:
+            self._told = reach
+        text: bytes = cursor.mogrify(_TELL, (reach,))
+        return text
+
+    def leave(
+        self,
+        connection: sa.Connection,
+        statement: sa.Executable,
+        parameters: Mapping[str, Any],
+        *,
+        kept: bool,
+    ) -> None:
+        """Leave the text, as ``before`` gives it, for a statement that SQLAlchemy is about to run."""
+        with connection.connection.cursor() as cursor:
+            connection.info[_UNTOLD] = self.before(cursor, statement, parameters, kept=kept)
+
+
+def heed(engine: sa.Engine) -> None:
+    """Have each connection of a PostgreSQL engine know whether row security holds for its role."""
+    sa.event.listen(engine, "connect", _ask)
+    sa.event.listen(engine, "engine_connect", _prefix)
+
+
+def _ask(driver_connection: Any, record: Any) -> None:
+    with driver_connection.cursor() as cursor:
+        cursor.execute("SELECT row_security_active(to_regclass('users')::oid)")
+        record.info[_WALLED] = bool(cursor.fetchone()[0])
+    if not driver_connection.autocommit:
+        driver_connection.rollback()
+
+
+def _prefix(connection: sa.Connection) -> None:
+    # Of the connection and not of the engine, whose listeners mean that somebody wants to hear everything.
+    if connection.info.get(_WALLED):
+        sa.event.listen(connection, "before_cursor_execute", _put_before, retval=True)
+
+
+def _put_before(
+    connection: sa.Connection, cursor: Any, text: str, parameters: Any, *_: object
+) -> tuple[str, Any]:
+    del cursor
+    told: bytes = connection.info.pop(_UNTOLD, b"")
+    return (told.decode().replace("%", "%%") + text if told else text), parameters
