@@ -10,6 +10,7 @@ from typing import Annotated
 
 import typer
 
+from morag_meta.cli import row_security
 from morag_meta.cli.accounts import create_admin
 from morag_meta.cli.failures import CommandError
 from morag_meta.cli.options import DatabaseUrl, Format, Output, read_settings
@@ -157,6 +158,7 @@ def reset(confirm: Confirm = False, database_url: DatabaseUrl = None) -> None:
 
 
 app.command("seed")(seed)
+app.add_typer(row_security.app)
 
 
 def _tell(revisions: list[str], done: str, nothing: str) -> None:

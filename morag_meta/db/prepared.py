@@ -118,3 +118,20 @@ def prepare(statement: sa.Executable, dialect: Dialect, names: tuple[str, ...]) 
 def _gives_back(statement: Any) -> bool:
     """Whether a change itself names columns to give back, of which SQLAlchemy adds none."""
     return bool(statement._returning)  # noqa: SLF001 - nothing public says so
+
+
+def first_of(result: sa.CursorResult[Any]) -> Row | None:
+    """Give the first row of what SQLAlchemy ran itself, or None."""
+    row = result.first()
+    return None if row is None else dict(zip(result.keys(), row, strict=True))
+
+
+def all_of(result: sa.CursorResult[Any]) -> list[Row]:
+    """Give all rows of it."""
+    keys = tuple(result.keys())  # a mapping of each row would ask for them each time
+    return [dict(zip(keys, row, strict=True)) for row in result]
+
+
+def count_of(result: sa.CursorResult[Any]) -> int:
+    """Give the number of rows that it changed."""
+    return result.rowcount

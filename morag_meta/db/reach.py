@@ -8,6 +8,7 @@ ends, so neither a pooled connection nor a pooler hands it on. The policies that
 
 from __future__ import annotations
 
+import contextlib
 import enum
 from collections.abc import Mapping
 from typing import Any, Final
@@ -23,8 +24,10 @@ OWNER: Final = "owner:"
 GRANTEE: Final = "grantee:"
 PATH: Final = "path:"
 _TELL: Final = f"SET LOCAL {SETTING} = %s; "
-_WALLED: Final = "morag row security"  # keys of what is known of a connection
-_UNTOLD: Final = "morag reach"
+_WALLED: Final = "morag row security"  # in what is known of a connection
+TOLD: Final = "morag_reach"
+"""The execution option that holds what is told of a statement's reach before it."""
+_NO_OPTION: Final[dict[str, Any]] = {}
 
 
 class Path(enum.StrEnum):
@@ -60,11 +63,6 @@ class Reach:
         """Begin with nothing told."""
         self._told = ""
 
-    @classmethod
-    def on(cls, connection: sa.Connection) -> Reach | None:
-        """Give it for a connection; None where row security does not hold for it."""
-        return cls() if connection.info.get(_WALLED) else None
-
     def forget(self) -> None:
         """Know that the transaction has ended, and the setting with it."""
         self._told = ""
@@ -84,23 +82,42 @@ class Reach:
         text: bytes = cursor.mogrify(_TELL, (reach,))
         return text
 
-    def leave(
+    def option(
         self,
         connection: sa.Connection,
         statement: sa.Executable,
         parameters: Mapping[str, Any],
         *,
         kept: bool,
-    ) -> None:
-        """Leave the text, as ``before`` gives it, for a statement that SQLAlchemy is about to run."""
-        with connection.connection.cursor() as cursor:
-            connection.info[_UNTOLD] = self.before(cursor, statement, parameters, kept=kept)
+    ) -> dict[str, Any]:
+        """Give the execution option by which SQLAlchemy runs the text, as ``before`` gives it, as well."""
+        with contextlib.closing(connection.connection.cursor()) as cursor:
+            return {TOLD: self.before(cursor, statement, parameters, kept=kept)}
+
+
+class NoReach(Reach):
+    """That of a connection without row security, of which nothing is told."""
+
+    def before(self, *_: Any, **__: Any) -> bytes:
+        """Give nothing."""
+        return b""
+
+    def option(self, *_: Any, **__: Any) -> dict[str, Any]:
+        """Give none."""
+        return _NO_OPTION
+
+
+def reach_on(connection: sa.Connection, dialect: str) -> Reach:
+    """Give the reach of a unit of work on a connection."""
+    return Reach() if dialect == "postgresql" and connection.info.get(_WALLED) else NoReach()
 
 
 def heed(engine: sa.Engine) -> None:
     """Have each connection of a PostgreSQL engine know whether row security holds for its role."""
     sa.event.listen(engine, "connect", _ask)
-    sa.event.listen(engine, "engine_connect", _prefix)
+    # Not before_cursor_execute, whose listeners mean that somebody wants to hear everything.
+    sa.event.listen(engine, "do_execute", _tell_with)
+    sa.event.listen(engine, "do_executemany", _tell_before)
 
 
 def _ask(driver_connection: Any, record: Any) -> None:
@@ -111,15 +128,21 @@ def _ask(driver_connection: Any, record: Any) -> None:
         driver_connection.rollback()
 
 
-def _prefix(connection: sa.Connection) -> None:
-    # Of the connection and not of the engine, whose listeners mean that somebody wants to hear everything.
-    if connection.info.get(_WALLED):
-        sa.event.listen(connection, "before_cursor_execute", _put_before, retval=True)
+def _tell_with(cursor: Any, text: str, parameters: Any, context: Any) -> bool | None:
+    told = _told(context)
+    if not told:
+        return None
+    cursor.execute(told.decode().replace("%", "%%") + text, parameters)
+    return True
 
 
-def _put_before(
-    connection: sa.Connection, cursor: Any, text: str, parameters: Any, *_: object
-) -> tuple[str, Any]:
-    del cursor
-    told: bytes = connection.info.pop(_UNTOLD, b"")
-    return (told.decode().replace("%", "%%") + text if told else text), parameters
+def _tell_before(cursor: Any, text: str, parameters: Any, context: Any) -> None:
+    del text, parameters
+    told = _told(context)
+    if told:
+        cursor.execute(told)
+
+
+def _told(context: Any) -> bytes:
+    told: bytes = context.execution_options.get(TOLD, b"")
+    return told

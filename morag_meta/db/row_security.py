@@ -198,7 +198,7 @@ def _faults(connection: sa.Connection, role: str) -> Iterator[str]:
 
 
 def _tables(connection: sa.Connection, role: str) -> list[tuple[str, bool, bool]]:
-    """Give the tables with owners that are there, whether row security is on, and whether the role owns it."""
+    """Give each table with owners, whether row security is on, and whether the role may be its owner."""
     rows = connection.execute(_TABLES, {"role": role, "tables": list(OWNERS)})
     return sorted((name, on, owns) for name, on, owns in rows)
 

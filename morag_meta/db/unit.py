@@ -17,8 +17,8 @@ from typing import Any, TypeVar
 import sqlalchemy as sa
 
 from morag_meta.db.faults import Disconnected, adopt, translate
-from morag_meta.db.prepared import Prepared, Row, prepare
-from morag_meta.db.reach import Reach
+from morag_meta.db.prepared import Prepared, Row, all_of, count_of, first_of, prepare
+from morag_meta.db.reach import reach_on
 from morag_meta.errors import Reason, Unavailable
 
 __all__ = ["CommitUnknown", "Row", "Tell", "Unit"]
@@ -62,7 +62,7 @@ class Unit:
         self._connection = connection
         self._unsent = b""  # what travels with the next statement: BEGIN, and what was to run soon
         self._begun = False  # whether BEGIN has been sent
-        self._reach = Reach.on(connection) if dialect == "postgresql" else None
+        self._reach = reach_on(connection, dialect)
         self.dialect = dialect
         self.busy_since = 0.0
         self.in_transaction = False
@@ -175,15 +175,15 @@ class Unit:
 
     def one(self, statement: sa.Executable, **parameters: Any) -> Row | None:
         """Give the first row as a mapping, or None."""
-        return self._execute(statement, parameters, Prepared.first, _first)
+        return self._execute(statement, parameters, Prepared.first, first_of)
 
     def all(self, statement: sa.Executable, **parameters: Any) -> list[Row]:
         """Give all rows as mappings."""
-        return self._execute(statement, parameters, Prepared.all, _all)
+        return self._execute(statement, parameters, Prepared.all, all_of)
 
     def run(self, statement: sa.Executable, **parameters: Any) -> int:
         """Run a statement that changes rows, and give their number."""
-        return self._execute(statement, parameters, Prepared.count, _count)
+        return self._execute(statement, parameters, Prepared.count, count_of)
 
     def run_soon(self, statement: sa.Executable, **parameters: Any) -> None:
         """Run a statement of which nobody awaits anything, at the latest before the next one.
@@ -198,7 +198,7 @@ class Unit:
             return
         self._check()
         with contextlib.closing(self._connection.connection.cursor()) as cursor:
-            told = self._told(cursor, statement, parameters)
+            told = self._reach.before(cursor, statement, parameters, kept=True)
             self._unsent += told + prepared.written_out(cursor, parameters) + b"; "
 
     def run_many(self, statement: sa.Executable, rows: Sequence[Mapping[str, Any]]) -> None:
@@ -209,8 +209,8 @@ class Unit:
         connection = self.connection
         self.busy_since = time.monotonic()
         try:
-            self._leave_told(statement, rows[0])
-            connection.execute(statement, list(rows))
+            option = self._reach.option(connection, statement, rows[0], kept=self.in_transaction)
+            connection.execute(statement, list(rows), execution_options=option)
         except Exception as fault:  # noqa: BLE001 - sorted by translate
             raise self._fail(fault) from None
         finally:
@@ -231,11 +231,11 @@ class Unit:
         self.busy_since = time.monotonic()
         try:
             if prepared is None:
-                self._leave_told(statement, parameters)
-                return take_result(connection.execute(statement, parameters))
+                option = self._reach.option(connection, statement, parameters, kept=self.in_transaction)
+                return take_result(connection.execute(statement, parameters, execution_options=option))
             cursor = connection.connection.cursor()
             try:
-                told = self._told(cursor, statement, parameters)
+                told = self._reach.before(cursor, statement, parameters, kept=self.in_transaction)
                 prepared.execute(cursor, parameters, self._take_unsent() + told)
                 return take(prepared, cursor)
             finally:
@@ -247,8 +247,7 @@ class Unit:
 
     def _leave_transaction(self) -> None:
         self.in_transaction, self._begun, self._unsent = False, False, b""
-        if self._reach is not None:
-            self._reach.forget()
+        self._reach.forget()
 
     def _plain(self, text: str) -> None:
         """Run a statement of transactions, which neither takes nor gives anything."""
@@ -269,18 +268,6 @@ class Unit:
         finally:
             self.busy_since = 0.0
 
-    def _told(self, cursor: Any, statement: sa.Executable, parameters: Mapping[str, Any]) -> bytes:
-        """Give what tells the statement's reach before it, where row security asks for that."""
-        if self._reach is None:
-            return b""
-        return self._reach.before(cursor, statement, parameters, kept=self.in_transaction)
-
-    def _leave_told(self, statement: sa.Executable, parameters: Mapping[str, Any]) -> None:
-        """Have SQLAlchemy tell the same before the statement that it runs next."""
-        if self._reach is not None:
-            kept = self.in_transaction
-            self._reach.leave(self._connection, statement, parameters, kept=kept)
-
     def _take_unsent(self) -> bytes:
         before, self._unsent = self._unsent, b""
         self._begun |= bool(before)
@@ -298,17 +285,3 @@ class Unit:
     def _check(self) -> None:
         if self._failed:
             raise RuntimeError("a statement of this transaction failed; it can only be rolled back")
-
-
-def _first(result: sa.CursorResult[Any]) -> Row | None:
-    row = result.first()
-    return None if row is None else dict(zip(result.keys(), row, strict=True))
-
-
-def _all(result: sa.CursorResult[Any]) -> list[Row]:
-    keys = tuple(result.keys())  # a mapping of each row would ask for them each time
-    return [dict(zip(keys, row, strict=True)) for row in result]
-
-
-def _count(result: sa.CursorResult[Any]) -> int:
-    return result.rowcount
