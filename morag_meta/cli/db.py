@@ -17,6 +17,7 @@ from morag_meta.cli.options import DatabaseUrl, Format, Output, read_settings
 from morag_meta.cli.output import print_facts, print_json, print_table, say
 from morag_meta.cli.seed import plant, seed
 from morag_meta.db import migrate
+from morag_meta.db import row_security as walls
 from morag_meta.db.migrate import State, Status
 from morag_meta.db.survey import Survey, survey
 from morag_meta.db.url import dialect_name, masked
@@ -152,8 +153,11 @@ def reset(confirm: Confirm = False, database_url: DatabaseUrl = None) -> None:
         if not sys.stdin.isatty():
             raise CommandError("reset drops everything: say so with --confirm", ExitCode.USAGE)
         typer.confirm(f"Drop every table of {masked(url)}?", abort=True, err=True)
+    role = walls.role_of(url)
     dropped = migrate.reset(url)
     migrate.upgrade(url)
+    if role is not None:
+        walls.enable(url, role)
     say(f"dropped {len(dropped)} tables and made the schema anew")
 
 

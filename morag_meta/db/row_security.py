@@ -102,6 +102,14 @@ def status(url: str | sa.URL) -> Walls:
         return Walls(role, [] if role is None else list(_faults(connection, role)))
 
 
+def role_of(url: str | sa.URL) -> str | None:
+    """Give the role that row security of a database is on for; None where it is off, or not PostgreSQL."""
+    if dialect_name(url) != "postgresql":
+        return None
+    with reading(url) as connection:
+        return service_role(connection)
+
+
 def require(url: str | sa.URL) -> None:
     """Refuse a role of one's own that row security does not bind as this version means it to.
 
@@ -122,6 +130,8 @@ def service_role(connection: sa.Connection) -> str | None:
     Raises:
         MigrationError: they are for several.
     """
+    if connection.dialect.name != "postgresql":
+        return None
     roles = list(connection.execute(_ROLES).scalars())
     if len(roles) > 1:
         raise MigrationError(f"row security is on for several roles: {', '.join(roles)}")
@@ -131,6 +141,8 @@ def service_role(connection: sa.Connection) -> str | None:
 def close(connection: sa.Connection) -> str | None:
     """Drop every policy within a migration, which leaves nothing open, and give the role they were for."""
     role = service_role(connection)
+    if role is None:
+        return None
     for table, name in connection.execute(_MINE, {"ours": _OURS}).all():
         connection.exec_driver_sql(f"DROP POLICY {_quoted(connection, name)} ON {_quoted(connection, table)}")
     return role

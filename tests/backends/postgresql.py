@@ -93,7 +93,9 @@ class PostgresqlServer(Daemon):
         return self._url(name, user)
 
     def create_role(self, name: str, options: str) -> None:
-        """Create a role with the administrator's password; ``options`` are words of CREATE ROLE."""
+        """Create a role with the administrator's password, unless it is there; ``options`` are SQL's."""
+        if self.execute(sql.SQL("SELECT 1 FROM pg_roles WHERE rolname = {}").format(sql.Literal(name))):
+            return
         role = sql.SQL("CREATE ROLE {} " + options + " PASSWORD {}")
         self.execute(role.format(sql.Identifier(name), sql.Literal(self._password)))
 
