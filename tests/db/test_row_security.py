@@ -235,7 +235,8 @@ def test_what_was_told_ends_with_the_transaction(database: Database) -> None:
     def told(connection: sa.Connection) -> Any:
         with closing(connection.connection.cursor()) as cursor:
             cursor.execute("SELECT current_setting('morag.reach', true)")
-            return cursor.fetchone()[0] or ""
+            ((value,),) = cursor.fetchall()
+            return value or ""
 
     with database.unit_of_work() as uow:
         connection = uow._connection  # noqa: SLF001 - as the service's role, which tests are not

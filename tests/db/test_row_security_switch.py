@@ -178,9 +178,10 @@ def test_a_role_must_exist(url: str) -> None:
 @_POSTGRESQL
 def test_the_service_cannot_switch_it(url: str) -> None:
     """Neither on nor off: the role owns nothing."""
-    for switch in (lambda: row_security.disable(url), lambda: row_security.enable(url, SERVICE)):
-        with pytest.raises(MigrationError, match="permission denied"):
-            switch()
+    with pytest.raises(MigrationError, match="permission denied"):
+        row_security.disable(url)
+    with pytest.raises(MigrationError, match="permission denied"):
+        row_security.enable(url, SERVICE)
     assert row_security.status(url) == row_security.Walls(SERVICE, [])
 
 
