@@ -12,6 +12,9 @@ CREATE ROLE morag_service LOGIN NOSUPERUSER NOBYPASSRLS NOCREATEDB NOCREATEROLE 
 -- Nobody else makes anything here.
 REVOKE CREATE ON SCHEMA public FROM PUBLIC;
 GRANT USAGE, CREATE ON SCHEMA public TO morag_migrator;
+GRANT USAGE ON SCHEMA public TO morag_service;
 
--- Where the service has run as another role, its tables change hands; as which role, name it:
--- REASSIGN OWNED BY morag TO morag_migrator;
+-- Tables that are there already, as the service made them in a role of its own, change hands.
+SELECT format('ALTER TABLE %I.%I OWNER TO morag_migrator', schemaname, tablename)
+FROM pg_tables WHERE schemaname = 'public'
+\gexec
