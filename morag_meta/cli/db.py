@@ -67,6 +67,8 @@ def upgrade(
         say(migrate.offline_sql(dialect_name(url)))
         return
     _tell(migrate.upgrade(url, revision), "applied", "nothing to do")
+    if migrate.status(url).state is State.CURRENT and walls.renew(url):
+        say("row security brought up to date")
 
 
 @app.command(context_settings={"ignore_unknown_options": True})

@@ -110,6 +110,21 @@ def role_of(url: str | sa.URL) -> str | None:
         return service_role(connection)
 
 
+def renew(url: str | sa.URL) -> bool:
+    """Bring row security up to date where it is on and is not as this version means it; say whether it was.
+
+    For the migration role, on a schema that is current.
+
+    Raises:
+        MigrationError: as ``enable``.
+    """
+    found = status(url) if dialect_name(url) == "postgresql" else Walls(None, [])
+    if found.role is None or not found.problems:
+        return False
+    enable(url, found.role)
+    return True
+
+
 def require(url: str | sa.URL) -> None:
     """Refuse a role of one's own that row security does not bind as this version means it to.
 

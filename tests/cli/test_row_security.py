@@ -52,6 +52,17 @@ def test_a_hole_fails_the_status(cli: Command, url: str) -> None:
     assert "on servers: run 'morag-meta db row-security enable" in result.out
 
 
+def test_an_upgrade_mends_a_hole(cli: Command, url: str) -> None:
+    """Policies of another version follow with db upgrade, also where no revision is pending."""
+    with administrator(sa.make_url(url)).connect() as connection:
+        connection.exec_driver_sql("COMMENT ON POLICY morag_owner ON servers IS 'of another version'")
+    assert cli("db", "upgrade", "--database-url", url).out == (
+        "nothing to do\nrow security brought up to date\n"
+    )
+    assert cli(*_ROW_SECURITY, "status", "--database-url", url).code is ExitCode.OK
+    assert cli("db", "upgrade", "--database-url", url).out == "nothing to do\n"
+
+
 def test_a_reset_puts_the_walls_up_again(cli: Command, url: str) -> None:
     """What was dropped and made anew is as closed as before."""
     assert cli("db", "reset", "--confirm", "--database-url", url).code is ExitCode.OK

@@ -90,6 +90,17 @@ def test_an_admin_writes_only_what_a_removal_writes() -> None:
     assert all("SELECT" in commands for commands in OPENED[Path.ADMIN].values())
 
 
+def test_a_grantee_writes_nothing() -> None:
+    """What is shared is seen and locked by the grantee's reach; only grants to the grantee are removed."""
+    writes = {
+        (table, command)
+        for table, (_, commands) in SHARED.items()
+        for command in commands
+        if command not in ("SELECT", "LOCK")
+    }
+    assert writes == {("database_grants", "DELETE")}
+
+
 def test_a_reach_reads_as_one_thing_alone() -> None:
     """No path and no grantee's id looks like an owner's id where policies read it."""
     for other in (*(PATH + path for path in Path), GRANTEE + "0195a000-0000-7000-8000-000000000001"):
