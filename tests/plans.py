@@ -33,8 +33,8 @@ class Plan:
         seen: list[tuple[str, str, Any]] = []
 
         def note(_: Any, __: Any, statement: str, parameters: Any, context: Any, ___: Any) -> None:
-            told = context.execution_options.get(TOLD, b"")  # of its reach, where row security is on
-            seen.append((told.decode(), statement, parameters))
+            told = context.execution_options.get(TOLD, "")  # of its reach, where row security is on
+            seen.append((told, statement, parameters))
 
         with database.unit_of_work() as uow:
             sa.event.listen(engine, "before_cursor_execute", note)

@@ -45,16 +45,21 @@ class Prepared:
         self._keys: list[str] = []
         self._converts: list[tuple[str, _Convert]] = []
 
-    def execute(self, cursor: Any, parameters: Mapping[str, Any], before: bytes = b"") -> None:
-        """Run the statement; after the text ``before`` in the same round trip, on PostgreSQL."""
-        if before:
-            cursor.execute(before + self.written_out(cursor, parameters))
-        else:
-            cursor.execute(self._text, self._bound(parameters))
+    def execute(
+        self, cursor: Any, parameters: Mapping[str, Any], before: bytes = b"", told: str = ""
+    ) -> None:
+        """Run the statement; after the texts ``before`` and ``told`` in the same round trip, on PostgreSQL.
 
-    def written_out(self, cursor: Any, parameters: Mapping[str, Any]) -> bytes:
+        ``told`` is one in which ``%`` is doubled.
+        """
+        if before:
+            cursor.execute(before + self.written_out(cursor, parameters, told))
+        else:
+            cursor.execute(told + self._text, self._bound(parameters))
+
+    def written_out(self, cursor: Any, parameters: Mapping[str, Any], told: str = "") -> bytes:
         """Give the text that psycopg2 would send, its values in it."""
-        text: bytes = cursor.mogrify(self._text, self._bound(parameters))
+        text: bytes = cursor.mogrify(told + self._text, self._bound(parameters))
         return text
 
     def _bound(self, parameters: Mapping[str, Any]) -> Any:

@@ -8,9 +8,9 @@ ends, so neither a pooled connection nor a pooler hands it on. The policies that
 
 from __future__ import annotations
 
-import contextlib
 import enum
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any, Final
 
 import sqlalchemy as sa
@@ -23,7 +23,6 @@ SETTING: Final = "morag.reach"
 OWNER: Final = "owner:"
 GRANTEE: Final = "grantee:"
 PATH: Final = "path:"
-_TELL: Final = f"SET LOCAL {SETTING} = %s; "
 _WALLED: Final = "morag row security"  # in what is known of a connection
 TOLD: Final = "morag_reach"
 """The execution option that holds what is told of a statement's reach before it."""
@@ -56,6 +55,15 @@ def reach_of(statement: sa.Executable, parameters: Mapping[str, Any]) -> str:
     return "" if grantee is None else GRANTEE + grantee
 
 
+@lru_cache(maxsize=4096)
+def _telling(reach: str) -> str:
+    """Write what tells a reach; its ``%`` doubled, as a driver reads it behind which values come."""
+    if "\0" in reach:
+        raise ValueError("no id has a NUL character")
+    quoted = reach.replace("\\", "\\\\").replace("'", "''").replace("%", "%%")
+    return f"SET LOCAL {SETTING} = E'{quoted}'; "
+
+
 class Reach:
     """What one unit of work on a walled connection has told the database in its transaction."""
 
@@ -67,40 +75,31 @@ class Reach:
         """Know that the transaction has ended, and the setting with it."""
         self._told = ""
 
-    def before(
-        self, cursor: Any, statement: sa.Executable, parameters: Mapping[str, Any], *, kept: bool
-    ) -> bytes:
+    def before(self, statement: sa.Executable, parameters: Mapping[str, Any], *, kept: bool) -> str:
         """Give the text that tells the reach, to run before a statement; empty where it is known.
 
         ``kept`` says that a transaction is open, which keeps what is told.
         """
         reach = reach_of(statement, parameters)
         if reach == self._told:
-            return b""
+            return ""
         if kept:
             self._told = reach
-        text: bytes = cursor.mogrify(_TELL, (reach,))
-        return text
+        return _telling(reach)
 
     def option(
-        self,
-        connection: sa.Connection,
-        statement: sa.Executable,
-        parameters: Mapping[str, Any],
-        *,
-        kept: bool,
+        self, statement: sa.Executable, parameters: Mapping[str, Any], *, kept: bool
     ) -> dict[str, Any]:
         """Give the execution option by which SQLAlchemy runs the text, as ``before`` gives it, as well."""
-        with contextlib.closing(connection.connection.cursor()) as cursor:
-            return {TOLD: self.before(cursor, statement, parameters, kept=kept)}
+        return {TOLD: self.before(statement, parameters, kept=kept)}
 
 
 class NoReach(Reach):
     """That of a connection without row security, of which nothing is told."""
 
-    def before(self, *_: Any, **__: Any) -> bytes:
+    def before(self, *_: Any, **__: Any) -> str:
         """Give nothing."""
-        return b""
+        return ""
 
     def option(self, *_: Any, **__: Any) -> dict[str, Any]:
         """Give none."""
@@ -132,7 +131,7 @@ def _tell_with(cursor: Any, text: str, parameters: Any, context: Any) -> bool | 
     told = _told(context)
     if not told:
         return None
-    cursor.execute(told.decode().replace("%", "%%") + text, parameters)
+    cursor.execute(told + text, parameters)
     return True
 
 
@@ -140,9 +139,9 @@ def _tell_before(cursor: Any, text: str, parameters: Any, context: Any) -> None:
     del text, parameters
     told = _told(context)
     if told:
-        cursor.execute(told)
+        cursor.execute(told, {})
 
 
-def _told(context: Any) -> bytes:
-    told: bytes = context.execution_options.get(TOLD, b"")
+def _told(context: Any) -> str:
+    told: str = context.execution_options.get(TOLD, "")
     return told

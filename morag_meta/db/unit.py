@@ -198,8 +198,8 @@ class Unit:
             return
         self._check()
         with contextlib.closing(self._connection.connection.cursor()) as cursor:
-            told = self._reach.before(cursor, statement, parameters, kept=True)
-            self._unsent += told + prepared.written_out(cursor, parameters) + b"; "
+            told = self._reach.before(statement, parameters, kept=True)
+            self._unsent += prepared.written_out(cursor, parameters, told) + b"; "
 
     def run_many(self, statement: sa.Executable, rows: Sequence[Mapping[str, Any]]) -> None:
         """Run a statement once for each set of parameters."""
@@ -209,7 +209,7 @@ class Unit:
         connection = self.connection
         self.busy_since = time.monotonic()
         try:
-            option = self._reach.option(connection, statement, rows[0], kept=self.in_transaction)
+            option = self._reach.option(statement, rows[0], kept=self.in_transaction)
             connection.execute(statement, list(rows), execution_options=option)
         except Exception as fault:  # noqa: BLE001 - sorted by translate
             raise self._fail(fault) from None
@@ -231,12 +231,12 @@ class Unit:
         self.busy_since = time.monotonic()
         try:
             if prepared is None:
-                option = self._reach.option(connection, statement, parameters, kept=self.in_transaction)
+                option = self._reach.option(statement, parameters, kept=self.in_transaction)
                 return take_result(connection.execute(statement, parameters, execution_options=option))
             cursor = connection.connection.cursor()
             try:
-                told = self._reach.before(cursor, statement, parameters, kept=self.in_transaction)
-                prepared.execute(cursor, parameters, self._take_unsent() + told)
+                told = self._reach.before(statement, parameters, kept=self.in_transaction)
+                prepared.execute(cursor, parameters, self._take_unsent(), told)
                 return take(prepared, cursor)
             finally:
                 cursor.close()

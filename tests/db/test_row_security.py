@@ -252,6 +252,20 @@ def test_what_was_told_ends_with_the_transaction(database: Database) -> None:
         assert told(connection) == ""
 
 
+@pytest.mark.parametrize("listened", [False, True])
+def test_an_odd_owner_is_told_as_it_is(database: Database, listened: bool) -> None:
+    """No character of an id ends the text that tells it, nor is read by the driver."""
+    if listened:
+        sa.event.listen(database.engine, "before_cursor_execute", lambda *_: None)
+    for odd in ("it's", "\\", "\\' OR true; --", "100 %s %(id)s %%", "'; RESET morag.reach; --", "\u00e9\n"):
+        with database.unit_of_work() as uow:
+            with pytest.raises(NotFound):
+                uow.servers.get(odd, SERVER)
+            with closing(uow._connection.connection.cursor()) as cursor:  # noqa: SLF001 - as the service
+                cursor.execute("SELECT current_setting('morag.reach')")
+                assert cursor.fetchall() == [(f"owner:{odd}",)]
+
+
 def test_a_reach_takes_no_trip_of_its_own(url: str) -> None:
     """What tells the reach travels with its statement, also where SQLAlchemy runs it, and in one piece."""
     some = sa.select(servers.c.id).where(
