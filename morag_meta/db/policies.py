@@ -30,7 +30,7 @@ OPENED: Final[Mapping[Path, Mapping[str, tuple[str, ...]]]] = {
     },
     Path.LOGIN: dict.fromkeys(("users", "sessions", "password_resets", "api_keys"), ("SELECT",)),
     Path.ACCOUNTS: {"users": ("SELECT", "INSERT")},
-    Path.QUEUE: {"jobs": ("SELECT",)},
+    Path.QUEUE: {"jobs": ("SELECT",), "job_turns": ("SELECT",)},
     Path.POLLER: {"job_events": ("SELECT", "UPDATE"), "job_floors": ("SELECT",), "jobs": ("SELECT",)},
     Path.REAPER: {"jobs": ("SELECT",)},
     Path.SWEEPER: {
