@@ -97,6 +97,9 @@ class Settings(BaseSettings):
     database_echo: bool = switch(default=False, what="Log statements; parameters stay hidden.")
     database_statement_timeout: float = seconds(10, "Longest run of one statement.", 0.1, 3600)
     database_queue: int = count(256, "Units of work that may wait before SERVER_BUSY.", 1, 100_000)
+    row_security: bool = switch(
+        default=False, what="Serve only where PostgreSQL itself keeps users' rows apart."
+    )
     database_connect_timeout: float = seconds(5, "Longest wait to connect.", 1, 300)
 
     grpc_address: str = setting(
@@ -287,6 +290,8 @@ def load(**overrides: Any) -> Settings:
 
 def _contradictions(settings: Settings) -> Iterator[str]:
     """Give one line for each setting that does not fit another."""
+    if settings.row_security and dialect_name(settings.database_url) != "postgresql":
+        yield f"{PREFIX}ROW_SECURITY is true, and only PostgreSQL has row security: use it, or leave that out"
     key, needed = settings.jwt_secret_key, _JWT_KEY_BYTES[settings.jwt_algorithm]
     if key is not None and len(key.get_secret_value().encode()) < needed:
         yield f"{PREFIX}JWT_SECRET_KEY is too short for {settings.jwt_algorithm}: {HOW_TO_MAKE}"

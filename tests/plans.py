@@ -9,6 +9,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from morag_meta.db.database import Database
+from morag_meta.db.reach import TOLD
 from morag_meta.uow import UnitOfWork
 
 _SINGLE = {"job_log", "CONSTANT"}
@@ -29,10 +30,11 @@ class Plan:
     def __init__(self, database: Database, work: Work, *, number: int = 0) -> None:
         """Explain the first statement that the work runs, or a later one."""
         engine, dialect = database.engine, database.dialect
-        seen: list[tuple[str, Any]] = []
+        seen: list[tuple[str, str, Any]] = []
 
-        def note(_: Any, __: Any, statement: str, parameters: Any, *___: Any) -> None:
-            seen.append((statement, parameters))
+        def note(_: Any, __: Any, statement: str, parameters: Any, context: Any, ___: Any) -> None:
+            told = context.execution_options.get(TOLD, "")  # of its reach, where row security is on
+            seen.append((told, statement, parameters))
 
         with database.unit_of_work() as uow:
             sa.event.listen(engine, "before_cursor_execute", note)
@@ -40,14 +42,15 @@ class Plan:
                 work(uow)
             finally:
                 sa.event.remove(engine, "before_cursor_execute", note)
-        statement, parameters = seen[number]
+        told, statement, parameters = seen[number]
         explain = {
             "sqlite": "EXPLAIN QUERY PLAN ",
             "postgresql": "EXPLAIN (FORMAT JSON) ",
             "mariadb": "EXPLAIN ",
         }[dialect]
-        with engine.connect() as connection:
-            rows = connection.exec_driver_sql(explain + statement, parameters).mappings().all()
+        with database.unit_of_work() as uow:
+            connection = uow._connection  # noqa: SLF001 - as the service's role, which tests are not
+            rows = connection.exec_driver_sql(told + explain + statement, parameters).mappings().all()
         read = {"sqlite": self._sqlite, "postgresql": self._postgresql, "mariadb": self._mariadb}[dialect]
         self.text = json.dumps([dict(row) for row in rows], default=str)
         self.indexes: set[str] = set()

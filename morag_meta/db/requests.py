@@ -13,7 +13,7 @@ from typing import Any, Final, Protocol
 import sqlalchemy as sa
 
 from morag_meta.db.schema import request_records as records
-from morag_meta.db.statements import end_of_batch, owned, system
+from morag_meta.db.statements import Path, end_of_batch, owned, system
 from morag_meta.db.text import contains
 from morag_meta.db.unit import Unit
 from morag_meta.errors import Invalid, Reason, Violation
@@ -38,7 +38,9 @@ _SETTLE = sa.update(records).where(*_KEY).values(receipt=sa.bindparam("new_recei
 _FORGET = sa.delete(records).where(*_KEY)
 _WHY_SWEPT: Final = "old records of every caller go"
 _SWEEP_END = end_of_batch(records.c.create_time, _WHY_SWEPT)
-_SWEEP = system(sa.delete(records).where(records.c.create_time <= sa.bindparam("last")), _WHY_SWEPT)
+_SWEEP = system(
+    sa.delete(records).where(records.c.create_time <= sa.bindparam("last")), _WHY_SWEPT, Path.SWEEPER
+)
 _DELETE_ALL = sa.delete(records).where(owned(records))
 # Read, and then forgotten one by one: a deletion by it would wait for every record that is being written.
 _ABOUT = system(
@@ -46,6 +48,7 @@ _ABOUT = system(
         contains(sa.type_coerce(records.c.receipt, sa.Text), sa.bindparam("user_id"))
     ),
     "what anybody did to a user who is deleted names the user",
+    Path.PURGE,
 )
 
 

@@ -16,7 +16,7 @@ import sqlalchemy as sa
 from morag_meta.db.clock import Clock, clock
 from morag_meta.db.schema import job_checkpoints as checkpoints
 from morag_meta.db.schema import jobs
-from morag_meta.db.statements import EVERYONE, owned, system
+from morag_meta.db.statements import EVERYONE, Path, owned, system
 from morag_meta.db.unit import Row, Unit
 from morag_meta.jobs.turns import JobTurns
 from morag_meta.jobs.wanted import LIMIT, SHOWN, WAITING_STATES, Wanted, conditions, order
@@ -27,6 +27,7 @@ _NOTHING_CHOSEN: Final[frozenset[str]] = frozenset()
 _OVERDUE = system(
     sa.select(_c.id, _c.owner_id).where(_c.due_time <= Clock()).order_by(_c.due_time).limit(LIMIT),
     "the reaper looks after everybody's jobs",
+    Path.REAPER,
 )
 _READY = system(
     sa.select(*SHOWN)
@@ -37,6 +38,7 @@ _READY = system(
     )
     .order_by(_c.priority.desc(), _c.ready_time, _c.id),
     "wakes those who wait for jobs, and lease only those in their reach",
+    Path.QUEUE,
 )
 _CLOCK = sa.select(clock)
 _CHECKPOINT = sa.select(checkpoints.c.data).where(_JOB, owned(checkpoints))

@@ -19,7 +19,7 @@ from morag_meta.db.counted import Resource, add, counted
 from morag_meta.db.schema import database_grants as grants
 from morag_meta.db.schema import job_events as events
 from morag_meta.db.schema import job_log, jobs
-from morag_meta.db.statements import find_shared, owned, reach, shared, system
+from morag_meta.db.statements import Path, find_shared, owned, reach, shared, system
 from morag_meta.db.unit import Row, Unit
 from morag_meta.errors import Collision, not_found
 from morag_meta.jobs.limits import due_time
@@ -65,6 +65,7 @@ _POSITION_SHARED = _SHARED.with_only_columns(*_PLACE, grants.c.level.label("gran
 _NEWEST = system(
     sa.select(jobs.c.id, jobs.c.event_number).where(jobs.c.id.in_(sa.bindparam("job_ids", expanding=True))),
     "wakes watchers, whose access to the job was checked when they came",
+    Path.POLLER,
 )
 
 

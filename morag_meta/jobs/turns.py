@@ -24,7 +24,7 @@ import sqlalchemy as sa
 from morag_meta.db.clock import clock
 from morag_meta.db.schema import job_turns as turns
 from morag_meta.db.schema import jobs
-from morag_meta.db.statements import EVERYONE, everyone, owned, system
+from morag_meta.db.statements import EVERYONE, Path, everyone, owned, system
 from morag_meta.db.unit import Row, Unit
 from morag_meta.jobs.wanted import LIMIT, SHOWN, Wanted, conditions, order
 
@@ -40,6 +40,7 @@ _NEWEST = system(
         sa.select(sa.func.max(turns.c.turn_time)).where(_OF_PRIORITY).scalar_subquery().label("newest"),
     ),
     "a turn comes behind those of all owners",
+    Path.QUEUE,
 )
 _LOCK = sa.select(turns.c.priority).where(owned(turns), _OF_PRIORITY).with_for_update(skip_locked=True)
 _FIRST = sa.insert(turns)
