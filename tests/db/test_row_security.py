@@ -47,6 +47,8 @@ def url(walls: Walls, backend: Backend) -> Iterator[str]:
     engine = administrator(sa.make_url(made))
     fill(engine.url.render_as_string(hide_password=False))
     with engine.connect() as connection:
+        turn = f"INSERT INTO job_turns VALUES ('{OWNER}', 2, now()) ON CONFLICT DO NOTHING"
+        connection.exec_driver_sql(turn)
         for table in ("jobs", "job_events"):
             name = "database_id"
             connection.exec_driver_sql(f"UPDATE {table} SET {name} = (SELECT id FROM databases)")
