@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from rich.console import Console
 
-from benchmarks import report, rounds, walls, watchers, workers, writers
+from benchmarks import costs, keys, report, rounds, walls, watchers, workers, writers
 from benchmarks.contract import BARE
 from benchmarks.data import Filled, fill
 from benchmarks.load import Callers, Target
@@ -33,12 +33,24 @@ class Plan:
     changes: int
     scaling_rounds: int
     writing_rounds: int
+    costing_rounds: int
+    key_rounds: int
 
 
-_QUICK = Plan(budget=60.0, stretch=0.12, changes=10, scaling_rounds=5, writing_rounds=5)
-_FULL = Plan(budget=290.0, stretch=0.2, changes=40, scaling_rounds=20, writing_rounds=20)
+_QUICK = Plan(
+    budget=60.0, stretch=0.12, changes=10, scaling_rounds=5, writing_rounds=5, costing_rounds=10, key_rounds=3
+)
+_FULL = Plan(
+    budget=290.0,
+    stretch=0.2,
+    changes=40,
+    scaling_rounds=20,
+    writing_rounds=20,
+    costing_rounds=60,
+    key_rounds=8,
+)
 _KINDS = ("sqlite", "postgresql")
-_PARTS = ("calls", "walls", "watchers", "writers", "processes")
+_PARTS = ("calls", "costs", "keys", "walls", "watchers", "writers", "processes")
 
 
 def main() -> None:
@@ -80,6 +92,15 @@ def _measure(plan: Plan, where: Mapping[str, Collection[str]], console: Console)
                 outcome.walls = walls.compare(
                     walled, filled, server.pid, rounds=plan.writing_rounds, seconds=plan.stretch * 3
                 )
+        for filled in chosen("costs"):
+            outcome.costs[filled.kind] = costs.compare(
+                filled, rounds=plan.costing_rounds, seconds=plan.stretch * 2
+            )
+        for filled in chosen("keys"):
+            sizes = keys.SIZES[:2] if plan is _QUICK else keys.SIZES
+            outcome.verified[filled.kind] = keys.compare(
+                filled.kind, new_url[filled.kind], sizes, rounds=plan.key_rounds
+            )
         for filled in chosen("watchers"):
             outcome.watched.update(watchers.measure(filled, plan.changes, briefly=plan is _QUICK))
         for filled in chosen("writers"):
