@@ -1,0 +1,49 @@
+"""What is said of a walk that diverged: its shortest form, kept in a file, and how to take it again."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from tests.backends.databases import Backend
+from tests.model import steps as files
+from tests.model.steps import Step
+from tests.model.walk import Walk, follow, shortest
+from tests.service import Service, serving
+
+SETTINGS: dict[str, Any] = {"login_failures": 0, "login_account_failures": 0}
+"""Of the service of a walk: a wrong password is no try at anything."""
+_SHOWN = 60
+
+
+@contextmanager
+def walked(backend: Backend) -> Iterator[Service]:
+    """Serve an empty database for a walk."""
+    with serving(backend, **SETTINGS) as service:
+        yield service
+
+
+def made_shorter(backend: Backend, walk: Walk, patience: float = 60.0) -> Walk:
+    """Give the shortest walk that ends as one did."""
+
+    def again(steps: Sequence[Step]) -> Walk:
+        with walked(backend) as service:
+            return follow(service, steps)
+
+    return shortest(walk, again, patience)
+
+
+def told(backend: Backend, seed: int, walk: Walk, folder: Path | None = None) -> str:
+    """Say how a walk diverged, and keep it."""
+    short = made_shorter(backend, walk)
+    path = (folder or Path(tempfile.gettempdir())) / f"model-{backend.name}-{seed}.jsonl"
+    files.write(short.steps, path)
+    lines = "\n".join(f"  {step}" for step in short.steps[-_SHOWN:])
+    return (
+        f"seed {seed}, step {len(walk.steps)}: {walk.divergence}\n"
+        f"the shortest walk, {len(short.steps)} steps, is {path}; take it again with\n"
+        f"  python -m tests.model --database {backend.name} --replay {path}\n{lines}\n{short.divergence}"
+    )

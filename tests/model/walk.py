@@ -1,0 +1,162 @@
+"""A walk: step after step in the model and on the wire, for as long as both answer alike.
+
+A walk that ends early can be taken again, and is made shorter for as long as it ends in the same way.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+
+from tests.model import accounts, documents, keys, places, reports, tasks, work
+from tests.model.caller import Caller
+from tests.model.choices import Choices
+from tests.model.contract import METHODS
+from tests.model.rows import differences
+from tests.model.steps import MADE_BY, Answer, Step
+from tests.model.world import RULES, World
+from tests.service import Service
+
+__all__ = ["accounts", "documents", "keys", "places", "reports", "tasks", "work"]  # they state the rules
+
+_ROWS_EVERY = 50
+"""Steps after which the tables are looked at."""
+_LABEL = re.compile(r"\b[a-z]\d+\b")
+
+
+@dataclass(frozen=True)
+class Divergence:
+    """How the service and the model part: at the last step of a walk, or in what the tables hold after it."""
+
+    step: Step
+    model: Answer | None = None
+    service: Answer | None = None
+    rows: tuple[str, ...] = ()
+
+    def is_like(self, other: Divergence | None) -> bool:
+        """Whether another one is of the same kind, so that a shorter walk shows what this one did."""
+        if other is None or bool(self.rows) != bool(other.rows):
+            return False
+        if self.rows:
+            return {row.split()[0] for row in self.rows} == {row.split()[0] for row in other.rows}
+        return self._kind() == other._kind()
+
+    def _kind(self) -> tuple[str, ...]:
+        answers = [answer for answer in (self.model, self.service) if answer is not None]
+        return (self.step.method, *(part for answer in answers for part in (answer.code, answer.reason)))
+
+    def __str__(self) -> str:
+        """Give it for people."""
+        if self.rows:
+            return "after " + str(self.step) + "".join(f"\n    {row}" for row in self.rows[:20])
+        return f"{self.step}\n    model:   {self.model}\n    service: {self.service}"
+
+
+@dataclass
+class Walk:
+    """The steps that were taken, how they ended, and how often each method was answered how."""
+
+    steps: list[Step] = field(default_factory=list)
+    divergence: Divergence | None = None
+    answers: Counter[tuple[str, str]] = field(default_factory=Counter)
+    seconds: float = 0.0
+
+
+def _take(service: Service, next_step: Callable[[World, int], Step | None]) -> Walk:
+    """Walk for as long as there are steps and both sides answer alike."""
+    walk, world, caller, begun = Walk(), World(service.admin.email), Caller(service), time.monotonic()
+    while walk.divergence is None and (step := next_step(world, len(walk.steps) + 1)) is not None:
+        walk.steps.append(step)
+        expected, given = world.answer(step), caller.answer(step)
+        walk.answers[step.method, given.reason or given.code] += 1
+        if expected != given:
+            walk.divergence = Divergence(step, expected, given)
+        elif len(walk.steps) % _ROWS_EVERY == 0:
+            walk.divergence = _in_rows(service, caller, world, step)
+    if walk.divergence is None and walk.steps:
+        walk.divergence = _in_rows(service, caller, world, walk.steps[-1])
+    walk.seconds = time.monotonic() - begun
+    return walk
+
+
+def _in_rows(service: Service, caller: Caller, world: World, step: Step) -> Divergence | None:
+    rows = differences(service, caller, world)
+    return Divergence(step, rows=tuple(rows)) if rows else None
+
+
+def wander(service: Service, seed: int, steps: int, seconds: float = float("inf")) -> Walk:
+    """Take so many steps by a seed, or as many as there is time for, on a service that is empty."""
+    choices: list[Choices] = []
+    end = time.monotonic() + seconds
+
+    def next_step(world: World, number: int) -> Step | None:
+        if number > steps or time.monotonic() > end:
+            return None
+        if not choices:
+            choices.append(Choices(seed, world))
+        return choices[0].next(number)
+
+    return _take(service, next_step)
+
+
+def follow(service: Service, steps: Iterable[Step]) -> Walk:
+    """Take the steps of another walk, on a service that is empty."""
+    rest = iter(steps)
+    return _take(service, lambda world, number: next(rest, None))
+
+
+def shortest(walk: Walk, again: Callable[[Sequence[Step]], Walk], patience: float) -> Walk:
+    """Leave out ever smaller pieces of a walk that diverged, while it still ends alike.
+
+    ``again`` takes steps on a new service; after ``patience`` seconds what is shortest so far is good enough.
+    The walk itself is given back where it cannot be repeated.
+    """
+    wanted, best = walk.divergence, walk
+    if wanted is None:
+        return walk
+    limit = time.monotonic() + patience
+    for touching in (False, True):
+        tried = again(_needed(walk.steps, touching=touching))
+        if wanted.is_like(tried.divergence):
+            best = tried
+            break
+    size = max(len(best.steps) // 2, 1)
+    while size:
+        end = len(best.steps)
+        while end > 0:
+            if time.monotonic() > limit:
+                return best
+            rest = [*best.steps[: max(end - size, 0)], *best.steps[end:]]
+            tried = again(rest)
+            if wanted.is_like(tried.divergence):
+                best = tried
+            end -= size
+        size //= 2
+    return best
+
+
+def _needed(steps: Sequence[Step], *, touching: bool) -> list[Step]:
+    """Give the last step, and those that made what it speaks of, and what these speak of.
+
+    With ``touching`` also those that are about any of it.
+    """
+    wanted = set(_LABEL.findall(str(steps[-1])))
+    for step in reversed(steps[:-1]):
+        if step.method in MADE_BY and step.made in wanted:
+            wanted |= set(_LABEL.findall(str(step)))
+    return [
+        step
+        for step in steps
+        if step is steps[-1]
+        or (step.method in MADE_BY and step.made in wanted)
+        or (touching and wanted & set(_LABEL.findall(json.dumps(step.given))))
+    ]
+
+
+def unwalked() -> set[str]:
+    """Give the methods of the contract that no walk calls."""
+    return set(METHODS) - set(RULES)
