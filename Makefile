@@ -80,6 +80,10 @@ bench: setup ## Measure the real server against bare echo and raw drivers
 robustness: setup ## Break servers and databases under load, and judge what was promised (EVENTS, ARGS)
 	@$(BIN)/python -m tests.robustness --events $(or $(EVENTS),20000) $(ARGS)
 
+.PHONY: model
+model: setup ## Walk at random through the service beside a model of it, on each database (STEPS, ARGS)
+	@$(BIN)/python -m tests.model --steps $(or $(STEPS),10000) $(ARGS)
+
 .PHONY: clients
 clients: setup ## Call the service from freshly generated Go, TypeScript and Java stubs
 	@clients/check

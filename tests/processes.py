@@ -18,6 +18,7 @@ from morag_meta.db import migrate
 from morag_meta.db.database import Database
 from morag_meta.users.actions import create_user
 from tests.backends.walled import settings_of
+from tests.leaks.watching import note_log
 from tests.service import CREDENTIAL_KEYS, SECRET_KEY, add_key
 
 
@@ -101,3 +102,4 @@ class ServerProcess:
         """Make sure that nothing is left of it."""
         if self._process is not None and self._process.poll() is None:
             self.kill()
+        note_log(self._log)

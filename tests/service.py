@@ -43,9 +43,13 @@ from moragmeta.v1 import (
 )
 from tests.backends.databases import Backend
 from tests.backends.walled import is_walled
+from tests.leaks.collected import SECRETS
 
 SECRET_KEY = secrets.token_urlsafe(48)
 CREDENTIAL_KEYS = "t1:" + base64.b64encode(secrets.token_bytes(32)).decode()
+SECRETS.add("the root secret", SECRET_KEY)
+SECRETS.add("the key of credentials", CREDENTIAL_KEYS.partition(":")[2])
+SECRETS.add("the key of credentials", base64.b64decode(CREDENTIAL_KEYS.partition(":")[2]))
 
 
 class Channel:

@@ -11,10 +11,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Protocol
 
+import sqlalchemy as sa
+
 from tests.backends.daemon import Daemon
 from tests.backends.mariadb import MariadbServer, find_server
 from tests.backends.postgresql import PostgresqlServer
 from tests.backends.walled import IS_ON, Walls
+from tests.leaks.databases import check_files, check_rows
 
 SERVERS: dict[str, type[Daemon]] = {"postgresql": PostgresqlServer, "mariadb": MariadbServer}
 EVERY_KIND = ("sqlite", *SERVERS)
@@ -55,8 +58,17 @@ class SqliteFiles:
     new_empty_url = new_url
 
     def drop(self, url: str) -> None:
-        """Remove the file and what stands beside it."""
-        shutil.rmtree(Path(url.removeprefix("sqlite:///")).parent, ignore_errors=True)
+        """Remove the file and what stands beside it, in which no secret is."""
+        home = Path(url.removeprefix("sqlite:///")).parent
+        try:
+            check_files(home)
+        finally:
+            shutil.rmtree(home, ignore_errors=True)
+
+    def check(self) -> None:
+        """Look for secrets in what was not removed yet."""
+        for home in self._folder.iterdir():
+            check_files(home)
 
 
 class ServerDatabases:
@@ -66,18 +78,38 @@ class ServerDatabases:
         self.server = server
         self.name = server.dialect
         self._walls = Walls(server) if IS_ON and isinstance(server, PostgresqlServer) else None
+        self._urls: list[str] = []
 
     def new_url(self) -> str:
         """Create a database and return its URL."""
-        return self.server.create_database() if self._walls is None else self._walls.new_url()
+        return self._kept(self.server.create_database() if self._walls is None else self._walls.new_url())
 
     def new_empty_url(self) -> str:
         """Create an empty database and return its URL."""
-        return self.server.create_database() if self._walls is None else self._walls.new_empty_url()
+        made = self.server.create_database() if self._walls is None else self._walls.new_empty_url()
+        return self._kept(made)
 
     def drop(self, url: str) -> None:
-        """Remove the database."""
-        self.server.drop_database(url)
+        """Remove the database, in which no secret is."""
+        self._urls.remove(url)
+        try:
+            check_rows(self._past_walls(url))
+        finally:
+            self.server.drop_database(url)
+
+    def check(self) -> None:
+        """Look for secrets in what was not removed yet."""
+        for url in self._urls:
+            check_rows(self._past_walls(url))
+
+    def _kept(self, url: str) -> str:
+        self._urls.append(url)
+        return url
+
+    def _past_walls(self, url: str) -> str:
+        """Give the administrator's URL of a database: the service's own may not see every row."""
+        name = sa.make_url(url).database
+        return sa.make_url(self.server.url).set(database=name).render_as_string(hide_password=False)
 
 
 @contextmanager
@@ -85,13 +117,17 @@ def open_backend(name: str) -> Iterator[Backend]:
     """Start what a kind of database needs, and take it away at the end."""
     if name == "sqlite":
         folder = Path(tempfile.mkdtemp(prefix="morag-sqlite-"))
+        files = SqliteFiles(folder)
         try:
-            yield SqliteFiles(folder)
+            yield files
+            files.check()
         finally:
             shutil.rmtree(folder, ignore_errors=True)
         return
     with SERVERS[name]() as server:
-        yield ServerDatabases(server)
+        databases = ServerDatabases(server)
+        yield databases
+        databases.check()
 
 
 def chosen_kinds() -> list[str]:

@@ -51,7 +51,11 @@ def _database(kind: str, given: argparse.Namespace) -> int:
     with open_backend(kind) as backend:
         while taken < given.steps:
             walk = _one(backend, given.seed + number, min(given.walk, given.steps - taken), given.keep)
-            taken, failed, number = taken + len(walk.steps), failed + (walk.divergence is not None), number + 1
+            taken, failed, number = (
+                taken + len(walk.steps),
+                failed + (walk.divergence is not None),
+                number + 1,
+            )
             seconds, answers = seconds + walk.seconds, answers + walk.answers
     methods, kinds = {method for method, _ in answers}, {answer for _, answer in answers}
     _say(f"{kind}: {taken} steps of {len(methods)} methods in {seconds:.0f} s, {failed} walks failed")

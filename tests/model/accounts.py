@@ -145,9 +145,8 @@ def _delete_user(world: World, caller: Principal, given: Given, step: Step) -> A
     if user.active:
         raise stuck("USER_ACTIVE")
     del world.users[user.id]
-    for things in (world.keys, world.sessions, world.servers, world.databases, world.documents):
-        _remove_owned(things, user.id)
-    for things in (world.jobs, world.workers):
+    owned: list[dict[str, Any]] = [world.keys, world.sessions, world.servers, world.databases]
+    for things in (*owned, world.documents, world.jobs, world.workers):
         _remove_owned(things, user.id)
     for place, grant in list(world.grants.items()):
         if user.id in (grant.owner, grant.grantee):

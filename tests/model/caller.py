@@ -14,7 +14,7 @@ from google.protobuf.message import Message
 
 from morag_meta.auth.keys import new_key
 from tests.model.contract import METHODS, Method
-from tests.model.steps import GARBAGE, NOBODY, ROOT, ROOT_KEY, Answer, Step, present
+from tests.model.steps import GARBAGE, MADE_BY, NOBODY, ROOT, ROOT_KEY, Answer, Step, present
 from tests.refusals import Refusal, read_details
 from tests.service import Service
 
@@ -74,7 +74,7 @@ class Caller:
         return Answer(content=self.plain(response))
 
     def _pages(self, stub: Callable[..., Any], request: Any, step: Step) -> Iterator[Any]:
-        """Give what all pages of a list hold; none is larger than asked for, and only the last may be empty."""
+        """Give what all pages of a list hold; none is larger than asked for, and no later one is empty."""
         while True:
             page = stub(request, metadata=self._credential(step.caller))
             items = next(getattr(page, field.name) for field in page.DESCRIPTOR.fields if _repeats(field))
@@ -132,9 +132,7 @@ class Caller:
             self._name(step.made, response.api_key.id)
         elif method == "CreateDocument":
             self._name(step.made, response.document.id)
-        elif method in ("RegisterUser", "CreateServer", "CreateDatabase", "CreateJob", "RetryJob"):
-            self._name(step.made, response.id)
-        elif method == "RegisterWorker":
+        elif method in MADE_BY:
             self._name(step.made, response.id)
         elif method == "StartJob":
             self._secrets[f"{self.label_of(response.id)}#{response.attempt}"] = response.lease_token

@@ -132,9 +132,11 @@ class Choices:
         return "" if holder is None else holder.owner
 
     def odds(self, probability: float) -> bool:
+        """Say yes so often."""
         return self.dice.random() < probability
 
     def one(self, things: Iterable[str], prefix: str) -> str:
+        """Choose a label, now and then one that never was."""
         found = list(things)
         if not found or self.odds(0.03):
             return f"{prefix}{self.dice.randrange(10**7, 10**8)}"
@@ -157,16 +159,20 @@ class Choices:
         return {"owner_id": self.one(self.world.users, "u")} if self.odds(0.08) else {}
 
     def listing(self, **more: Any) -> dict[str, Any]:
+        """Choose how a list is paged and whose it is."""
         owner = {}
         if self.odds(0.15):
             owner = {"owner_id": self.dice.choice(["-", self.one(self.world.users, "u")])}
         return {"page_size": self.dice.choice([1, 2, 3, 7, 1000]), **owner, **more}
 
     def etag(self) -> dict[str, Any]:
+        """Give a wrong etag now and then."""
         return {"etag": "wrong"} if self.odds(0.03) else {}
 
     def maybe(self, probability: float, **given: T) -> dict[str, T]:
+        """Give this or nothing."""
         return given if self.odds(probability) else {}
 
     def some(self, things: Sequence[T], most: int) -> list[T]:
+        """Choose some."""
         return self.dice.sample(things, self.dice.randint(1, min(most, len(things))))

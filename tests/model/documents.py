@@ -7,7 +7,7 @@ from typing import Any, Final
 from tests.model.jobs import end, open_ingestion
 from tests.model.places import database_for
 from tests.model.steps import Refused, Step, denied, missing, present, stuck, taken
-from tests.model.things import Document, READER, WRITER
+from tests.model.things import READER, WRITER, Document
 from tests.model.world import Given, Principal, World, check_etag, of, rule
 
 _IDENTITIES: Final = ("external_id", "content_hash", "name")
@@ -54,7 +54,10 @@ def _create(world: World, caller: Principal, given: Given, step: Step) -> Any:
     same = _same(world, owner, label or NO_DATABASE, sent)
     if same is None:
         document = Document(step.made, owner, label, label or NO_DATABASE, sent["name"])
-        document.external_id, document.content_hash = sent.get("external_id", ""), sent.get("content_hash", "")
+        document.external_id, document.content_hash = (
+            sent.get("external_id", ""),
+            sent.get("content_hash", ""),
+        )
         world.documents[document.id] = document
         return {"document": shown(document), "outcome": "CREATED"}
     wish = given.get("on_duplicate", "ON_DUPLICATE_REJECT").removeprefix("ON_DUPLICATE_")

@@ -53,6 +53,7 @@ def change(job: Job, **changes: Any) -> None:
 
 
 def note(job: Job, before: dict[str, Any]) -> None:
+    """Note the event that tells how a job is now; ``before`` is what it says of how it was."""
     event = present(
         job_id=job.id,
         sequence=len(job.events) + 1,

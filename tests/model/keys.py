@@ -44,7 +44,9 @@ def _create(world: World, caller: Principal, given: Given, step: Step) -> Any:
             raise denied("SCOPE_NOT_ALLOWED")
     end = _LATER if sent.get("expire_time") else None
     _check_within(world, caller, scopes, end)
-    if any(key.owner == owner and key.name == sent["name"] and _keeps_name(key) for key in world.keys.values()):
+    if any(
+        key.owner == owner and key.name == sent["name"] and _keeps_name(key) for key in world.keys.values()
+    ):
         raise taken()
     key = world.keys[step.made] = Key(step.made, owner, sent["name"], scopes, end=end)
     return {"api_key": _shown(world, key)}

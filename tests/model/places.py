@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from tests.model.steps import Step, denied, missing, present, stuck, taken, wrong_field
-from tests.model.things import Database, Grant, OWNER, READER, Server
+from tests.model.things import OWNER, READER, Database, Grant, Server
 from tests.model.world import Given, Principal, World, check_etag, of, rule
 
 _LEVELS = {1: "READER", 2: "WRITER"}

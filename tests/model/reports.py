@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from tests.model import documents, jobs, work
+from tests.model.jobs import FINAL, INGESTION
 from tests.model.places import shown_database
 from tests.model.steps import Step, missing, present, stuck
-from tests.model.jobs import FINAL, INGESTION
 from tests.model.things import Job, Worker
 from tests.model.world import Given, Principal, World, check_etag, of, rule
 
@@ -124,13 +124,7 @@ def _judge(job: Job, given: Given, *, shows: bool, ends_as: str = "") -> str:
     if not shows:
         raise stuck("LEASE_LOST")
     if job.state in FINAL:
-        if job.state == "CANCELLED":
-            raise stuck("JOB_ENDED")
-        if number < job.report_number:
-            return "IGNORED"
-        if number == job.report_number and ends_as == job.state:
-            return "REPEATED"
-        raise stuck("JOB_ENDED")
+        return _judge_late(job, number, ends_as)
     if number > job.report_number:
         return "APPLIED"
     if number < job.report_number:
@@ -138,6 +132,14 @@ def _judge(job: Job, given: Given, *, shows: bool, ends_as: str = "") -> str:
     if not ends_as:
         return "REPEATED"
     raise stuck("REPORT_NUMBER_USED")
+
+
+def _judge_late(job: Job, number: int, ends_as: str) -> str:
+    if job.state != "CANCELLED" and number < job.report_number:
+        return "IGNORED"
+    if number == job.report_number and ends_as == job.state:
+        return "REPEATED"
+    raise stuck("JOB_ENDED")
 
 
 @rule("UpdateJobProgress")

@@ -204,7 +204,13 @@ def _verify_key(by: Dice, number: int) -> dict[str, Any]:
 def _create_server(by: Dice, number: int) -> dict[str, Any]:
     names = [server.name for server in by.world.servers.values()]
     name = by.dice.choice(names) if names and by.odds(0.1) else f"v{number}"
-    server = {"name": name, "kind": "SERVER_KIND_QDRANT", "host": "h", "port": 1, "password": f"sesame{number}"}
+    server = {
+        "name": name,
+        "kind": "SERVER_KIND_QDRANT",
+        "host": "h",
+        "port": 1,
+        "password": f"sesame{number}",
+    }
     return {"server": server, **by.for_owner()}
 
 

@@ -8,9 +8,9 @@ import sqlalchemy as sa
 
 from morag_meta.db.schema import (
     api_keys,
+    database_grants,
     databases,
     documents,
-    database_grants,
     job_events,
     jobs,
     servers,

@@ -154,7 +154,11 @@ def _numbered(by: Dice) -> dict[str, Any]:
     attempt, number = (1, 0) if job is None else (max(job.attempt, 1), job.report_number)
     if by.odds(0.05):
         attempt += 1
-    return {**report, "attempt": attempt, "report_number": max(1, number + by.dice.choice([1, 1, 1, 2, 0, -1]))}
+    return {
+        **report,
+        "attempt": attempt,
+        "report_number": max(1, number + by.dice.choice([1, 1, 1, 2, 0, -1])),
+    }
 
 
 @sends("UpdateJobProgress")

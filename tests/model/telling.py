@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from morag_meta.db import migrate
 from tests.backends.databases import Backend
 from tests.model import steps as files
 from tests.model.steps import Step
@@ -24,6 +26,28 @@ def walked(backend: Backend) -> Iterator[Service]:
     """Serve an empty database for a walk."""
     with serving(backend, **SETTINGS) as service:
         yield service
+
+
+class Prepared:
+    """Databases in files that are migrated already, for walks of which there are many."""
+
+    name = "sqlite"
+
+    def __init__(self, files: Backend) -> None:
+        """Migrate one of them."""
+        self._files = files
+        self._migrated = files.new_url()
+        migrate.upgrade(self._migrated)
+
+    def new_url(self) -> str:
+        """Give a copy of the migrated one."""
+        url = self._files.new_url()
+        shutil.copy(self._migrated.removeprefix("sqlite:///"), url.removeprefix("sqlite:///"))
+        return url
+
+    def drop(self, url: str) -> None:
+        """Remove a copy."""
+        self._files.drop(url)
 
 
 def made_shorter(backend: Backend, walk: Walk, patience: float = 60.0) -> Walk:

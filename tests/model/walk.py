@@ -43,9 +43,11 @@ class Divergence:
             return False
         if self.rows:
             return {row.split()[0] for row in self.rows} == {row.split()[0] for row in other.rows}
-        return self._kind() == other._kind()
+        return self.kind == other.kind
 
-    def _kind(self) -> tuple[str, ...]:
+    @property
+    def kind(self) -> tuple[str, ...]:
+        """The method, and how both sides answered it."""
         answers = [answer for answer in (self.model, self.service) if answer is not None]
         return (self.step.method, *(part for answer in answers for part in (answer.code, answer.reason)))
 
@@ -106,7 +108,7 @@ def wander(service: Service, seed: int, steps: int, seconds: float = float("inf"
 def follow(service: Service, steps: Iterable[Step]) -> Walk:
     """Take the steps of another walk, on a service that is empty."""
     rest = iter(steps)
-    return _take(service, lambda world, number: next(rest, None))
+    return _take(service, lambda *_: next(rest, None))
 
 
 def shortest(walk: Walk, again: Callable[[Sequence[Step]], Walk], patience: float) -> Walk:
@@ -120,7 +122,7 @@ def shortest(walk: Walk, again: Callable[[Sequence[Step]], Walk], patience: floa
         return walk
     limit = time.monotonic() + patience
     for touching in (False, True):
-        tried = again(_needed(walk.steps, touching=touching))
+        tried = again(_needed(walk, touching=touching))
         if wanted.is_like(tried.divergence):
             best = tried
             break
@@ -139,22 +141,25 @@ def shortest(walk: Walk, again: Callable[[Sequence[Step]], Walk], patience: floa
     return best
 
 
-def _needed(steps: Sequence[Step], *, touching: bool) -> list[Step]:
-    """Give the last step, and those that made what it speaks of, and what these speak of.
+def _needed(walk: Walk, *, touching: bool) -> list[Step]:
+    """Give the last step, and those that made what the divergence speaks of, and what these speak of.
 
     With ``touching`` also those that are about any of it.
     """
-    wanted = set(_LABEL.findall(str(steps[-1])))
-    for step in reversed(steps[:-1]):
+    wanted = _labels(str(walk.divergence))
+    chosen = {walk.steps[-1].number}
+    if touching:
+        chosen |= {step.number for step in walk.steps if wanted & _labels(json.dumps(step.given))}
+        wanted |= _labels(" ".join(str(step) for step in walk.steps if step.number in chosen))
+    for step in reversed(walk.steps):
         if step.method in MADE_BY and step.made in wanted:
-            wanted |= set(_LABEL.findall(str(step)))
-    return [
-        step
-        for step in steps
-        if step is steps[-1]
-        or (step.method in MADE_BY and step.made in wanted)
-        or (touching and wanted & set(_LABEL.findall(json.dumps(step.given))))
-    ]
+            chosen.add(step.number)
+            wanted |= _labels(str(step))
+    return [step for step in walk.steps if step.number in chosen]
+
+
+def _labels(text: str) -> set[str]:
+    return set(_LABEL.findall(text))
 
 
 def unwalked() -> set[str]:

@@ -10,7 +10,7 @@ from typing import Any
 from tests.model.documents import document_for
 from tests.model.jobs import FINAL, INGESTION, PRIORITIES, change, end, note, open_ingestion, place, shown
 from tests.model.steps import Refused, Step, missing, stuck
-from tests.model.things import Document, Job, READER, WRITER
+from tests.model.things import READER, WRITER, Document, Job
 from tests.model.world import Given, Principal, World, check_etag, of, rule
 
 
@@ -62,7 +62,7 @@ def _create(world: World, caller: Principal, given: Given, step: Step) -> Any:
 
 def _made(world: World, caller: Principal, owner: str, step: Step, kind: str, label: str) -> Job:
     """Make a job that stands in no queue yet, of an owner, or by a grant of who shares the document."""
-    job = Job(step.made, owner, kind, label, "", "", "", 2, False, 0, step.number)  # noqa: FBT003
+    job = Job(step.made, owner, kind, label, "", "", "", 2, False, 0, step.number)
     if label:
         document = world.documents.get(label)
         if document is None or document.owner != owner:

@@ -14,6 +14,7 @@ from tests.model.contract import EVERY_SCOPE, METHODS, ROLES, Method
 from tests.model.steps import GARBAGE, NOBODY, ROOT, ROOT_KEY, Answer, Refused, Step, denied, missing
 from tests.model.things import Database, Document, Grant, Job, Key, Owned, Server, Session, User, Worker
 
+
 @dataclass(frozen=True)
 class Principal:
     """A proven caller; ``scopes`` is None where every scope is held."""

@@ -18,6 +18,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from tests.backends.daemon import free_port
 from tests.backends.walled import settings_of
+from tests.leaks.watching import note_text
 from tests.service import CREDENTIAL_KEYS, SECRET_KEY
 
 SERVING, NOT_SERVING = 1, 2
@@ -158,6 +159,7 @@ def served(folder: Path, url: str, *words: str, **variables: Any) -> Iterator[Se
         stdout = service.running.stdout
         assert stdout is not None
         stdout.close()
+        note_text("the log of a process", service.log)
 
 
 def run(*words: str, folder: Path, **variables: str) -> subprocess.CompletedProcess[str]:
