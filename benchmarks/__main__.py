@@ -5,12 +5,12 @@ from __future__ import annotations
 import argparse
 import contextlib
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 
 from rich.console import Console
 
-from benchmarks import report, rounds, walls, watchers, workers, writers
+from benchmarks import costs, keys, report, rounds, walls, watchers, workers, writers
 from benchmarks.contract import BARE
 from benchmarks.data import Filled, fill
 from benchmarks.load import Callers, Target
@@ -33,12 +33,24 @@ class Plan:
     changes: int
     scaling_rounds: int
     writing_rounds: int
+    costing_rounds: int
+    key_rounds: int
 
 
-_QUICK = Plan(budget=60.0, stretch=0.12, changes=10, scaling_rounds=5, writing_rounds=5)
-_FULL = Plan(budget=290.0, stretch=0.2, changes=40, scaling_rounds=20, writing_rounds=20)
+_QUICK = Plan(
+    budget=60.0, stretch=0.12, changes=10, scaling_rounds=5, writing_rounds=5, costing_rounds=10, key_rounds=3
+)
+_FULL = Plan(
+    budget=290.0,
+    stretch=0.2,
+    changes=40,
+    scaling_rounds=20,
+    writing_rounds=20,
+    costing_rounds=60,
+    key_rounds=8,
+)
 _KINDS = ("sqlite", "postgresql")
-_PARTS = ("calls", "walls", "watchers", "writers", "processes")
+_PARTS = ("calls", "costs", "keys", "walls", "watchers", "writers", "processes")
 
 
 def main() -> None:
@@ -74,6 +86,7 @@ def _measure(plan: Plan, where: Mapping[str, Collection[str]], console: Console)
 
         if chosen("calls"):
             _measure_calls(outcome, databases, server.pid, plan)
+        _measure_costs(outcome, chosen, new_url, plan)
         for filled in chosen("walls"):
             if filled.kind == "postgresql":
                 walled = fill(filled.kind, Walls(server).new_url())
@@ -93,6 +106,23 @@ def _measure(plan: Plan, where: Mapping[str, Collection[str]], console: Console)
             )
     outcome.took = time.monotonic() - started
     return outcome
+
+
+def _measure_costs(
+    outcome: report.Outcome,
+    chosen: Callable[[str], list[Filled]],
+    new_url: Mapping[str, Callable[[], str]],
+    plan: Plan,
+) -> None:
+    for filled in chosen("costs"):
+        outcome.costs[filled.kind] = costs.compare(
+            filled, rounds=plan.costing_rounds, seconds=plan.stretch * 2
+        )
+    for filled in chosen("keys"):
+        sizes = keys.SIZES[:2] if plan is _QUICK else keys.SIZES
+        outcome.verified[filled.kind] = keys.compare(
+            filled.kind, new_url[filled.kind], sizes, rounds=plan.key_rounds
+        )
 
 
 def _measure_calls(outcome: report.Outcome, databases: list[Filled], database_pid: int, plan: Plan) -> None:

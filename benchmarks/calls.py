@@ -36,9 +36,9 @@ Name = tuple[str, str]
 """A method, and OURS or the rival that is called in its stead."""
 
 
-def targets(filled: Filled, port: int) -> dict[Name, Target]:
-    """Give every call on a server of a filled database."""
-    key, token = (KEY_HEADER, filled.key), (BEARER_HEADER, _log_in(filled, port))
+def targets(filled: Filled, port: int, tls: bytes | None = None) -> dict[Name, Target]:
+    """Give every call on a server of a filled database; ``tls`` is the certificate of who vouches for it."""
+    key, token = (KEY_HEADER, filled.key), (BEARER_HEADER, _log_in(filled, port, tls))
     get, page, update = _get(filled), _list(filled), _updates(filled)
     echo = Target(call_headers(f"/{BARE}/Echo"), get)
 
@@ -63,8 +63,10 @@ def targets(filled: Filled, port: int) -> dict[Name, Target]:
     }
 
 
-def _log_in(filled: Filled, port: int) -> str:
-    with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
+def _log_in(filled: Filled, port: int, tls: bytes | None) -> str:
+    target = f"localhost:{port}"
+    secure = grpc.ssl_channel_credentials(tls)
+    with grpc.insecure_channel(target) if tls is None else grpc.secure_channel(target, secure) as channel:
         stub = users_pb2_grpc.UserServiceStub(channel)
         answer = stub.Login(users_pb2.LoginRequest(email=filled.email, password=PASSWORD))
     return f"Bearer {answer.access_token}"

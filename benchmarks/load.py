@@ -6,6 +6,7 @@ It measures calls per second, latencies, and the processor time of processes. Wh
 
 from __future__ import annotations
 
+import ssl
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -46,9 +47,10 @@ class Sample:
 class Callers:
     """Callers on open connections to one port, kept from one stretch of load to the next."""
 
-    def __init__(self, port: int, connections: int) -> None:
-        """Connect so often; the callers of a stretch spread over the connections."""
+    def __init__(self, port: int, connections: int, tls: ssl.SSLContext | None = None) -> None:
+        """Connect so often, by TLS if that is given; the callers of a stretch spread over the connections."""
         self._port = port
+        self._tls = tls
         self._connections: list[Connection] = []
         self._answer = b""
         self._started: dict[tuple[int, int], float] = {}
@@ -65,7 +67,7 @@ class Callers:
 
     def connect(self) -> None:
         """Make one more connection."""
-        self._connections.append(Connection(self._port, self._receive, self._finisher(len(self))))
+        self._connections.append(Connection(self._port, self._receive, self._finisher(len(self)), self._tls))
 
     def disconnect(self) -> None:
         """Give up the connection made last."""

@@ -65,10 +65,11 @@ def served(
     *,
     shared: bool = False,
     asleep: bool = False,
+    more: Iterable[str] = (),
 ) -> Iterator[Served]:
     """Run a server process for as long as the block; see ``server.py`` for what may be said of it."""
     flags = [f"--{name}" for name, is_set in (("shared", shared), ("asleep", asleep)) if is_set]
-    process = Served(environment, address, *flags)
+    process = Served(environment, address, *flags, *more)
     try:
         yield process
     finally:

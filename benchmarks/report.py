@@ -12,6 +12,8 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.calls import BARE_RAW, GET, KEY, LIST, ORM, OURS, RAW, RIVALS, TOKEN, UPDATE
+from benchmarks.costs import ASKED, BY_TLS, OPEN, Costs
+from benchmarks.keys import Verification
 from benchmarks.rounds import CALLERS, Measured, Spread, percentile_of
 from benchmarks.walls import Cost
 from benchmarks.watchers import Watched
@@ -27,6 +29,7 @@ _AIMS = {(GET, RAW): "≥ 0.75", (GET, ORM): "≥ 1.6", (UPDATE, RAW): "≥ 0.75
 _MOST_MEMORY_KB = 27
 _MOST_CHECK_US = 10
 _LEAST_SCALING = 1.5
+_MOST_ASKING_PERCENT = 15
 _FAN_OUT_AIMS = {1000: (60, 50), 5000: (400, 200)}
 """The most milliseconds, for so many watchers: of a change to them, and of a call beside it; p99."""
 
@@ -40,6 +43,8 @@ class Outcome:
     measured: Measured = field(default_factory=Measured)
     key_checks: dict[str, list[float]] = field(default_factory=dict)
     """Microseconds of one cached check, by database, each from thousands of them."""
+    costs: dict[str, Costs] = field(default_factory=dict)
+    verified: dict[str, Verification] = field(default_factory=dict)
     watched: dict[str, Watched] = field(default_factory=dict)
     """By what was watched."""
     writers: dict[str, Writers] = field(default_factory=dict)
@@ -156,6 +161,10 @@ def _others(outcome: Outcome) -> Table:
             _quartiles(spread),
             f"≤ {_MOST_CHECK_US} µs",
         )
+    for kind, costs in outcome.costs.items():
+        _add_costs(table, kind, costs)
+    for kind, verified in outcome.verified.items():
+        _add_verified(table, kind, verified)
     for title, watched in outcome.watched.items():
         _add_watched(table, title, watched)
     for kind, writing in outcome.writers.items():
@@ -166,6 +175,33 @@ def _others(outcome: Outcome) -> Table:
         cores = " and ".join(f"{cores:.2f}" for cores in scaling.cores)
         table.add_row(f"{kind}: cores that the one had, and the two", cores, "", "")
     return table
+
+
+def _add_costs(table: Table, kind: str, costs: Costs) -> None:
+    for name, spread, aim in (
+        ("asking who calls adds, by processor time", costs.asking_cpu, f"≤ {_MOST_ASKING_PERCENT} %"),
+        ("asking who calls adds, by rate", costs.asking_rate, ""),
+        ("TLS adds to that, by processor time", costs.tls_cpu, ""),
+        ("TLS adds to that, by rate", costs.tls_rate, ""),
+    ):
+        percent = Spread(*(100 * share for share in (spread.median, spread.low, spread.high)))
+        quartiles = f"{percent.low:.0f}-{percent.high:.0f}"
+        table.add_row(f"{kind}: GetDocument, {name}", f"{percent.median:.0f} %", quartiles, aim)
+    times = " / ".join(f"{costs.cpu[state] * 1e6:.0f}" for state in (OPEN, ASKED, BY_TLS))
+    table.add_row(f"{kind}: the server's µs of a call: open to all, asked, by TLS", times, "", "")
+
+
+def _add_verified(table: Table, kind: str, verified: Verification) -> None:
+    for name, seconds, ratios in (
+        ("of a key not seen yet", verified.cold, verified.cold_ratio),
+        ("of a key seen before", verified.cached, verified.cached_ratio),
+    ):
+        times = " / ".join(f"{each * 1000:.2f}" for each in seconds.values())
+        sizes = " / ".join(f"{size:,}" for size in seconds)
+        table.add_row(f"{kind}: VerifyApiKey {name}, ms at {sizes} keys", times, "", "")
+        for size, ratio in ratios.items():
+            title = f"{kind}: the same at {size:,} keys, against the fewest"
+            table.add_row(title, f"{ratio.median:.2f}", _quartiles(ratio), "flat")
 
 
 def _add_watched(table: Table, title: str, watched: Watched) -> None:

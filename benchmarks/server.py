@@ -2,7 +2,8 @@
 
 Run as ``python -m benchmarks.server``; settings come from the environment, as the service's do. It prints
 its port when it serves, and ends with SIGTERM. With ``--shared`` other processes may listen on its port;
-with ``--asleep`` its sequencer gives no event a position.
+with ``--asleep`` its sequencer gives no event a position; with ``--open=<user's id>`` it takes every caller
+for that user.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import grpc
 import uvloop
 
 from benchmarks import contract
+from benchmarks.open import open_to_all
 from benchmarks.orm import OrmDriver
 from benchmarks.raw import RawDriver
 from benchmarks.rivals import BareMethods, DispatchedServicer
@@ -39,6 +41,10 @@ class MeasuredApp(App):
         """Have no event numbered."""
         self._feed.sequencer = _Asleep(self.database)
 
+    def open_to_all(self, owner_id: str) -> None:
+        """Ask nobody who they are, and take everybody for one user."""
+        open_to_all(self._dispatcher, owner_id)
+
     def _make_server(self) -> grpc.aio.Server:
         server = super()._make_server()
         options = database_options(self._settings)
@@ -57,6 +63,8 @@ async def _serve() -> None:
     app = MeasuredApp(settings, shared_port="--shared" in sys.argv)
     if "--asleep" in sys.argv:
         app.put_to_sleep()
+    for owner_id in (word.removeprefix("--open=") for word in sys.argv if word.startswith("--open=")):
+        app.open_to_all(owner_id)
     port = await app.start()
     garbage.settle()
     print(port, flush=True)

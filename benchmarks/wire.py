@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import selectors
 import socket
+import ssl
 from collections.abc import Callable, Sequence
 from typing import Final
 
@@ -21,6 +22,7 @@ _FIRST_WINDOW: Final = 65_535
 _GRANT: Final = 2**30
 _STATUS_OK: Final = b"grpc-status\x010"
 _READ: Final = 1 << 18
+_NOT_NOW: Final = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 
 Receive = Callable[[int, bytes], None]
 Finish = Callable[[int, bool], None]
@@ -57,12 +59,16 @@ def _frame(kind: int, flags: int, stream: int, payload: bytes = b"") -> bytes:
 class Connection:
     """One connection; ``receive`` hears of messages and ``finish`` of ends, both by the call's number."""
 
-    def __init__(self, port: int, receive: Receive, finish: Finish) -> None:
-        """Connect to a port of this machine."""
+    def __init__(
+        self, port: int, receive: Receive, finish: Finish, tls: ssl.SSLContext | None = None
+    ) -> None:
+        """Connect to a port of this machine, by TLS where that is given."""
         self._receive = receive
         self._finish = finish
         self._socket = socket.create_connection(("127.0.0.1", port))
         self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if tls is not None:
+            self._socket = tls.wrap_socket(self._socket, server_hostname="localhost")
         self._socket.settimeout(0)
         self._next = 1
         self._unread = b""
@@ -92,7 +98,7 @@ class Connection:
         while self._unsent:
             try:
                 sent = self._socket.send(self._unsent)
-            except BlockingIOError:
+            except _NOT_NOW:
                 self._socket.settimeout(None)
                 self._socket.sendall(self._unsent)
                 self._socket.settimeout(0)
@@ -107,7 +113,9 @@ class Connection:
         """
         try:
             fresh = self._socket.recv(_READ)
-        except BlockingIOError:
+            while isinstance(self._socket, ssl.SSLSocket) and self._socket.pending():
+                fresh += self._socket.recv(_READ)  # of which no selector tells
+        except _NOT_NOW:
             return
         if not fresh:
             raise Broken("the server closed the connection")
