@@ -49,8 +49,9 @@ class Verification:
 
 def compare(kind: str, new_url: Callable[[], str], sizes: Sequence[int], *, rounds: int) -> Verification:
     """Make the databases, and ask in turns."""
+    written = {size: _written(kind, new_url(), size) for size in sizes}
     with contextlib.ExitStack() as stack:
-        sides = {size: _Side(stack, kind, new_url(), size, rounds) for size in sizes}
+        sides = {size: _Side(stack, *written[size], rounds) for size in sizes}
         cold: list[dict[int, float]] = []
         cached: list[dict[int, float]] = []
         for _ in range(rounds):
@@ -70,10 +71,7 @@ def compare(kind: str, new_url: Callable[[], str], sizes: Sequence[int], *, roun
 class _Side:
     """A server of so many keys, and one caller."""
 
-    def __init__(self, stack: contextlib.ExitStack, kind: str, url: str, size: int, rounds: int) -> None:
-        filled = fill(kind, url)
-        keys = [new_key() for _ in range(_ASKED)]
-        _write(filled, keys, size)
+    def __init__(self, stack: contextlib.ExitStack, filled: Filled, keys: list[str], rounds: int) -> None:
         process = stack.enter_context(served(filled.environment))
         self._callers = Callers(process.port, 1)
         stack.callback(self._callers.close)
@@ -101,6 +99,13 @@ class _Side:
         if verdict != api_keys_pb2.API_KEY_VERDICT_VALID:
             raise RuntimeError("a key that was written is not there")
         return took
+
+
+def _written(kind: str, url: str, size: int) -> tuple[Filled, list[str]]:
+    """Make a database of so many keys; give it with those that are asked about."""
+    filled, keys = fill(kind, url), [new_key() for _ in range(_ASKED)]
+    _write(filled, keys, size)
+    return filled, keys
 
 
 def _write(filled: Filled, keys: list[str], size: int) -> None:

@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 
 import pytest
 
 from morag_meta.cli import root
 from morag_meta.exits import ExitCode
 from moragmeta.v1 import servers_pb2
+from tests.cli.command import restored_logging
 from tests.service import Service, User
+
+
+@pytest.fixture(autouse=True)
+def _restored() -> Iterator[None]:
+    with restored_logging():
+        yield
 
 
 @pytest.fixture

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
 
 from morag_meta.audit.store import Filter
@@ -9,7 +11,14 @@ from morag_meta.cli import root
 from morag_meta.db import migrate
 from morag_meta.db.database import Database
 from morag_meta.exits import ExitCode
+from tests.cli.command import restored_logging
 from tests.service import SECRET_KEY
+
+
+@pytest.fixture(autouse=True)
+def _restored() -> Iterator[None]:
+    with restored_logging():
+        yield
 
 
 def test_commands_leave_rows_of_an_operator(

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import base64
+import os
 import secrets
+import subprocess
+import sys
 import urllib.parse
 from collections.abc import Callable
 from pathlib import Path
@@ -86,6 +89,41 @@ def test_a_secret_in_a_database_is_found_when_it_goes(backend: Backend, planted:
 
 def _look_into_files(url: str) -> None:
     check_files(Path(url.removeprefix("sqlite:///")).parent)
+
+
+@pytest.mark.parametrize("words", [(), ("-n", "2")], ids=["alone", "distributed"])
+def test_a_leak_fails_the_suite(words: tuple[str, ...], tmp_path: Path) -> None:
+    """In one process and in several: the run ends with 1, and names the place but not the secret."""
+    secret = secrets.token_urlsafe(24)
+    (tmp_path / "pytest.ini").write_text("[pytest]\n")
+    (tmp_path / "test_planted.py").write_text(
+        "from tests.leaks.collected import SECRETS\n\n"
+        "def test_tells():\n"
+        f"    secret = {secret[::-1]!r}[::-1]\n"
+        "    SECRETS.add('a planted secret', secret)\n"
+        "    print('it is', secret)\n"
+    )
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "pytest",
+            "-p",
+            "tests.leaks.watching",
+            "-rN",
+            "--show-capture=no",
+            *words,
+            tmp_path,
+        ],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
+    )
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert "1 secrets stand in Captured stdout call" in done.stdout
+    assert "a planted secret, plain" in done.stdout
+    assert secret not in done.stdout
 
 
 def test_what_calls_send_and_receive_is_collected(user: User) -> None:

@@ -15,6 +15,7 @@ from typing import Any, Final
 
 import bcrypt
 import pytest
+import structlog
 from google.protobuf.descriptor import Descriptor
 from google.protobuf.message import Message
 from grpc import _channel
@@ -26,6 +27,7 @@ from moragmeta.v1 import options_pb2
 from tests.leaks.collected import LEASES, SECRETS, Leaked, check
 
 _PERSONAL: Final = frozenset({"name", "email", "avatar", "username"})
+_LOGGER: Final = structlog.get_config()["wrapper_class"]
 _texts: list[tuple[str, bytes]] = []
 """What was told to callers since the last look."""
 
@@ -154,6 +156,16 @@ def pytest_configure(config: pytest.Config) -> None:
             _watch_calls(patch, channel, method)
     _watch_errors(patch)
     _watch_keys_and_passwords(patch)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_teardown(item: pytest.Item) -> Generator[None, None, None]:
+    """Fail a test that leaves the log of this process as it set it up: others would say, and show, less."""
+    yield
+    level = structlog.get_config()["wrapper_class"]
+    if level is not _LOGGER:
+        structlog.reset_defaults()
+        raise AssertionError(f"{item.nodeid} leaves the log at another level; see restored_logging")
 
 
 def _told(report: pytest.TestReport) -> Iterator[tuple[str, bytes]]:
