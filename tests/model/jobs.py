@@ -1,4 +1,4 @@
-"""The model of a job: what is shown of it, its changes and their events, and its place in the queue."""
+"""The model of a job: what is shown of it, its changes, and the events that tell them."""
 
 from __future__ import annotations
 
@@ -86,13 +86,6 @@ def open_ingestion(world: World, document: str) -> Job | None:
         if job.document == document and job.kind == INGESTION and job.state not in FINAL:
             return job
     return None
-
-
-def place(world: World, owner: str, priority: int) -> int:
-    """Give the place in the queue: the first waiting one of a priority, but behind the owner's own last."""
-    waiting = [job for job in world.jobs.values() if job.priority == priority and is_waiting(job)]
-    first = min((job.place for job in waiting), default=0)
-    return max([first, *(job.place + 1 for job in waiting if job.owner == owner)])
 
 
 def is_waiting(job: Job) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from tests.model import documents, jobs, work
+from tests.model import documents, jobs, queue, work
 from tests.model.jobs import FINAL, INGESTION
 from tests.model.places import shown_database
 from tests.model.steps import Step, missing, present, stuck
@@ -68,8 +68,9 @@ def _lease(world: World, caller: Principal, given: Given, step: Step) -> Any:
         and (state is None or job.state == state)
         and (not worker.kinds or job.kind in worker.kinds)
     ]
-    ready.sort(key=lambda job: (-job.priority, job.place, job.made))
-    leased = ready[: given.get("max_jobs", 1)]
+    leased = queue.next_of(world, ready, given.get("max_jobs", 1), of_everyone=everyone)
+    if everyone:
+        queue.note_turns(world, leased, step.number)
     shown = []
     for job in leased:
         work.lease(world, job, worker.id)
@@ -202,7 +203,6 @@ def _release(world: World, caller: Principal, given: Given, step: Step) -> Any:
     jobs.change(
         job,
         state="WAITING_FOR_REMOTE_WORKER" if job.remote else "PENDING",
-        place=jobs.place(world, "", job.priority),
         summary=given.get("reason", "") or job.summary,
         worker="",
         token="",

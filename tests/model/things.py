@@ -116,7 +116,6 @@ class Job:
     database: str
     priority: int
     remote: bool
-    place: int
     made: int
     predecessor: str = ""
     state: str = "PENDING"

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from tests.model.documents import document_for
-from tests.model.jobs import FINAL, INGESTION, PRIORITIES, change, end, note, open_ingestion, place, shown
+from tests.model.jobs import FINAL, INGESTION, PRIORITIES, change, end, note, open_ingestion, shown
 from tests.model.steps import Refused, Step, missing, stuck
 from tests.model.things import READER, WRITER, Document, Job
 from tests.model.world import Given, Principal, World, check_etag, of, rule
@@ -62,7 +62,7 @@ def _create(world: World, caller: Principal, given: Given, step: Step) -> Any:
 
 def _made(world: World, caller: Principal, owner: str, step: Step, kind: str, label: str) -> Job:
     """Make a job that stands in no queue yet, of an owner, or by a grant of who shares the document."""
-    job = Job(step.made, owner, kind, label, "", "", "", 2, False, 0, step.number)
+    job = Job(step.made, owner, kind, label, "", "", "", 2, False, step.number)
     if label:
         document = world.documents.get(label)
         if document is None or document.owner != owner:
@@ -82,7 +82,6 @@ def _made(world: World, caller: Principal, owner: str, step: Step, kind: str, la
 
 def _queued(world: World, job: Job) -> dict[str, Any]:
     job.state = "WAITING_FOR_REMOTE_WORKER" if job.remote else "PENDING"
-    job.place = place(world, job.owner, job.priority)
     world.jobs[job.id] = job
     note(job, {})
     return shown(job)

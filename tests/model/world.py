@@ -71,6 +71,7 @@ class World:
         self.documents: dict[str, Document] = {}
         self.jobs: dict[str, Job] = {}
         self.workers: dict[str, Worker] = {}
+        self.turns: dict[tuple[str, int], float] = {}
 
     def answer(self, step: Step) -> Answer:
         """Take a step, and say what is answered."""
