@@ -20,7 +20,7 @@ import sqlalchemy as sa
 
 from benchmarks.data import SECRET, Filled, fill
 from benchmarks.load import Callers, Target
-from benchmarks.processes import served
+from benchmarks.processes import cpu_seconds, cpu_since, served
 from benchmarks.rounds import Spread
 from benchmarks.wire import call_headers
 from morag_meta.auth.authenticator import KEY_HEADER
@@ -38,11 +38,19 @@ _VERIFY: Final = "/moragmeta.v1.ApiKeyService/VerifyApiKey"
 
 
 @dataclass(frozen=True, slots=True)
-class Verification:
-    """Seconds of a call, by the number of keys, and each against that of the fewest in the same round."""
+class Asked:
+    """Seconds of a call as its caller has them, and the server's processor seconds of it."""
 
-    cold: dict[int, float]
-    cached: dict[int, float]
+    latency: float
+    cpu: float
+
+
+@dataclass(frozen=True, slots=True)
+class Verification:
+    """By the number of keys, and each against the fewest in the same round, by processor time."""
+
+    cold: dict[int, Asked]
+    cached: dict[int, Asked]
     cold_ratio: dict[int, Spread]
     cached_ratio: dict[int, Spread]
 
@@ -52,18 +60,26 @@ def compare(kind: str, new_url: Callable[[], str], sizes: Sequence[int], *, roun
     written = {size: _written(kind, new_url(), size) for size in sizes}
     with contextlib.ExitStack() as stack:
         sides = {size: _Side(stack, *written[size], rounds) for size in sizes}
-        cold: list[dict[int, float]] = []
-        cached: list[dict[int, float]] = []
+        cold: list[dict[int, Asked]] = []
+        cached: list[dict[int, Asked]] = []
         for _ in range(rounds):
             order = random.sample(sizes, len(sizes))
             cold.append({size: sides[size].ask_unknown() for size in order})
             cached.append({size: sides[size].ask_known() for size in order})
 
-    def median(taken: list[dict[int, float]]) -> dict[int, float]:
-        return {size: statistics.median(each[size] for each in taken) for size in sizes}
+    def median(taken: list[dict[int, Asked]]) -> dict[int, Asked]:
+        return {
+            size: Asked(
+                statistics.median(each[size].latency for each in taken),
+                statistics.median(each[size].cpu for each in taken),
+            )
+            for size in sizes
+        }
 
-    def ratio(taken: list[dict[int, float]]) -> dict[int, Spread]:
-        return {size: Spread.of([each[size] / each[sizes[0]] for each in taken]) for size in sizes[1:]}
+    def ratio(taken: list[dict[int, Asked]]) -> dict[int, Spread]:
+        return {
+            size: Spread.of([each[size].cpu / each[sizes[0]].cpu for each in taken]) for size in sizes[1:]
+        }
 
     return Verification(median(cold), median(cached), ratio(cold), ratio(cached))
 
@@ -73,6 +89,7 @@ class _Side:
 
     def __init__(self, stack: contextlib.ExitStack, filled: Filled, keys: list[str], rounds: int) -> None:
         process = stack.enter_context(served(filled.environment))
+        self._pid = process.pid
         self._callers = Callers(process.port, 1)
         stack.callback(self._callers.close)
         self._headers = call_headers(_VERIFY, (KEY_HEADER, filled.key))
@@ -81,14 +98,19 @@ class _Side:
         self._unknown = iter(keys)
         self.ask_unknown()  # statements compile, and pages are read
 
-    def ask_unknown(self) -> float:
-        """Ask about keys that the server has not seen; give the median of seconds."""
-        return statistics.median(map(self._ask, itertools.islice(self._unknown, self._each)))
+    def ask_unknown(self) -> Asked:
+        """Ask about keys that the server has not seen."""
+        return self._asked(list(itertools.islice(self._unknown, self._each)))
 
-    def ask_known(self) -> float:
+    def ask_known(self) -> Asked:
         """Ask about one key again and again."""
         self._ask(self._known)
-        return statistics.median(self._ask(self._known) for _ in range(self._each))
+        return self._asked([self._known] * self._each)
+
+    def _asked(self, keys: list[str]) -> Asked:
+        before = cpu_seconds([self._pid])
+        latency = statistics.median(map(self._ask, keys))
+        return Asked(latency, cpu_since(before) / len(keys))
 
     def _ask(self, key: str) -> float:
         request = api_keys_pb2.VerifyApiKeyRequest(key=key).SerializeToString()

@@ -192,13 +192,15 @@ def _add_costs(table: Table, kind: str, costs: Costs) -> None:
 
 
 def _add_verified(table: Table, kind: str, verified: Verification) -> None:
-    for name, seconds, ratios in (
+    for name, asked, ratios in (
         ("of a key not seen yet", verified.cold, verified.cold_ratio),
         ("of a key seen before", verified.cached, verified.cached_ratio),
     ):
-        times = " / ".join(f"{each * 1000:.2f}" for each in seconds.values())
-        sizes = " / ".join(f"{size:,}" for size in seconds)
+        sizes = " / ".join(f"{size:,}" for size in asked)
+        times = " / ".join(f"{each.latency * 1000:.2f}" for each in asked.values())
         table.add_row(f"{kind}: VerifyApiKey {name}, ms at {sizes} keys", times, "", "")
+        times = " / ".join(f"{each.cpu * 1e6:.0f}" for each in asked.values())
+        table.add_row(f"{kind}: the same, the server's µs of processor time", times, "", "")
         for size, ratio in ratios.items():
             title = f"{kind}: the same at {size:,} keys, against the fewest"
             table.add_row(title, f"{ratio.median:.2f}", _quartiles(ratio), "flat")
