@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 
 from rich.console import Console
@@ -86,6 +86,7 @@ def _measure(plan: Plan, where: Mapping[str, Collection[str]], console: Console)
 
         if chosen("calls"):
             _measure_calls(outcome, databases, server.pid, plan)
+        _measure_costs(outcome, chosen, new_url, plan)
         for filled in chosen("walls"):
             if filled.kind == "postgresql":
                 walled = fill(filled.kind, Walls(server).new_url())
@@ -114,6 +115,23 @@ def _measure(plan: Plan, where: Mapping[str, Collection[str]], console: Console)
             )
     outcome.took = time.monotonic() - started
     return outcome
+
+
+def _measure_costs(
+    outcome: report.Outcome,
+    chosen: Callable[[str], list[Filled]],
+    new_url: Mapping[str, Callable[[], str]],
+    plan: Plan,
+) -> None:
+    for filled in chosen("costs"):
+        outcome.costs[filled.kind] = costs.compare(
+            filled, rounds=plan.costing_rounds, seconds=plan.stretch * 2
+        )
+    for filled in chosen("keys"):
+        sizes = keys.SIZES[:2] if plan is _QUICK else keys.SIZES
+        outcome.verified[filled.kind] = keys.compare(
+            filled.kind, new_url[filled.kind], sizes, rounds=plan.key_rounds
+        )
 
 
 def _measure_calls(outcome: report.Outcome, databases: list[Filled], database_pid: int, plan: Plan) -> None:

@@ -10,7 +10,7 @@ from hypothesis import settings
 from tests.backends.databases import EVERY_KIND, Backend, chosen_kinds, open_backend
 from tests.backends.mariadb import find_server
 
-pytest_plugins = ("tests.past_walls", "tests.leaks.watching", "tests.service", "tests.house.owners")
+pytest_plugins = ("tests.leaks.watching", "tests.past_walls", "tests.service", "tests.house.owners")
 
 _KINDS = chosen_kinds()
 

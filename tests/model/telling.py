@@ -45,6 +45,10 @@ class Prepared:
         shutil.copy(self._migrated.removeprefix("sqlite:///"), url.removeprefix("sqlite:///"))
         return url
 
+    def new_empty_url(self) -> str:
+        """Give a file that does not exist yet."""
+        return self._files.new_empty_url()
+
     def drop(self, url: str) -> None:
         """Remove a copy."""
         self._files.drop(url)
