@@ -93,15 +93,6 @@ def _measure(plan: Plan, where: Mapping[str, Collection[str]], console: Console)
                 outcome.walls = walls.compare(
                     walled, filled, server.pid, rounds=plan.writing_rounds, seconds=plan.stretch * 3
                 )
-        for filled in chosen("costs"):
-            outcome.costs[filled.kind] = costs.compare(
-                filled, rounds=plan.costing_rounds, seconds=plan.stretch * 2
-            )
-        for filled in chosen("keys"):
-            sizes = keys.SIZES[:2] if plan is _QUICK else keys.SIZES
-            outcome.verified[filled.kind] = keys.compare(
-                filled.kind, new_url[filled.kind], sizes, rounds=plan.key_rounds
-            )
         for filled in chosen("watchers"):
             outcome.watched.update(watchers.measure(filled, plan.changes, briefly=plan is _QUICK))
         for filled in chosen("writers"):
