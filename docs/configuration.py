@@ -12,7 +12,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from morag_meta import exits
-from morag_meta.config import PREFIX, Settings
+from morag_meta.config import Settings
+from morag_meta.setting import PREFIX
 from morag_meta.variables import CLIENT_VARIABLES
 
 TARGET = Path(__file__).with_suffix(".md")

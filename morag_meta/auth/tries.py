@@ -27,7 +27,8 @@ class TryKey(NamedTuple):
 
 
 _KEY: Final = [tries.c[name] == sa.bindparam(f"of_{name}") for name in TryKey._fields]
-_FIND: Final = sa.select(tries.c.clear_time, tries.c.known_until, clock).where(*_KEY)
+_KEY_COLUMNS: Final = [tries.c[name] for name in TryKey._fields]
+_FIND: Final = sa.select(*_KEY_COLUMNS, tries.c.clear_time, tries.c.known_until, clock).where(*_KEY)
 _LOCK: Final = _FIND.with_for_update()
 _ADD: Final = sa.insert(tries)
 _SET_COLUMNS: Final = ("clear_time", "known_until", "expire_time")
@@ -58,7 +59,7 @@ class TryStore:
         return time
 
     def find(self, key: TryKey) -> Row | None:
-        """Give what is held against a key: clear_time, known_until, and clock, the database's time."""
+        """Give what is held against a key: it, clear_time, known_until, and clock, the database's time."""
         return self._unit.one(_FIND, **_named(key))
 
     def lock(self, key: TryKey) -> Row | None:
@@ -93,6 +94,11 @@ class TryStore:
         if found is None or found["last"] is None:
             return 0
         return self._unit.run(_SWEEP, last=found["last"])
+
+
+def key_of(row: Row) -> TryKey:
+    """Give whose tries a row counts."""
+    return TryKey(*(row[name] for name in TryKey._fields))
 
 
 def _named(key: TryKey) -> dict[str, Any]:

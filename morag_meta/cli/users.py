@@ -19,7 +19,7 @@ from morag_meta.cli.output import print_json, print_table, say
 from morag_meta.db.unit import Row
 from morag_meta.exits import ExitCode
 from morag_meta.server.app import make_reset_tokens
-from morag_meta.server.secrets import root_secret
+from morag_meta.server.secrets import root_secrets
 from morag_meta.uow import UnitOfWork
 from morag_meta.users.actions import create_user, end_all_sessions, end_session
 
@@ -99,7 +99,7 @@ def reset_password(email: Email, output: Output = Format.TABLE, database_url: Da
     The password and the sessions of before hold until it is used.
     """
     settings = read_settings(database_url)
-    tokens = make_reset_tokens(settings, root_secret(settings))
+    tokens = make_reset_tokens(settings, root_secrets(settings))
     with unit_of_work(settings) as uow:
         reset = tokens.issue(uow, person(uow, email)["email"])
         if reset is None:

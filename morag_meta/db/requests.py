@@ -65,8 +65,8 @@ class Caller(Protocol):
     def own(self) -> str:
         """The caller's user id, empty for a public method."""
 
-    def fingerprint(self, request: Any) -> str:
-        """A keyed hash of the request without its request id."""
+    def fingerprints(self, request: Any) -> tuple[str, ...]:
+        """Keyed hashes of the request without its request id: the one to keep, and others it may have."""
 
 
 class RequestStore:
@@ -89,17 +89,17 @@ class RequestStore:
         if not request.request_id:
             return None
         key = {"owner_id": call.own, "method_name": call.method, "id": request.request_id}
-        fingerprint = call.fingerprint(request)
+        fingerprints = call.fingerprints(request)
         found = self._unit.one(_FIND, **key)
         if found is not None and found["create_time"] > self._unit.now - KEPT:
-            if found["fingerprint"] != fingerprint:
+            if found["fingerprint"] not in fingerprints:
                 raise _reused(request.request_id)
             call.replayed = True
             receipt: dict[str, Any] = found["receipt"] or {}
             return receipt
         if found is not None:
             self._unit.run(_FORGET, **key)
-        self._unit.run(_CLAIM, **key, fingerprint=fingerprint, create_time=self._unit.now)
+        self._unit.run(_CLAIM, **key, fingerprint=fingerprints[0], create_time=self._unit.now)
         self._unit.recorded = True
         return None
 
