@@ -15,6 +15,7 @@ from functools import cached_property
 
 from morag_meta.api_keys.store import ApiKeyStore
 from morag_meta.audit.store import AuditStore
+from morag_meta.auth.renewals import RenewalStore
 from morag_meta.auth.sessions import SessionStore
 from morag_meta.auth.store import EpochStore, StandingStore
 from morag_meta.auth.tries import TryStore
@@ -81,6 +82,11 @@ class UnitOfWork(Unit):
     def tries(self) -> TryStore:
         """Tries at something secret."""
         return TryStore(self)
+
+    @cached_property
+    def renewals(self) -> RenewalStore:
+        """What an old generation of a secret made."""
+        return RenewalStore(self)
 
     @cached_property
     def api_keys(self) -> ApiKeyStore:

@@ -67,6 +67,15 @@ class CredentialRing:
         """The id of the key that seals."""
         return self._active
 
+    @property
+    def is_single(self) -> bool:
+        """Whether there is one key and no other."""
+        return len(self._ciphers) == 1
+
+    def is_active(self, sealed: str) -> bool:
+        """Say whether the key that now seals has sealed a text."""
+        return sealed.startswith(f"{_VERSION}.{self._active}.")
+
     def seal(self, text: str, *, context: str) -> str:
         """Encrypt a text for one place, its ``context``: ``v1.<key id>.<base64 of nonce and ciphertext>``."""
         nonce = os.urandom(_NONCE_BYTES)

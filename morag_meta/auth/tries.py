@@ -38,6 +38,7 @@ _SET: Final = (
     .values({name: sa.bindparam(f"new_{name}", type_=tries.c[name].type) for name in _SET_COLUMNS})
 )
 _FORGET: Final = sa.delete(tries).where(*_KEY[:2])
+_DROP: Final = sa.delete(tries).where(*_KEY)
 _SWEEP_END: Final = end_of_batch(tries.c.expire_time, "tries belong to nobody")
 _SWEEP: Final = sa.delete(tries).where(tries.c.expire_time <= sa.bindparam("last"))
 _NOW: Final = sa.select(clock)
@@ -84,6 +85,25 @@ class TryStore:
         """Forget what is held against an account at every address."""
         for kind in kinds:
             self._unit.run(_FORGET, of_kind=kind, of_account=account)
+
+    def move(self, key: TryKey, account: str) -> None:
+        """Hold what a row holds against another hash of its account, on top of what that has already.
+
+        Raises:
+            Collision: somebody else has just begun to count for it.
+        """
+        to = key._replace(account=account)
+        rows = {each: self.lock(each) for each in sorted((key, to))}
+        old, new = rows[key], rows[to]
+        if old is None:
+            return
+        self._unit.run(_DROP, **_named(key))
+        if new is None:
+            self.add(to, old["clear_time"], old["known_until"])
+            return
+        over = max(old["clear_time"] - old["clock"], dt.timedelta())
+        known = [row["known_until"] for row in (old, new) if row["known_until"] is not None]
+        self.change(to, max(new["clear_time"], new["clock"]) + over, max(known, default=None))
 
     def sweep(self, limit: int = 1000) -> int:
         """Remove rows that no longer mean anything, the oldest first, and give their number.
