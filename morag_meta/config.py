@@ -64,6 +64,11 @@ def _pem(what: str) -> Any:
     return setting(None, what, "the name of a PEM file")
 
 
+def _quota(of: str) -> Any:
+    what = f"Most {of} of a user who has no limit of their own for that; unlimited if not set."
+    return setting(None, what, "a whole number from 0 to 2^53", ge=0, le=2**53)
+
+
 DatabaseUrl = Annotated[str, AfterValidator(_known_database)]
 Secret = Annotated[SecretStr, AfterValidator(_random_enough)]
 
@@ -201,6 +206,12 @@ class Settings(BaseSettings):
         604_800,
     )
     bcrypt_cost: int = count(12, "Cost of a password hash, as a power of two.", 10, 16)
+    default_quota_documents: int | None = _quota("documents")
+    default_quota_storage_bytes: int | None = _quota("bytes of documents")
+    default_quota_databases: int | None = _quota("databases")
+    default_quota_servers: int | None = _quota("servers")
+    default_quota_api_keys: int | None = _quota("API keys")
+    default_quota_open_jobs: int | None = _quota("open jobs")
     api_key_require_expiry: bool = switch(default=False, what="Make no API key that has no end.")
     api_key_longest_life: float = seconds(
         0,
@@ -233,6 +244,14 @@ class Settings(BaseSettings):
         """Seconds that the calls of a connection get when it has reached its age."""
         given = self.grpc_connection_grace
         return self.stream_max_age + _PARTING_SECONDS if given is None else given
+
+    @property
+    def default_quotas(self) -> dict[str, int]:
+        """The limits that hold for users who have none of their own, by resource; none for no limit."""
+        begin = "default_quota_"
+        names = [name for name in type(self).model_fields if name.startswith(begin)]
+        given = {name.removeprefix(begin): getattr(self, name) for name in names}
+        return {resource: limit for resource, limit in given.items() if limit is not None}
 
     @property
     def is_sqlite(self) -> bool:

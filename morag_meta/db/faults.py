@@ -54,7 +54,12 @@ class UnforeseenFault(Exception):
         super().__init__(" ".join(str(word) for word in known if word))
 
 
-_CLAIMS: Final = {"request_records": "fingerprint", "tries": "clear_time", "reset_requests": "ask_time"}
+_CLAIMS: Final = {
+    "request_records": "fingerprint",
+    "tries": "clear_time",
+    "reset_requests": "ask_time",
+    "quotas": "open_jobs",
+}
 """Tables whose rows are claimed by whoever comes first, and of each a column that no other table has."""
 
 

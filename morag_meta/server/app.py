@@ -76,6 +76,7 @@ def database_options(settings: Settings) -> DatabaseOptions:
         statement_timeout=settings.database_statement_timeout,
         connect_timeout=settings.database_connect_timeout,
         queue=settings.database_queue,
+        default_quotas=settings.default_quotas,
     )
 
 
