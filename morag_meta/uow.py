@@ -26,6 +26,7 @@ from morag_meta.db.unit import Unit
 from morag_meta.documents.store import DocumentStore
 from morag_meta.exports.store import ExportStore
 from morag_meta.grants.store import GrantStore
+from morag_meta.jobs.forgetting import JobForgetting
 from morag_meta.jobs.log import JobLog
 from morag_meta.jobs.queue import JobQueue
 from morag_meta.jobs.removal import JobRemovals
@@ -152,6 +153,11 @@ class UnitOfWork(Unit):
     def job_removals(self) -> JobRemovals:
         """What removes jobs and events for good."""
         return JobRemovals(self)
+
+    @cached_property
+    def job_forgetting(self) -> JobForgetting:
+        """What forgets who is deleted in what stays of jobs."""
+        return JobForgetting(self)
 
     @cached_property
     def quotas(self) -> QuotaStore:
