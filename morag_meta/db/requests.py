@@ -43,15 +43,15 @@ _SWEEP_END = end_of_batch(records.c.create_time, _WHY_SWEPT)
 _SWEEP = system(sa.delete(records).where(records.c.create_time <= sa.bindparam("last")), _WHY_SWEPT)
 _DELETE_ALL = sa.delete(records).where(owned(records))
 # Read, and then forgotten one by one: a deletion by it would wait for every record that is being written.
-_TOLD = (
+_WHY_ABOUT: Final = "what anybody did to a user who is deleted, or to what was theirs, names it"
+_TOLD = system(
     sa.select(records.c.owner_id, records.c.method, records.c.request_id)
     .add_columns(sa.type_coerce(records.c.receipt, sa.Text).label("told"), records.c.create_time)
     .where(records.c.receipt.is_not(None))
     .order_by(records.c.create_time, records.c.owner_id, records.c.method, records.c.request_id)
-    .limit(sa.bindparam("limit", type_=sa.Integer))
+    .limit(sa.bindparam("limit", type_=sa.Integer)),
+    _WHY_ABOUT,
 )
-_WHY_ABOUT: Final = "what anybody did to a user who is deleted, or to what was theirs, names it"
-_FIRST_TOLD = system(_TOLD, _WHY_ABOUT)
 _NEXT_TOLD = system(
     _TOLD.where(
         records.c.create_time >= sa.bindparam("after_create_time", type_=records.c.create_time.type),
@@ -171,7 +171,7 @@ class RequestStore:
         """Give every record with a receipt, page by page."""
         first = dict.fromkeys(("after_owner_id", "after_method", "after_request_id"), "")
         begin = {} if since is None else {"after_create_time": since, **first}
-        rows = self._unit.all(_FIRST_TOLD if since is None else _NEXT_TOLD, limit=_BATCH, **begin)
+        rows = self._unit.all(_TOLD if since is None else _NEXT_TOLD, limit=_BATCH, **begin)
         while rows:
             yield from rows
             names = ("create_time", "owner_id", "method", "request_id")

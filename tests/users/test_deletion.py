@@ -148,22 +148,9 @@ def _ids_of(service: Service, owner_id: str) -> set[str]:
         )
 
 
-def test_a_deleted_user_is_named_nowhere(service: Service) -> None:
-    """No column holds the user's id, name, email or text, and only the audit ids of their things."""
-    admin, anybody = service.admin.channel, service.channel()
-    unique = f"gone-{service.admin.id[-6:]}"
-    made = anybody.users.RegisterUser(
-        pb.RegisterUserRequest(
-            name=f"{unique} name", email=f"{unique}@example.org", password=PASSWORD, request_id=f"{unique}-r"
-        )
-    )
-    login = anybody.users.Login(pb.LoginRequest(email=made.email, password=PASSWORD))
-    channel = service.channel(token=login.access_token)
-    _populate(User(made.id, made.email, Role.USER, "", "", channel), service.new_user())
-    with service.database.unit_of_work() as uow:
-        uow.resets.ask(made.email)
-        uow.quotas.set(made.id, {"servers": 9})
-        uow.commit()
+def _have_an_admin_act(service: Service, made: pb.User, unique: str) -> None:
+    """Let an ADMIN do things to a user and the user's things, under request ids, and give a floor."""
+    admin = service.admin.channel
     server = servers_pb2.Server(
         name=f"{unique} server", kind=servers_pb2.SERVER_KIND_QDRANT, host=unique, port=1
     )
@@ -188,6 +175,25 @@ def test_a_deleted_user_is_named_nowhere(service: Service) -> None:
         admin.users.SetUserRole(
             pb.SetUserRoleRequest(id=made.id, role=options_pb2.ROLE_USER, request_id=f"{made.id}{id}"[-40:])
         )
+
+
+def test_a_deleted_user_is_named_nowhere(service: Service) -> None:
+    """No column holds the user's id, name, email or text, and only the audit ids of their things."""
+    admin, anybody = service.admin.channel, service.channel()
+    unique = f"gone-{service.admin.id[-6:]}"
+    made = anybody.users.RegisterUser(
+        pb.RegisterUserRequest(
+            name=f"{unique} name", email=f"{unique}@example.org", password=PASSWORD, request_id=f"{unique}-r"
+        )
+    )
+    login = anybody.users.Login(pb.LoginRequest(email=made.email, password=PASSWORD))
+    channel = service.channel(token=login.access_token)
+    _populate(User(made.id, made.email, Role.USER, "", "", channel), service.new_user())
+    with service.database.unit_of_work() as uow:
+        uow.resets.ask(made.email)
+        uow.quotas.set(made.id, {"servers": 9})
+        uow.commit()
+    _have_an_admin_act(service, made, unique)
     needles = {unique, *_ids_of(service, made.id)}
     before = _places_of(service, needles)
     assert {"users.email", "servers.host", "reset_requests.email", "request_records.receipt"} <= before
