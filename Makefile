@@ -40,12 +40,19 @@ coverage: setup ## Run every test and print the lines and branches that none rea
 	@$(BIN)/coverage report
 
 .PHONY: lint
-lint: setup ## Check style, imports and protos
+lint: setup ## Check style, security rules, imports, packages and protos
 	@$(BIN)/ruff check
 	@$(BIN)/ruff format --check
 	@$(BIN)/lint-imports --no-cache
+	@$(BIN)/uv pip check --quiet --python $(BIN)/python
 	@$(BIN)/buf lint
 	@$(BIN)/buf format --diff --exit-code protos
+
+.PHONY: audit
+audit: setup ## Ask a database of known vulnerabilities about the locked packages (needs the network)
+	@for set in runtime dev; do \
+	  $(BIN)/uvx --quiet pip-audit --strict --disable-pip --require-hashes --requirement requirements/$$set.txt; \
+	done
 
 .PHONY: format
 format: setup ## Rewrite Python and protos in the house style

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from rich.console import Console
 
-from benchmarks import report, rounds, watchers, workers, writers
+from benchmarks import report, rounds, walls, watchers, workers, writers
 from benchmarks.contract import BARE
 from benchmarks.data import Filled, fill
 from benchmarks.load import Callers, Target
@@ -19,6 +19,7 @@ from benchmarks.wire import call_headers
 from morag_meta.auth.authenticator import KEY_HEADER
 from tests.backends.databases import open_backend
 from tests.backends.postgresql import PostgresqlServer
+from tests.backends.walled import Walls
 
 _CHECKS = b"2000"
 
@@ -37,7 +38,7 @@ class Plan:
 _QUICK = Plan(budget=60.0, stretch=0.12, changes=10, scaling_rounds=5, writing_rounds=5)
 _FULL = Plan(budget=290.0, stretch=0.2, changes=40, scaling_rounds=20, writing_rounds=20)
 _KINDS = ("sqlite", "postgresql")
-_PARTS = ("calls", "watchers", "writers", "processes")
+_PARTS = ("calls", "walls", "watchers", "writers", "processes")
 
 
 def main() -> None:
@@ -73,6 +74,12 @@ def _measure(plan: Plan, where: Mapping[str, Collection[str]], console: Console)
 
         if chosen("calls"):
             _measure_calls(outcome, databases, server.pid, plan)
+        for filled in chosen("walls"):
+            if filled.kind == "postgresql":
+                walled = fill(filled.kind, Walls(server).new_url())
+                outcome.walls = walls.compare(
+                    walled, filled, server.pid, rounds=plan.writing_rounds, seconds=plan.stretch * 3
+                )
         for filled in chosen("watchers"):
             outcome.watched.update(watchers.measure(filled, plan.changes, briefly=plan is _QUICK))
         for filled in chosen("writers"):

@@ -13,6 +13,7 @@ from rich.table import Table
 
 from benchmarks.calls import BARE_RAW, GET, KEY, LIST, ORM, OURS, RAW, RIVALS, TOKEN, UPDATE
 from benchmarks.rounds import CALLERS, Measured, Spread, percentile_of
+from benchmarks.walls import Cost
 from benchmarks.watchers import Watched
 from benchmarks.workers import Scaling
 from benchmarks.writers import ALONE, UNNUMBERED, WATCHED, Writers
@@ -42,6 +43,8 @@ class Outcome:
     watched: dict[str, Watched] = field(default_factory=dict)
     """By what was watched."""
     writers: dict[str, Writers] = field(default_factory=dict)
+    walls: dict[str, Cost] = field(default_factory=dict)
+    """With row security to without, by method."""
     scaling: dict[str, Scaling] = field(default_factory=dict)
     took: float = 0.0
 
@@ -57,6 +60,8 @@ def show(outcome: Outcome, console: Console) -> None:
         for kind in outcome.kinds:
             console.print(_methods(outcome.measured, kind))
         console.print(_latencies(outcome))
+    if outcome.walls:
+        console.print(_walls(outcome.walls))
     console.print(_others(outcome))
     if outcome.measured.failures:
         console.print(f"{outcome.measured.failures} calls failed: the figures count only those that did not")
@@ -124,6 +129,17 @@ def _latencies(outcome: Outcome) -> Table:
             for percentile in (50, 99)
         ]
         table.add_row(method, f"{title} {figure}", *cells)
+    return table
+
+
+def _walls(costs: dict[str, Cost]) -> Table:
+    table = Table(title="postgresql: with row security, as a ratio to without", title_justify="left")
+    table.add_column("method")
+    for name in ("calls/s", "server processor time", "database processor time"):
+        table.add_column(name, justify="right")
+    for method, cost in costs.items():
+        spreads = (cost.rate, cost.server_cpu, cost.database_cpu)
+        table.add_row(method, *(f"{spread.median:.2f} ({_quartiles(spread)})" for spread in spreads))
     return table
 
 

@@ -104,6 +104,9 @@ class Settings(BaseSettings):
     database_echo: bool = switch(default=False, what="Log statements; parameters stay hidden.")
     database_statement_timeout: float = seconds(10, "Longest run of one statement.", 0.1, 3600)
     database_queue: int = count(256, "Units of work that may wait before SERVER_BUSY.", 1, 100_000)
+    row_security: bool = switch(
+        default=False, what="Serve only where PostgreSQL itself keeps users' rows apart."
+    )
     database_connect_timeout: float = seconds(5, "Longest wait to connect.", 1, 300)
 
     grpc_address: str = setting(

@@ -6,7 +6,8 @@ runs stands in ``db/unit.py``, and each feature's statements in its ``store.py``
 
 Lock order, for all who lock more than one row: epoch of authorization, user, session, password
 reset, tries, server, database, document, job, worker; and last of all, at the commit, the quotas of whoever
-has more of something. A grant is locked after the row that it opens, in the same statement.
+has more of something. A grant is locked after the row that it opens, in the same statement. An owner's
+turn in the queue is locked after jobs, and never waited for.
 """
 
 from __future__ import annotations

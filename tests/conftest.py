@@ -10,7 +10,7 @@ from hypothesis import settings
 from tests.backends.databases import EVERY_KIND, Backend, chosen_kinds, open_backend
 from tests.backends.mariadb import find_server
 
-pytest_plugins = ("tests.service", "tests.house.owners")
+pytest_plugins = ("tests.past_walls", "tests.service", "tests.house.owners")
 
 _KINDS = chosen_kinds()
 
@@ -28,8 +28,16 @@ def backend(request: pytest.FixtureRequest) -> Iterator[Backend]:
 
 @pytest.fixture
 def database_url(backend: Backend) -> Iterator[str]:
-    """Give one test an empty database of its own."""
+    """Give one test a database of its own: empty, or where row security is on migrated already."""
     url = backend.new_url()
+    yield url
+    backend.drop(url)
+
+
+@pytest.fixture
+def empty_url(backend: Backend) -> Iterator[str]:
+    """Give one test an empty database of its own, as whoever may migrate it."""
+    url = backend.new_empty_url()
     yield url
     backend.drop(url)
 

@@ -17,6 +17,7 @@ from morag_meta.auth.secret import RootSecret
 from morag_meta.db import migrate
 from morag_meta.db.database import Database
 from morag_meta.users.actions import create_user
+from tests.backends.walled import settings_of
 from tests.service import CREDENTIAL_KEYS, SECRET_KEY, add_key
 
 
@@ -52,6 +53,7 @@ class ServerProcess:
             "MORAG_CREDENTIAL_KEYS": CREDENTIAL_KEYS,
             "MORAG_LOG_LEVEL": "WARNING",
         }
+        self.environment |= {f"MORAG_{name}": value for name, value in settings_of(url).items()}
         self.environment |= {f"MORAG_{name.upper()}": str(value) for name, value in settings.items()}
         self._process: subprocess.Popen[bytes] | None = None
 

@@ -42,6 +42,7 @@ from moragmeta.v1 import (
     workers_pb2_grpc,
 )
 from tests.backends.databases import Backend
+from tests.backends.walled import is_walled
 
 SECRET_KEY = secrets.token_urlsafe(48)
 CREDENTIAL_KEYS = "t1:" + base64.b64encode(secrets.token_bytes(32)).decode()
@@ -129,6 +130,7 @@ class Service:
             "bcrypt_cost": 10,
             "login_address_failures": 0,  # all tests log in from one address
         } | overrides
+        given.setdefault("row_security", is_walled(url))
         self.settings = Settings(database_url=url, grpc_address="127.0.0.1:0", **given)
         self.url = url
         self.kind = kind

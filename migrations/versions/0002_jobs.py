@@ -21,6 +21,7 @@ JOB_FAILURES = ("REPORTED", "LEASE_EXPIRED", "NOT_STARTED", "ATTEMPT_TOO_LONG", 
 def upgrade() -> None:
     """Go forward."""
     _jobs()
+    _job_turns()
     _job_checkpoints()
     _job_events()
     _job_log()
@@ -29,7 +30,7 @@ def upgrade() -> None:
 
 def downgrade() -> None:
     """Go back: every row is lost."""
-    for table in ("workers", "job_floors", "job_log", "job_events", "job_checkpoints", "jobs"):
+    for table in ("workers", "job_floors", "job_log", "job_events", "job_checkpoints", "job_turns", "jobs"):
         steps.drop_table(table)
 
 
@@ -58,7 +59,9 @@ def _jobs() -> None:
         *parts.jsons("parameters"),
         *parts.jsons("result", null=True),
         *parts.ids("predecessor_id", null=True),
-        *parts.long_numbers("event_number", "queue_place"),
+        *parts.long_numbers("event_number"),
+        *parts.texts(38, "queue", null=True),
+        *parts.times("ready_time"),
         *parts.times("not_before", null=True),
         *parts.numbers("max_attempts", "lost_leases"),
         *parts.long_numbers("schedule_to_start_ms", "start_to_close_ms", "schedule_to_close_ms"),
@@ -102,6 +105,7 @@ def _checks_of_jobs() -> list[sa.CheckConstraint]:
         "lease": "state <> 'PROCESSING' OR lease_token IS NOT NULL",
         "lease_time": "(state = 'PROCESSING') = (lease_expire_time IS NOT NULL)",
         "failed": "(state = 'FAILED') = (failure IS NOT NULL)",
+        "queue": "(state IN ('PENDING', 'WAITING_FOR_REMOTE_WORKER')) = (queue IS NOT NULL)",
         "due_time": "(end_time IS NULL) = (due_time IS NOT NULL)",
     }
     return [parts.check("jobs", name, condition) for name, condition in conditions.items()]
@@ -115,9 +119,8 @@ def _index_jobs() -> None:
     _index("jobs", *of_document, named="owner_id_document_id_create_time")
     _index("jobs", "create_time", "id")
     _index("jobs", "predecessor_id")
-    _index("jobs", "state", "queue_place", "create_time", "id", named="state_queue_place_create_time")
-    of_owner = ("owner_id", "state", "queue_place", "create_time", "id")
-    _index("jobs", *of_owner, named="owner_id_state_queue_place")
+    _index("jobs", "queue", "ready_time", "id")
+    _index("jobs", "owner_id", "state", "queue", "ready_time", "id", named="owner_id_state_queue")
     _index("jobs", "due_time")
     _index("jobs", "worker_id", "state")
     _index("jobs", "worker_id", "create_time", "id")
@@ -176,6 +179,18 @@ def _job_log() -> None:
         *parts.long_numbers("position"),
         parts.primary_key("job_floors", "owner_id"),
     )
+
+
+def _job_turns() -> None:
+    steps.create_table(
+        "job_turns",
+        *parts.ids("owner_id"),
+        *parts.numbers("priority"),
+        *parts.times("turn_time"),
+        parts.primary_key("job_turns", "owner_id", "priority"),
+        parts.parent("job_turns", "owner_id", of="users"),
+    )
+    _index("job_turns", "priority", "turn_time")
 
 
 def _job_checkpoints() -> None:

@@ -12,7 +12,7 @@ import sqlalchemy as sa
 from morag_meta.db.counted import Resource, add, counted
 from morag_meta.db.schema import api_key_calls as calls
 from morag_meta.db.schema import api_keys as keys
-from morag_meta.db.statements import EVERYONE, after_row, end_of_batch, everyone, owned, reach, system
+from morag_meta.db.statements import EVERYONE, Path, after_row, end_of_batch, everyone, owned, reach, system
 from morag_meta.db.unit import Row, Unit
 from morag_meta.errors import not_found
 from morag_meta.ids import new_id
@@ -74,6 +74,7 @@ _ADD_USE: Final = system(
         ),
     ),
     "the service itself notes the use of every key",
+    Path.USAGE,
 )
 
 _WHY_COUNTED: Final = "the service itself notes the calls of every key"
@@ -93,6 +94,7 @@ _ADD_CALLS: Final = system(
         }
     ),
     _WHY_COUNTED,
+    Path.USAGE,
 )
 _FIRST_CALLS: Final = system(
     sa.insert(calls).from_select(
@@ -107,12 +109,13 @@ _FIRST_CALLS: Final = system(
         ).where(keys.c.id == sa.bindparam("of_key")),
     ),
     _WHY_COUNTED,
+    Path.USAGE,
 )
 _DELETE_CALLS: Final = sa.delete(calls).where(owned(calls), calls.c.key_id == sa.bindparam("key_id"))
 _DELETE_ALL_CALLS: Final = sa.delete(calls).where(owned(calls))
 _WHY_SWEPT: Final = "the calls of every key are kept for a time only"
 _SWEEP_END: Final = end_of_batch(calls.c.day, _WHY_SWEPT)
-_SWEEP: Final = system(sa.delete(calls).where(calls.c.day <= sa.bindparam("last")), _WHY_SWEPT)
+_SWEEP: Final = system(sa.delete(calls).where(calls.c.day <= sa.bindparam("last")), _WHY_SWEPT, Path.SWEEPER)
 
 
 def _calls_by(column: sa.Column[Any]) -> sa.Select[Any]:

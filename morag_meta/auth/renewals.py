@@ -14,7 +14,7 @@ from typing import Any, Final
 import sqlalchemy as sa
 
 from morag_meta.db.schema import api_keys, password_resets, request_records, servers, sessions, tries
-from morag_meta.db.statements import owned, system
+from morag_meta.db.statements import Path, owned, system
 from morag_meta.db.unit import Row, Unit
 
 _WHY: Final = "a change of the service's secret concerns what everybody has"
@@ -71,7 +71,7 @@ def _batch(hashed: Hashed, *, after: bool) -> sa.Select[Any]:
     batch = sa.select(*columns).where(_old(hashed)).order_by(hashed.order)
     if after:
         batch = batch.where(hashed.order >= sa.bindparam("after", type_=hashed.order.type))
-    return system(batch.limit(sa.bindparam("limit", type_=sa.Integer)), _WHY)
+    return system(batch.limit(sa.bindparam("limit", type_=sa.Integer)), _WHY, Path.SECRETS)
 
 
 def _bound(key: sa.Column[Any]) -> str:
@@ -93,7 +93,7 @@ _BATCHES: Final = {
 _RENEWALS: Final = {each.name: _renew(each) for each in _HASHES}
 _COUNTS: Final = {
     each.name: system(
-        sa.select(sa.func.count().label("rows")).select_from(each.table).where(_old(each)), _WHY
+        sa.select(sa.func.count().label("rows")).select_from(each.table).where(_old(each)), _WHY, Path.SECRETS
     )
     for each in (*_HASHES, TRIES)
 }
@@ -105,9 +105,10 @@ _SERVERS: Final = system(
     .order_by(servers.c.id)
     .limit(sa.bindparam("limit", type_=sa.Integer)),
     _WHY,
+    Path.SECRETS,
 )
 _COUNT_SERVERS: Final = system(
-    sa.select(sa.func.count().label("rows")).select_from(servers).where(_OLD_SEALS), _WHY
+    sa.select(sa.func.count().label("rows")).select_from(servers).where(_OLD_SEALS), _WHY, Path.SECRETS
 )
 _RESEAL: Final = {
     column.name: sa.update(servers)
@@ -124,9 +125,10 @@ _OPEN: Final = sa.and_(
 _OLD_SESSIONS: Final = system(
     sa.select(sa.func.count().label("rows"), sa.func.max(sessions.c.expire_time).label("last")).where(_OPEN),
     _WHY,
+    Path.SECRETS,
 )
 _END_SESSIONS: Final = system(
-    sa.update(sessions).where(_OPEN).values(end_time=sa.bindparam("new_end_time")), _WHY
+    sa.update(sessions).where(_OPEN).values(end_time=sa.bindparam("new_end_time")), _WHY, Path.SECRETS
 )
 
 

@@ -15,7 +15,7 @@ import sqlalchemy as sa
 
 from morag_meta.db.clock import clock
 from morag_meta.db.schema import sessions, users
-from morag_meta.db.statements import EVERYONE, after_row, end_of_batch, everyone, owned, reach, system
+from morag_meta.db.statements import EVERYONE, Path, after_row, end_of_batch, everyone, owned, reach, system
 from morag_meta.db.unit import Row, Unit
 from morag_meta.errors import not_found
 
@@ -41,6 +41,7 @@ _FIND: Final = system(
     .join_from(sessions, users, users.c.id == sessions.c.owner_id)
     .where(_ID),
     "the refresh token is the credential that says whose session it is",
+    Path.LOGIN,
 )
 _LOCK: Final = (
     sa.select(
@@ -65,7 +66,9 @@ _END_ALL: Final = (
 _DELETE_ALL: Final = sa.delete(sessions).where(owned(sessions))
 _WHY_SWEPT: Final = "sessions of every user go once they are over"
 _SWEEP_END: Final = end_of_batch(sessions.c.expire_time, _WHY_SWEPT)
-_SWEEP: Final = system(sa.delete(sessions).where(sessions.c.expire_time <= sa.bindparam("last")), _WHY_SWEPT)
+_SWEEP: Final = system(
+    sa.delete(sessions).where(sessions.c.expire_time <= sa.bindparam("last")), _WHY_SWEPT, Path.SWEEPER
+)
 
 
 @dataclass(frozen=True, slots=True)

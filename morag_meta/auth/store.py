@@ -15,7 +15,7 @@ import sqlalchemy as sa
 
 from morag_meta.auth.principal import Principal
 from morag_meta.db.schema import api_keys, auth_epoch, sessions, users
-from morag_meta.db.statements import system
+from morag_meta.db.statements import Path, system
 from morag_meta.db.unit import Row, Unit
 from morag_meta.errors import Reason, Unavailable
 
@@ -40,7 +40,7 @@ def _standing(*columns: Any, table: sa.Table, found: sa.ColumnElement[bool]) -> 
         users.c.active,
     )
     statement = read.select_from(whole).where(auth_epoch.c.id == 1)
-    return system(statement, "a credential is what says who calls")
+    return system(statement, "a credential is what says who calls", Path.LOGIN)
 
 
 _KEY_COLUMNS: Final = (

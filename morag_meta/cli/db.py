@@ -10,12 +10,14 @@ from typing import Annotated
 
 import typer
 
+from morag_meta.cli import row_security
 from morag_meta.cli.accounts import create_admin
 from morag_meta.cli.failures import CommandError
 from morag_meta.cli.options import DatabaseUrl, Format, Output, read_settings
 from morag_meta.cli.output import print_facts, print_json, print_table, say
 from morag_meta.cli.seed import plant, seed
 from morag_meta.db import migrate
+from morag_meta.db import row_security as walls
 from morag_meta.db.migrate import State, Status
 from morag_meta.db.survey import Survey, survey
 from morag_meta.db.url import dialect_name, masked
@@ -65,6 +67,8 @@ def upgrade(
         say(migrate.offline_sql(dialect_name(url)))
         return
     _tell(migrate.upgrade(url, revision), "applied", "nothing to do")
+    if migrate.status(url).state is State.CURRENT and walls.renew(url):
+        say("row security brought up to date")
 
 
 @app.command(context_settings={"ignore_unknown_options": True})
@@ -151,12 +155,16 @@ def reset(confirm: Confirm = False, database_url: DatabaseUrl = None) -> None:
         if not sys.stdin.isatty():
             raise CommandError("reset drops everything: say so with --confirm", ExitCode.USAGE)
         typer.confirm(f"Drop every table of {masked(url)}?", abort=True, err=True)
+    role = walls.role_of(url)
     dropped = migrate.reset(url)
     migrate.upgrade(url)
+    if role is not None:
+        walls.enable(url, role)
     say(f"dropped {len(dropped)} tables and made the schema anew")
 
 
 app.command("seed")(seed)
+app.add_typer(row_security.app)
 
 
 def _tell(revisions: list[str], done: str, nothing: str) -> None:

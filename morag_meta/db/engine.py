@@ -16,6 +16,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.pool import NullPool
 
+from morag_meta.db.reach import heed
 from morag_meta.db.sqlite_file import make_private
 from morag_meta.db.url import dialect_name, normalize
 
@@ -83,6 +84,8 @@ def make_engine(options: DatabaseOptions, *, pooled: bool = True) -> sa.Engine:
         sa.event.listen(engine, "connect", _prepare_sqlite)
     elif options.dialect == "mariadb":
         sa.event.listen(engine, "connect", partial(_prepare_mariadb, options.statement_timeout))
+    elif pooled:
+        heed(engine)
     if options.echo:
         # SQLAlchemy echoes only what it runs itself, as it does for whoever listens (see unit.py).
         sa.event.listen(engine, "before_cursor_execute", _hear)

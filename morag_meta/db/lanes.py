@@ -224,26 +224,25 @@ class Lane:
             if work is _STOP:
                 worker.drop()
                 return
-            if not work.future.cancelled():
-                self._perform(worker, work)
-            del work  # an idle thread must not keep the last call's objects alive
-            with self._lock:
+            outcome = None if work.future.cancelled() else _outcome(worker, work)
+            with self._lock:  # before the caller hears of it: its next work must find this thread idle
                 self._spare += 1
+            if outcome is not None:
+                work.finish(*outcome)
+            del work, outcome  # an idle thread must not keep the last call's objects alive
 
-    def _perform(self, worker: Worker, work: Work) -> None:
-        now = time.monotonic()
-        if work.deadline is not None and now >= work.deadline:
-            late = DeadlineExceeded(
-                "the deadline passed while the call waited for the database", reason=Reason.DEADLINE_IN_QUEUE
-            )
-            work.finish(None, late)
-        elif now >= work.give_up:
-            work.finish(None, busy("the call waited too long for the database"))
-        else:
-            try:
-                result = work.run(worker)
-            except BaseException as error:  # noqa: BLE001 - handed to the caller, whatever it is
-                work.finish(None, error)
-                del work  # as in ``submit``
-            else:
-                work.finish(result, None)
+
+def _outcome(worker: Worker, work: Work) -> tuple[Any, BaseException | None]:
+    """Run the work, unless it has waited too long, and give its result or its error."""
+    now = time.monotonic()
+    if work.deadline is not None and now >= work.deadline:
+        return None, DeadlineExceeded(
+            "the deadline passed while the call waited for the database", reason=Reason.DEADLINE_IN_QUEUE
+        )
+    if now >= work.give_up:
+        return None, busy("the call waited too long for the database")
+    try:
+        return work.run(worker), None
+    except BaseException as error:  # noqa: BLE001 - handed to the caller, whatever it is
+        del work  # as in ``submit``
+        return None, error

@@ -20,6 +20,7 @@ from typing import Final
 import sqlalchemy as sa
 from alembic.migration import MigrationContext
 
+from morag_meta.db import row_security
 from morag_meta.db.differences import differences
 from morag_meta.db.migration_lock import (
     LOCK_WAIT_SECONDS,
@@ -86,6 +87,8 @@ def upgrade(
 ) -> list[str]:
     """Bring the database forward, and give the revisions that this call applied, oldest first.
 
+    Where row security is on, its policies follow once the schema is at the newest revision.
+
     Where nothing is to do no lock is taken. Any number of processes may call this at once: one applies,
     the others wait and then find nothing to do.
 
@@ -105,7 +108,15 @@ def upgrade(
     _refuse_ahead(url, at, revisions)
     if revision in ("head", at) and at == revisions.newest:
         return []
-    return _locked(url, wait, revisions, lambda connection: revisions.upgrade(connection, revision))
+
+    def act(connection: sa.Connection) -> list[str]:
+        role = row_security.close(connection)
+        done = revisions.upgrade(connection, revision)
+        if _revision_of(connection) == revisions.newest:
+            row_security.reopen(connection, role)
+        return done
+
+    return _locked(url, wait, revisions, act)
 
 
 def downgrade(
@@ -116,6 +127,9 @@ def downgrade(
     migrations: pathlib.Path | None = None,
 ) -> list[str]:
     """Take the database back, rows and all, and give the revisions undone, newest first.
+
+    Where row security is on, it lets nothing pass afterwards: the version that knows the revision is to
+    enable it again.
 
     Args:
         url: the database.
@@ -129,7 +143,12 @@ def downgrade(
     revisions = Revisions(migrations)
     if is_missing(url):
         return []
-    return _locked(url, wait, revisions, lambda connection: revisions.downgrade(connection, revision))
+
+    def act(connection: sa.Connection) -> list[str]:
+        row_security.close(connection)
+        return revisions.downgrade(connection, revision)
+
+    return _locked(url, wait, revisions, act)
 
 
 def current(url: str | sa.URL) -> str | None:

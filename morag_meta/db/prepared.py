@@ -45,16 +45,21 @@ class Prepared:
         self._keys: list[str] = []
         self._converts: list[tuple[str, _Convert]] = []
 
-    def execute(self, cursor: Any, parameters: Mapping[str, Any], before: bytes = b"") -> None:
-        """Run the statement; after the text ``before`` in the same round trip, on PostgreSQL."""
-        if before:
-            cursor.execute(before + self.written_out(cursor, parameters))
-        else:
-            cursor.execute(self._text, self._bound(parameters))
+    def execute(
+        self, cursor: Any, parameters: Mapping[str, Any], before: bytes = b"", told: str = ""
+    ) -> None:
+        """Run the statement; after the texts ``before`` and ``told`` in the same round trip, on PostgreSQL.
 
-    def written_out(self, cursor: Any, parameters: Mapping[str, Any]) -> bytes:
+        ``told`` is one in which ``%`` is doubled.
+        """
+        if before:
+            cursor.execute(before + self.written_out(cursor, parameters, told))
+        else:
+            cursor.execute(told + self._text, self._bound(parameters))
+
+    def written_out(self, cursor: Any, parameters: Mapping[str, Any], told: str = "") -> bytes:
         """Give the text that psycopg2 would send, its values in it."""
-        text: bytes = cursor.mogrify(self._text, self._bound(parameters))
+        text: bytes = cursor.mogrify(told + self._text, self._bound(parameters))
         return text
 
     def _bound(self, parameters: Mapping[str, Any]) -> Any:
@@ -71,6 +76,10 @@ class Prepared:
     def all(self, cursor: Any) -> list[Row]:
         """Give all rows."""
         return self._rows(cursor, cursor.fetchall())
+
+    def count(self, cursor: Any) -> int:
+        """Give the number of rows that were changed."""
+        return int(cursor.rowcount)
 
     def _rows(self, cursor: Any, found: list[Any]) -> list[Row]:
         if not self._keys:
@@ -114,3 +123,20 @@ def prepare(statement: sa.Executable, dialect: Dialect, names: tuple[str, ...]) 
 def _gives_back(statement: Any) -> bool:
     """Whether a change itself names columns to give back, of which SQLAlchemy adds none."""
     return bool(statement._returning)  # noqa: SLF001 - nothing public says so
+
+
+def first_of(result: sa.CursorResult[Any]) -> Row | None:
+    """Give the first row of what SQLAlchemy ran itself, or None."""
+    row = result.first()
+    return None if row is None else dict(zip(result.keys(), row, strict=True))
+
+
+def all_of(result: sa.CursorResult[Any]) -> list[Row]:
+    """Give all rows of it."""
+    keys = tuple(result.keys())  # a mapping of each row would ask for them each time
+    return [dict(zip(keys, row, strict=True)) for row in result]
+
+
+def count_of(result: sa.CursorResult[Any]) -> int:
+    """Give the number of rows that it changed."""
+    return result.rowcount

@@ -16,7 +16,7 @@ import sqlalchemy as sa
 
 from morag_meta.db.schema import metadata
 from morag_meta.db.schema import request_records as records
-from morag_meta.db.statements import end_of_batch, owned, system
+from morag_meta.db.statements import Path, end_of_batch, owned, system
 from morag_meta.db.unit import Row, Unit
 from morag_meta.errors import Invalid, Reason, Violation
 
@@ -40,7 +40,9 @@ _SETTLE = sa.update(records).where(*_KEY).values(receipt=sa.bindparam("new_recei
 _FORGET = sa.delete(records).where(*_KEY)
 _WHY_SWEPT: Final = "old records of every caller go"
 _SWEEP_END = end_of_batch(records.c.create_time, _WHY_SWEPT)
-_SWEEP = system(sa.delete(records).where(records.c.create_time <= sa.bindparam("last")), _WHY_SWEPT)
+_SWEEP = system(
+    sa.delete(records).where(records.c.create_time <= sa.bindparam("last")), _WHY_SWEPT, Path.SWEEPER
+)
 _DELETE_ALL = sa.delete(records).where(owned(records))
 # Read, and then forgotten one by one: a deletion by it would wait for every record that is being written.
 _WHY_ABOUT: Final = "what anybody did to a user who is deleted, or to what was theirs, names it"
@@ -51,6 +53,7 @@ _TOLD = system(
     .order_by(records.c.create_time, records.c.owner_id, records.c.method, records.c.request_id)
     .limit(sa.bindparam("limit", type_=sa.Integer)),
     _WHY_ABOUT,
+    Path.PURGE,
 )
 _NEXT_TOLD = system(
     _TOLD.where(
@@ -66,6 +69,7 @@ _NEXT_TOLD = system(
         ),
     ),
     _WHY_ABOUT,
+    Path.PURGE,
 )
 _BATCH: Final = 1000
 _ID: Final = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")

@@ -7,18 +7,29 @@ themselves live in each feature's ``store.py``.
 
 from __future__ import annotations
 
-from typing import Any, Final, TypeVar
+from typing import Any, TypeVar
 
 import sqlalchemy as sa
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.compiler import SQLCompiler
 
 from morag_meta.auth.sharing import Grantee
+from morag_meta.db.reach import EVERYONE, Path
 from morag_meta.db.schema import database_grants as grants
 from morag_meta.db.unit import Row, Unit
 
-EVERYONE: Final = "-"
-"""The reach of an ADMIN: bound as ``owner_id`` it stands for every owner, and is no user's id."""
+__all__ = [
+    "EVERYONE",
+    "Path",
+    "after_row",
+    "end_of_batch",
+    "everyone",
+    "find_shared",
+    "owned",
+    "reach",
+    "shared",
+    "system",
+]
 
 _Statement = TypeVar("_Statement", bound=sa.Executable)
 
@@ -89,12 +100,16 @@ def end_of_batch(time: sa.Column[Any], why: str) -> sa.Select[Any]:
     """
     oldest = sa.select(time).where(time < sa.bindparam("before", type_=time.type)).order_by(time)
     batch = oldest.limit(sa.bindparam("limit", type_=sa.Integer)).subquery("batch")
-    return system(sa.select(sa.func.max(batch.c[time.name]).label("last")), why)
+    return system(sa.select(sa.func.max(batch.c[time.name]).label("last")), why, Path.SWEEPER)
 
 
-def system(statement: _Statement, why: str) -> _Statement:
-    """Mark a statement that rightly has no owner, and say why."""
-    return statement.execution_options(system_reason=why)
+def system(statement: _Statement, why: str, path: Path | None = None) -> _Statement:
+    """Mark a statement that rightly has no owner, and say why.
+
+    ``path`` names the way by which row security lets it reach rows (``db/policies.py``); without one it
+    reaches none there.
+    """
+    return statement.execution_options(system_reason=why, system_path=path)
 
 
 @compiles(sa.Update)

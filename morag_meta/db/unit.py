@@ -18,7 +18,8 @@ from typing import Any, TypeVar
 import sqlalchemy as sa
 
 from morag_meta.db.faults import Disconnected, adopt, translate
-from morag_meta.db.prepared import Prepared, Row, prepare
+from morag_meta.db.prepared import Prepared, Row, all_of, count_of, first_of, prepare
+from morag_meta.db.reach import reach_on
 from morag_meta.errors import Reason, Unavailable
 
 __all__ = ["CommitUnknown", "Row", "Tell", "Unit"]
@@ -73,6 +74,7 @@ class Unit:
         self._connection = connection
         self._unsent = b""  # what travels with the next statement: BEGIN, and what was to run soon
         self._begun = False  # whether BEGIN has been sent
+        self._reach = reach_on(connection, dialect)
         self.dialect = dialect
         self.busy_since = 0.0
         self.in_transaction = False
@@ -152,7 +154,7 @@ class Unit:
                     self._plain("COMMIT")
                 except Disconnected as broken:
                     raise CommitUnknown(recorded=self.recorded) from broken
-            self.in_transaction, self._begun, self._unsent = False, False, b""
+            self._leave_transaction()
         effects, self._effects = self._effects, []
         announced, self._announced = self._announced, {}
         if announced:
@@ -164,8 +166,8 @@ class Unit:
         """Undo what was not committed, and leave the connection as it came, or ``broken``; never raises."""
         self._effects.clear()
         self._announced.clear()
-        begun, self.in_transaction = self._begun, False
-        self._begun, self._unsent, self._failed = False, b"", False
+        begun, self._failed = self._begun, False
+        self._leave_transaction()
         try:
             if begun and not self._connection.invalidated and not self._is_rolled_back:
                 self._plain("ROLLBACK")
@@ -185,15 +187,15 @@ class Unit:
 
     def one(self, statement: sa.Executable, **parameters: Any) -> Row | None:
         """Give the first row as a mapping, or None."""
-        return self._execute(statement, parameters, Prepared.first, _first)
+        return self._execute(statement, parameters, Prepared.first, first_of)
 
     def all(self, statement: sa.Executable, **parameters: Any) -> list[Row]:
         """Give all rows as mappings."""
-        return self._execute(statement, parameters, Prepared.all, _all)
+        return self._execute(statement, parameters, Prepared.all, all_of)
 
     def run(self, statement: sa.Executable, **parameters: Any) -> int:
         """Run a statement that changes rows, and give their number."""
-        return self._execute(statement, parameters, _driver_count, _count)
+        return self._execute(statement, parameters, Prepared.count, count_of)
 
     def run_soon(self, statement: sa.Executable, **parameters: Any) -> None:
         """Run a statement of which nobody awaits anything, at the latest before the next one.
@@ -208,7 +210,8 @@ class Unit:
             return
         self._check()
         with contextlib.closing(self._connection.connection.cursor()) as cursor:
-            self._unsent += prepared.written_out(cursor, parameters) + b"; "
+            told = self._reach.before(statement, parameters, kept=True)
+            self._unsent += prepared.written_out(cursor, parameters, told) + b"; "
 
     def run_many(self, statement: sa.Executable, rows: Sequence[Mapping[str, Any]]) -> None:
         """Run a statement once for each set of parameters."""
@@ -218,7 +221,8 @@ class Unit:
         connection = self.connection
         self.busy_since = time.monotonic()
         try:
-            connection.execute(statement, list(rows))
+            option = self._reach.option(statement, rows[0], kept=self.in_transaction)
+            connection.execute(statement, list(rows), execution_options=option)
         except Exception as fault:  # noqa: BLE001 - sorted by translate
             raise self._fail(fault) from None
         finally:
@@ -239,10 +243,12 @@ class Unit:
         self.busy_since = time.monotonic()
         try:
             if prepared is None:
-                return take_result(connection.execute(statement, parameters))
+                option = self._reach.option(statement, parameters, kept=self.in_transaction)
+                return take_result(connection.execute(statement, parameters, execution_options=option))
             cursor = connection.connection.cursor()
             try:
-                prepared.execute(cursor, parameters, self._take_unsent())
+                told = self._reach.before(statement, parameters, kept=self.in_transaction)
+                prepared.execute(cursor, parameters, self._take_unsent(), told)
                 return take(prepared, cursor)
             finally:
                 cursor.close()
@@ -250,6 +256,10 @@ class Unit:
             raise self._fail(fault, parameters) from None
         finally:
             self.busy_since = 0.0
+
+    def _leave_transaction(self) -> None:
+        self.in_transaction, self._begun, self._unsent = False, False, b""
+        self._reach.forget()
 
     def _plain(self, text: str) -> None:
         """Run a statement of transactions, which neither takes nor gives anything."""
@@ -287,22 +297,3 @@ class Unit:
     def _check(self) -> None:
         if self._failed:
             raise RuntimeError("a statement of this transaction failed; it can only be rolled back")
-
-
-def _first(result: sa.CursorResult[Any]) -> Row | None:
-    row = result.first()
-    return None if row is None else dict(zip(result.keys(), row, strict=True))
-
-
-def _all(result: sa.CursorResult[Any]) -> list[Row]:
-    keys = tuple(result.keys())  # a mapping of each row would ask for them each time
-    return [dict(zip(keys, row, strict=True)) for row in result]
-
-
-def _count(result: sa.CursorResult[Any]) -> int:
-    return result.rowcount
-
-
-def _driver_count(prepared: Prepared, cursor: Any) -> int:
-    del prepared
-    return int(cursor.rowcount)

@@ -13,7 +13,7 @@ from typing import Any, Final
 import sqlalchemy as sa
 
 from morag_meta.db.schema import database_grants as grants
-from morag_meta.db.statements import after_row, owned, system
+from morag_meta.db.statements import Path, after_row, owned, system
 from morag_meta.db.unit import Row, Unit
 from morag_meta.errors import not_found
 
@@ -41,6 +41,7 @@ _DELETE_GIVEN: Final = sa.delete(grants).where(_TO)
 _FORGET_GRANTOR: Final = system(
     sa.update(grants).where(_c.grantor_id == sa.bindparam("gone_id")).values(grantor_id=sa.null()),
     "a user who goes is named nowhere, whosever the database is",
+    Path.PURGE,
 )
 
 

@@ -106,7 +106,7 @@ def create_job(  # noqa: PLR0913 - a job has these parts, all but two of them op
             "database_id": document["database_id"],
         }
     fields |= _planned(plan, remote=remote, document_type=fields.get("document_type"))
-    fields["queue_place"], fields["clock"] = uow.queue.place(owner_id, priority)
+    fields["clock"] = uow.queue.now()
     if plan.not_before is not None and plan.not_before > fields["clock"] + _LONGEST_DELAY:
         raise invalid("job.not_before", f"must be at most {_LONGEST_DELAY.days} days from now")
     return uow.jobs.add(owner_id, WAITING[fields["execution"]], fields)

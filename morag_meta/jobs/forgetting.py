@@ -14,7 +14,7 @@ import sqlalchemy as sa
 from morag_meta.db.schema import job_events as events
 from morag_meta.db.schema import job_floors as floors
 from morag_meta.db.schema import jobs, workers
-from morag_meta.db.statements import owned, system
+from morag_meta.db.statements import Path, owned, system
 from morag_meta.db.unit import Unit
 from morag_meta.ids import new_id
 from morag_meta.jobs.log import GONE, JobLog
@@ -32,7 +32,9 @@ _SERVED: Final = sa.select(workers.c.id, workers.c.create_time).where(
 _WHY: Final = "a worker that served everybody is forgotten in everybody's jobs"
 _OLD: Final[sa.BindParameter[str]] = sa.bindparam("old_id")
 _NEW: Final[sa.BindParameter[str]] = sa.bindparam("new_id")
-_IN_JOBS: Final = system(sa.update(jobs).where(jobs.c.worker_id == _OLD).values(worker_id=_NEW), _WHY)
+_IN_JOBS: Final = system(
+    sa.update(jobs).where(jobs.c.worker_id == _OLD).values(worker_id=_NEW), _WHY, Path.PURGE
+)
 _TIME: Final = events.c.create_time
 _BEGIN: Final = sa.bindparam("begin", type_=_TIME.type)
 _END: Final = sa.bindparam("end", type_=_TIME.type)
@@ -40,12 +42,14 @@ _END: Final = sa.bindparam("end", type_=_TIME.type)
 
 def _in_events(column: sa.Column[Any]) -> sa.Update:
     return system(
-        sa.update(events).where(_TIME >= _BEGIN, _TIME < _END, column == _OLD).values({column: _NEW}), _WHY
+        sa.update(events).where(_TIME >= _BEGIN, _TIME < _END, column == _OLD).values({column: _NEW}),
+        _WHY,
+        Path.PURGE,
     )
 
 
 _IN_EVENTS: Final = tuple(map(_in_events, (events.c.worker_id, events.c.previous_worker_id)))
-_OLDEST: Final = system(sa.select(sa.func.min(_TIME).label("time")), _WHY)
+_OLDEST: Final = system(sa.select(sa.func.min(_TIME).label("time")), _WHY, Path.PURGE)
 
 
 class JobForgetting:

@@ -84,7 +84,6 @@ def requeue(
     return uow.jobs.change(
         row,
         state=WAITING[row["execution"]],
-        queue_place=uow.queue.front(row["priority"]),
         summary=summary or row["summary"],
         lost_leases=lost_leases,
         not_before=not_before,

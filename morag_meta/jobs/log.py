@@ -18,7 +18,7 @@ from morag_meta.db.schema import job_events as events
 from morag_meta.db.schema import job_floors as floors
 from morag_meta.db.schema import job_log as log
 from morag_meta.db.schema import users, workers
-from morag_meta.db.statements import EVERYONE, everyone, owned, system
+from morag_meta.db.statements import EVERYONE, Path, everyone, owned, system
 from morag_meta.db.unit import Row, Unit
 from morag_meta.errors import Unavailable
 from morag_meta.jobs.listing import Filter, event_conditions, page_parameters
@@ -37,11 +37,13 @@ _IN_ORDER: Final = (events.c.position, events.c.create_time, events.c.job_id, ev
 _WAITING = system(
     sa.select(*_IN_ORDER).where(events.c.position.is_(None)).order_by(*_IN_ORDER).limit(_LIMIT),
     "gives everybody's events their place",
+    Path.POLLER,
 )
 _SOME_WAITING = sa.select(sa.literal(1)).where(events.c.position.is_(None)).limit(_COUNTED).subquery()
 _LOOK = system(
     sa.select(log, sa.select(sa.func.count()).select_from(_SOME_WAITING).scalar_subquery().label("waiting")),
     "only counts; the log is everybody's",
+    Path.POLLER,
 )
 # Where the setting cannot travel with the lock, it is a statement of its own.
 _LOCK = sa.select(log.c.position).with_for_update()
@@ -61,31 +63,32 @@ _NUMBER = system(
     .where(events.c.job_id == _numbered.c.job_id, events.c.number == _numbered.c.number)
     .values(position=sa.bindparam("base", type_=sa.BigInteger) + _numbered.c.place),
     "gives everybody's events their place",
+    Path.POLLER,
 )
 # MariaDB would sort by a position that is null, and knows without it that the index has this order.
 _WAITING_MARIADB = _WAITING.order_by(None).order_by(*_IN_ORDER[1:])
 _ADVANCE = system(
     sa.update(log).values(position=sa.select(sa.func.max(events.c.position)).scalar_subquery()),
     "the log is everybody's",
+    Path.POLLER,
 )
 _REMOVED = sa.select(log.c.removals).scalar_subquery().label("removals")
 _PAGE = system(
     sa.select(events, _REMOVED).where(_AFTER).order_by(events.c.position).limit(_LIMIT),
     "is told to watchers, each of whom sees what its filter lets through",
+    Path.POLLER,
 )
 _FLOOR = sa.select(floors.c.position).where(owned(floors))
-# An owner who is gone has no floor any more: that of all of them holds.
-_FLOOR_OF_GONE = system(
-    sa.select(floors.c.position).where(
-        floors.c.owner_id == GONE, ~sa.exists().where(users.c.id == sa.bindparam("owner_id"))
-    ),
-    "the floor of all who are gone is nobody's",
+_PRESENT = system(
+    sa.select(users.c.id).where(users.c.id.in_(sa.bindparam("user_ids", expanding=True))),
+    "who is deleted has no floor of their own",
+    Path.POLLER,
 )
-_PRESENT = sa.select(users.c.id).where(users.c.id.in_(sa.bindparam("user_ids", expanding=True)))
 _HIGHEST_FLOOR = sa.select(sa.func.max(floors.c.position).label("position")).where(everyone())
 _FLOORS_ABOVE = system(
     sa.select(floors).where(floors.c.position > sa.bindparam("after_position", type_=sa.BigInteger)),
     "ends the streams of whoever missed something",
+    Path.POLLER,
 )
 _OWN_WORKERS = sa.select(workers.c.id).where(
     owned(workers), workers.c.id.in_(sa.bindparam("worker_ids", expanding=True))
@@ -156,8 +159,8 @@ class JobLog:
     def floor(self, owner_id: str) -> int:
         """Give the position up to which events of an owner, or of anybody (``-``), were removed."""
         row = self._unit.one(_HIGHEST_FLOOR if owner_id == EVERYONE else _FLOOR, owner_id=owner_id)
-        if row is None:
-            row = self._unit.one(_FLOOR_OF_GONE, owner_id=owner_id)
+        if row is None and self.gone([owner_id]):  # whose floor is that of all who are
+            row = self._unit.one(_FLOOR, owner_id=GONE)
         return 0 if row is None else row["position"] or 0
 
     def floors_above(self, position: int) -> dict[str, int]:
@@ -224,6 +227,7 @@ def _number_named(size: int) -> sa.TextClause:
             "SET e.position = named.position"
         ),
         "gives everybody's events their place",
+        Path.POLLER,
     )
 
 

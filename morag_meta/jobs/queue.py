@@ -1,24 +1,13 @@
-"""The statements over the queue of jobs: who is next, and what is overdue.
+"""The statements over the queue of jobs: who is next, what is overdue, and what the next attempt receives.
 
-Jobs are leased in the order of ``queue_place``. It holds the priority in its high bits, and below them the
-turn: the first waiting turn of anybody, or the one after the owner's own last. So the owners take turns,
-however many jobs each of them has (start-time fair queuing, Goyal, Vin and Cheng 1996). Places are taken
-without a lock; two that meet share a turn, and the older job goes first. The first waiting turn never falls
-while somebody waits, as what comes back to the queue takes it, and not its old one: so the next job of an
-owner of whom nothing waits comes before all that is made later, and after one turn of each other owner.
-
-What is bounded, not counting jobs that come back: a job of an owner of whom nothing waits in the priority is
-leased after at most one turn of each other owner, whatever else waits and whether it can be leased or not.
-Between two turns of an owner that waits no other one has more than two, while all that waits can be leased.
-What is not: where a job that cannot be leased (it is delayed, or nobody takes its kind) stands first, whoever
-comes later is placed beside it, before the backlog of who was there, and again after each turn.
+The more urgent job is next; within a priority the owners take turns (``turns.py``), and of an owner the job
+that could be leased first is the next. One that comes back keeps its age, and so comes before younger ones.
 """
 
 from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Collection
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Final
 
@@ -27,69 +16,34 @@ import sqlalchemy as sa
 from morag_meta.db.clock import Clock, clock
 from morag_meta.db.schema import job_checkpoints as checkpoints
 from morag_meta.db.schema import jobs
-from morag_meta.db.statements import EVERYONE, everyone, owned, system
+from morag_meta.db.statements import EVERYONE, Path, owned, system
 from morag_meta.db.unit import Row, Unit
-
-_TURNS: Final = 2**40
-_MOST_URGENT: Final = 4
-WAITING_STATES: Final = ("PENDING", "WAITING_FOR_REMOTE_WORKER")
+from morag_meta.jobs.turns import JobTurns
+from morag_meta.jobs.wanted import LIMIT, SHOWN, WAITING_STATES, Wanted, conditions, order
 
 _c = jobs.c
 _JOB = checkpoints.c.job_id == sa.bindparam("job_id")
-
-
-def _places(name: str, edge: Any, *conditions: sa.ColumnElement[bool]) -> list[sa.Label[Any]]:
-    """Find an edge of the waiting places of a priority; state by state, as each is one step in an index."""
-    within = (_c.queue_place >= sa.bindparam("low"), _c.queue_place < sa.bindparam("high"))
-    return [
-        sa.select(edge(_c.queue_place))
-        .where(*conditions, _c.state == state, *within)
-        .scalar_subquery()
-        .label(f"{name}_{number}")
-        for number, state in enumerate(WAITING_STATES)
-    ]
-
-
-_EDGES = system(
-    sa.select(clock, *_places("first", sa.func.min), *_places("last", sa.func.max, owned(jobs))),
-    "the owners take turns, so the place of one follows from the first place of all",
-)
+_NOTHING_CHOSEN: Final[frozenset[str]] = frozenset()
 _OVERDUE = system(
-    sa.select(_c.id, _c.owner_id)
-    .where(_c.due_time <= Clock())
-    .order_by(_c.due_time)
-    .limit(sa.bindparam("limit", type_=sa.Integer)),
+    sa.select(_c.id, _c.owner_id).where(_c.due_time <= Clock()).order_by(_c.due_time).limit(LIMIT),
     "the reaper looks after everybody's jobs",
-)
-_SHOWN = (
-    *(_c.id, _c.owner_id, _c.state, _c.kind, _c.document_id, _c.document_type),
-    *(_c.queue_place, _c.create_time),
-)
-# What is overdue is the reaper's, but for what may only be left to local workers.
-_IS_TIME = sa.and_(
-    sa.or_(_c.not_before.is_(None), _c.not_before <= Clock()),
-    sa.or_(_c.due_time > Clock(), _c.state == "WAITING_FOR_REMOTE_WORKER"),
+    Path.REAPER,
 )
 _READY = system(
-    sa.select(*_SHOWN)
-    .where(_c.id.in_(sa.bindparam("job_ids", expanding=True)), _c.state.in_(WAITING_STATES), _IS_TIME)
-    .order_by(_c.queue_place, _c.create_time, _c.id),
+    sa.select(*SHOWN)
+    .where(
+        _c.id.in_(sa.bindparam("job_ids", expanding=True)),
+        _c.state.in_(WAITING_STATES),
+        *conditions(_c, _NOTHING_CHOSEN),
+    )
+    .order_by(_c.priority.desc(), _c.ready_time, _c.id),
     "wakes those who wait for jobs, and lease only those in their reach",
+    Path.QUEUE,
 )
 _CLOCK = sa.select(clock)
 _CHECKPOINT = sa.select(checkpoints.c.data).where(_JOB, owned(checkpoints))
 _FORGET_CHECKPOINT = sa.delete(checkpoints).where(_JOB, owned(checkpoints))
 _INSERT_CHECKPOINT = sa.insert(checkpoints)
-
-
-@dataclass(frozen=True, slots=True)
-class Wanted:
-    """Which waiting jobs a worker takes; an empty part lets every job through."""
-
-    reach: str
-    states: tuple[str, ...] = WAITING_STATES
-    kinds: tuple[str, ...] = ()
-    document_types: tuple[str, ...] = ()
 
 
 class JobQueue:
@@ -98,6 +52,7 @@ class JobQueue:
     def __init__(self, unit: Unit) -> None:
         """Work within the unit."""
         self._unit = unit
+        self.turns = JobTurns(unit)
 
     def now(self) -> dt.datetime:
         """Ask the database for its time."""
@@ -107,29 +62,16 @@ class JobQueue:
         time: dt.datetime = row["clock"]
         return time
 
-    def place(self, owner_id: str, priority: int) -> tuple[int, dt.datetime]:
-        """Give the place of a new job of an owner, and the database's clock."""
-        low = (_MOST_URGENT - priority) * _TURNS
-        row = self._unit.one(_EDGES, owner_id=owner_id, low=low, high=low + _TURNS)
-        if row is None:
-            raise RuntimeError("the database has no time")
-        first = [row[f"first_{number}"] for number in (0, 1) if row[f"first_{number}"] is not None]
-        last = [row[f"last_{number}"] + 1 for number in (0, 1) if row[f"last_{number}"] is not None]
-        return max([min(first, default=low), *last]), row["clock"]
-
-    def front(self, priority: int) -> int:
-        """Give the place of a job that comes back to the queue: among the first, and before younger ones."""
-        return self.place("", priority)[0]
-
     def candidates(self, wanted: Wanted, limit: int) -> list[Row]:
         """Give at most ``limit`` jobs that can be leased now, the next first; none of them is locked."""
+        if wanted.reach == EVERYONE:
+            return self.turns.candidates(wanted, limit)
         found: list[Row] = []
         for state in wanted.states:
-            statement = _candidates(wanted.reach == EVERYONE, bool(wanted.kinds), bool(wanted.document_types))
-            lists = {name: list(getattr(wanted, name)) for name in ("kinds", "document_types")}
-            given = {name: values for name, values in lists.items() if values}
-            found += self._unit.all(statement, owner_id=wanted.reach, in_state=state, limit=limit, **given)
-        return sorted(found, key=_order)[:limit]
+            found += self._unit.all(
+                _of_owner(wanted.chosen), owner_id=wanted.reach, in_state=state, limit=limit, **wanted.lists
+            )
+        return sorted(found, key=order)[:limit]
 
     def ready(self, job_ids: Collection[str]) -> list[Row]:
         """Give those of the jobs, whosever, that can be leased now, the next first."""
@@ -158,21 +100,12 @@ class JobQueue:
             )
 
 
-def _order(row: Row) -> tuple[Any, ...]:
-    return row["queue_place"], row["create_time"], row["id"]
-
-
-@lru_cache(maxsize=8)
-def _candidates(of_everyone: bool, kinds: bool, document_types: bool) -> sa.Select[Any]:  # noqa: FBT001 - the key of a cache
-    conditions = [everyone() if of_everyone else owned(jobs), _c.state == sa.bindparam("in_state")]
-    if kinds:
-        conditions.append(_c.kind.in_(sa.bindparam("kinds", expanding=True)))
-    if document_types:
-        conditions.append(_c.document_type.in_(sa.bindparam("document_types", expanding=True)))
-    conditions.append(_IS_TIME)
+@lru_cache(maxsize=4)
+def _of_owner(chosen: frozenset[str]) -> sa.Select[Any]:
+    """Find the jobs of one owner that can be leased, by priority and then by age."""
     return (
-        sa.select(*_SHOWN)
-        .where(*conditions)
-        .order_by(_c.queue_place, _c.create_time, _c.id)
-        .limit(sa.bindparam("limit", type_=sa.Integer))
+        sa.select(*SHOWN)
+        .where(owned(jobs), _c.state == sa.bindparam("in_state"), *conditions(_c, chosen))
+        .order_by(_c.queue, _c.ready_time, _c.id)
+        .limit(LIMIT)
     )

@@ -20,7 +20,7 @@ from morag_meta.db.schema import job_events as events
 from morag_meta.db.schema import job_floors as floors
 from morag_meta.db.schema import job_log as log
 from morag_meta.db.schema import jobs
-from morag_meta.db.statements import EVERYONE, owned, reach, system
+from morag_meta.db.statements import EVERYONE, Path, owned, reach, system
 from morag_meta.db.unit import Row, Unit
 from morag_meta.jobs.listing import Filter, conditions_of, parameters_of
 from morag_meta.jobs.log import JobLog
@@ -73,6 +73,7 @@ OLD_EVENTS = system(
         sa.func.max(_old.c.position).label("position"),
     ).group_by(_old.c.job_id, _old.c.owner_id),
     "the old events of everybody go",
+    Path.SWEEPER,
 )
 _TRIM = sa.delete(events).where(
     _e.job_id == sa.bindparam("job_id"), owned(events), _e.number <= sa.bindparam("last_number"), _NUMBERED
@@ -81,6 +82,7 @@ _TELL = sa.update(log).values(position=sa.bindparam("new_position"), removals=lo
 _FLOORS = system(
     sa.select(floors).where(floors.c.owner_id.in_(sa.bindparam("owner_ids", expanding=True))),
     "events of all these owners were removed",
+    Path.SWEEPER,
 )
 _ADD_FLOOR = sa.insert(floors)
 _RAISE_FLOOR = sa.update(floors).where(owned(floors)).values(position=sa.bindparam("new_position"))

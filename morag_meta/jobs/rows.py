@@ -12,8 +12,9 @@ from typing import Any, Final
 from morag_meta.db.unit import Row
 from morag_meta.ids import new_id
 from morag_meta.jobs.limits import MAX_ATTEMPTS, SCHEDULE_TO_CLOSE_MS, SCHEDULE_TO_START_MS, due_time
-from morag_meta.jobs.rules import INGESTION
+from morag_meta.jobs.rules import INGESTION, WAITING
 
+MOST_URGENT: Final = 4
 _NO_LEASE: Final[Mapping[str, None]] = dict.fromkeys(
     ("worker_id", "lease_token", "lease_ms", "lease_expire_time")
 )
@@ -27,7 +28,7 @@ _TOLD: Final = (
 def new_job(owner_id: str, state: str, fields: Mapping[str, Any]) -> dict[str, Any]:
     """Give the row of a new job; columns that are not given have their defaults.
 
-    ``clock``, ``kind``, ``queue_place`` and ``start_to_close_ms`` must be given.
+    ``clock``, ``kind``, ``priority`` and ``start_to_close_ms`` must be given.
     """
     row = {
         "id": new_id(),
@@ -64,9 +65,20 @@ def new_job(owner_id: str, state: str, fields: Mapping[str, Any]) -> dict[str, A
     now = row.pop("clock")
     begin = max(now, row["not_before"] or now)
     close = begin + dt.timedelta(milliseconds=row["schedule_to_close_ms"])
-    row |= {"create_time": now, "update_time": now, "queue_time": begin, "close_time": close}
-    row["due_time"] = due_time(row)
+    row |= {"create_time": now, "update_time": now, "close_time": close}
+    row |= {"ready_time": begin, "queue_time": begin}
+    row |= {"queue": queue_of(row), "due_time": due_time(row)}
     return row
+
+
+def queue_of(row: Mapping[str, Any]) -> str | None:
+    """Name the queue in which a job waits, or None where it does not.
+
+    Its urgency, 0 the most, the first letter of its state, and its owner: so queues sort by urgency.
+    """
+    if row["state"] not in WAITING.values():
+        return None
+    return f"{MOST_URGENT - row['priority']}{row['state'][0]}{row['owner_id']}"
 
 
 def event_of(before: Row | None, row: Row) -> dict[str, Any]:

@@ -19,13 +19,13 @@ from morag_meta.db.counted import Resource, add, counted
 from morag_meta.db.schema import database_grants as grants
 from morag_meta.db.schema import job_events as events
 from morag_meta.db.schema import job_log, jobs
-from morag_meta.db.statements import find_shared, owned, reach, shared, system
+from morag_meta.db.statements import Path, find_shared, owned, reach, shared, system
 from morag_meta.db.unit import Row, Unit
 from morag_meta.errors import Collision, not_found
 from morag_meta.jobs.limits import due_time
 from morag_meta.jobs.listing import Filter, Order, page_parameters, page_statement, snapshot_statement
 from morag_meta.jobs.removal import JobRemovals
-from morag_meta.jobs.rows import event_of, new_job
+from morag_meta.jobs.rows import event_of, new_job, queue_of
 from morag_meta.jobs.rules import Verb, after
 
 TOPIC: Final = "jobs/"
@@ -65,6 +65,7 @@ _POSITION_SHARED = _SHARED.with_only_columns(*_PLACE, grants.c.level.label("gran
 _NEWEST = system(
     sa.select(jobs.c.id, jobs.c.event_number).where(jobs.c.id.in_(sa.bindparam("job_ids", expanding=True))),
     "wakes watchers, whose access to the job was checked when they came",
+    Path.POLLER,
 )
 
 
@@ -147,7 +148,7 @@ class JobStore:
     def add(self, owner_id: str, state: str, fields: Mapping[str, Any]) -> Row:
         """Write a new job and its first event; columns that are not given have their defaults.
 
-        ``clock``, ``kind``, ``queue_place`` and ``start_to_close_ms`` must be given.
+        ``clock``, ``kind``, ``priority`` and ``start_to_close_ms`` must be given.
 
         Raises:
             AlreadyExists: its document has an open INGESTION job (JOB_ALREADY_OPEN).
@@ -161,7 +162,7 @@ class JobStore:
     def change(self, row: Row, **changes: Any) -> Row:
         """Write columns of a locked job together with the event that tells it, and give the new row.
 
-        ``due_time`` follows by itself.
+        ``due_time`` and ``queue`` follow by themselves.
 
         Raises:
             Collision: the job is not as ``row`` says any more.
@@ -172,7 +173,8 @@ class JobStore:
             "revision": row["revision"] + 1,
             "update_time": row["clock"],
         }
-        written["due_time"] = due_time({**row, **written})
+        new = {**row, **written}
+        written |= {"due_time": due_time(new), "queue": queue_of(new)}
         changed = self._unit.run(
             _change(frozenset(written)),
             job_id=row["id"],

@@ -15,7 +15,7 @@ from morag_meta.audit.actions import note_operator
 from morag_meta.auth.keys import KeyHasher
 from morag_meta.auth.principal import Role
 from morag_meta.config import Settings
-from morag_meta.db import migrate
+from morag_meta.db import migrate, row_security
 from morag_meta.db.database import Database
 from morag_meta.db.migrate import MigrationError, State
 from morag_meta.db.migration_lock import refuse_missing
@@ -37,17 +37,20 @@ def prepare(settings: Settings) -> str | None:
 
     Raises:
         ConfigurationError: a secret is missing or unusable.
-        MigrationError: the schema cannot be brought up to date, or is not current and may not be.
+        MigrationError: the schema cannot be brought up to date, or is not current and may not be; or row
+            security is asked for and does not hold.
         MetaError: the database fails.
     """
     root_secrets(settings)
     credential_rings(settings)
-    if settings.auto_migrate:
+    if settings.auto_migrate and not settings.row_security:
         applied = migrate.upgrade(settings.database_url)
         if applied:
             _log.info("schema upgraded", revisions=applied)
     else:
         require_schema(settings)
+    if settings.row_security:
+        row_security.require(settings.database_url)
     with opened(settings) as database, database.unit_of_work() as uow:
         uow.epoch.lock()  # of several starters the second waits here, and then finds the first one's admin
         if uow.users.any():

@@ -119,6 +119,7 @@ def delete_user(uow: UnitOfWork, row: Row) -> None:
     uow.job_forgetting.workers(owner)
     uow.jobs.delete_all(owner)
     uow.job_forgetting.floor(owner)
+    uow.queue.turns.delete_all(owner)
     uow.workers.delete_all(owner)
     uow.documents.delete_all(owner)
     uow.grants.delete_all(owner)

@@ -15,7 +15,7 @@ from morag_meta.db.clock import clock
 from morag_meta.db.schema import password_resets as resets
 from morag_meta.db.schema import reset_requests as requests
 from morag_meta.db.schema import users
-from morag_meta.db.statements import end_of_batch, owned, system
+from morag_meta.db.statements import Path, end_of_batch, owned, system
 from morag_meta.db.unit import Row, Unit
 
 _ADD: Final = sa.insert(resets)
@@ -24,6 +24,7 @@ _FIND: Final = system(
     .join_from(resets, users, users.c.id == resets.c.owner_id)
     .where(resets.c.token_hash == sa.bindparam("hash")),
     "the token is the credential that says whose password it resets",
+    Path.LOGIN,
 )
 _LOCK: Final = (
     sa.select(resets.c.owner_id, resets.c.token_hash, resets.c.expire_time, clock)
@@ -33,7 +34,9 @@ _LOCK: Final = (
 _VOID: Final = sa.delete(resets).where(owned(resets))
 _WHY_SWEPT: Final = "tokens of every user go once they are over"
 _SWEEP_END: Final = end_of_batch(resets.c.expire_time, _WHY_SWEPT)
-_SWEEP: Final = system(sa.delete(resets).where(resets.c.expire_time <= sa.bindparam("last")), _WHY_SWEPT)
+_SWEEP: Final = system(
+    sa.delete(resets).where(resets.c.expire_time <= sa.bindparam("last")), _WHY_SWEPT, Path.SWEEPER
+)
 
 _EMAIL: Final = requests.c.email == sa.bindparam("of_email")
 _ASKED: Final = sa.select(requests.c.email).where(_EMAIL)

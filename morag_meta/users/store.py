@@ -14,7 +14,7 @@ import sqlalchemy as sa
 
 from morag_meta.db.schema import user_settings as settings
 from morag_meta.db.schema import users
-from morag_meta.db.statements import EVERYONE, after_row, everyone, owned, reach, system
+from morag_meta.db.statements import EVERYONE, Path, after_row, everyone, owned, reach, system
 from morag_meta.db.text import contains
 from morag_meta.db.unit import Row, Unit
 from morag_meta.errors import not_found
@@ -24,16 +24,21 @@ _IN_REACH: Final = sa.or_(users.c.id == sa.bindparam("owner_id"), sa.bindparam("
 _GET: Final = sa.select(users).where(users.c.id == sa.bindparam("user_id"), _IN_REACH)
 _LOCK: Final = _GET.with_for_update()
 _BY_EMAIL: Final = system(
-    sa.select(users).where(users.c.email == sa.bindparam("email")), "a log-in says who it is by the email"
+    sa.select(users).where(users.c.email == sa.bindparam("email")),
+    "a log-in says who it is by the email",
+    Path.LOGIN,
 )
-_ANY: Final = system(sa.select(users.c.id).limit(1), "the first start asks whether there is anybody")
+_ANY: Final = system(
+    sa.select(users.c.id).limit(1), "the first start asks whether there is anybody", Path.ACCOUNTS
+)
 _OTHER_ADMINS: Final = system(
     sa.select(sa.func.count().label("count"))
     .select_from(users)
     .where(users.c.role == "ADMIN", users.c.active, users.c.id != sa.bindparam("user_id")),
     "that an ADMIN is left is a matter of all users",
+    Path.ACCOUNTS,
 )
-_ADD: Final = sa.insert(users)
+_ADD: Final = system(sa.insert(users), "who is made is nobody yet", Path.ACCOUNTS)
 _CHANGED: Final = ("name", "email", "avatar", "role", "active", "password_hash", "revision", "update_time")
 _CHANGE: Final = (
     sa.update(users)

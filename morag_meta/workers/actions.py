@@ -16,8 +16,8 @@ from morag_meta.db.unit import Row
 from morag_meta.errors import NotFound, WrongState
 from morag_meta.jobs import leases
 from morag_meta.jobs.limits import Overdue, judge
-from morag_meta.jobs.queue import Wanted
 from morag_meta.jobs.rules import INGESTION, Holder, Verb
+from morag_meta.jobs.wanted import Wanted
 from morag_meta.uow import UnitOfWork
 from morag_meta.workers.rules import Appetite
 
@@ -78,16 +78,20 @@ def lease_jobs(
     """
     wanted = Wanted(appetite.owner_id, appetite.states, appetite.kinds, appetite.document_types)
     shown: list[M] = []
+    had: list[Row] = []
     missed, size = False, 0
     for candidate in uow.queue.candidates(wanted, most + _SPARE):
         row = _lock_if_free(uow, candidate)
         if row is None or not _waits(row, appetite):
             missed = True  # somebody else was faster, and so there may be further candidates
         elif not _is_over(row) and (leased := _lease(uow, row, worker["id"], lease_ms)) is not None:
+            had.append(candidate)
             shown.append(show(_with_circumstances(uow, leased)))
             size += shown[-1].ByteSize()
             if len(shown) == most or size >= _MOST_BYTES:
                 break
+    if wanted.reach == EVERYONE:
+        uow.queue.turns.note(had)
     return Haul(shown, missed and not shown)
 
 

@@ -20,8 +20,8 @@ import structlog
 from morag_meta.db.database import Database
 from morag_meta.db.unit import Row
 from morag_meta.errors import MetaError
-from morag_meta.jobs.queue import WAITING_STATES, Wanted
 from morag_meta.jobs.store import TOPIC
+from morag_meta.jobs.wanted import WAITING_STATES, Wanted
 from morag_meta.uow import UnitOfWork
 from morag_meta.workers.rules import Appetite
 

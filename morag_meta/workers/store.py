@@ -11,7 +11,7 @@ import sqlalchemy as sa
 
 from morag_meta.db.clock import Clock, clock
 from morag_meta.db.schema import jobs, workers
-from morag_meta.db.statements import EVERYONE, after_row, everyone, owned, reach, system
+from morag_meta.db.statements import EVERYONE, Path, after_row, everyone, owned, reach, system
 from morag_meta.db.unit import Row, Unit
 from morag_meta.errors import not_found
 from morag_meta.ids import new_id
@@ -42,6 +42,7 @@ _LEASES = system(
     )
     .group_by(jobs.c.worker_id),
     "counts the leases of workers in reach, whoever's jobs they are",
+    Path.QUEUE,
 )
 _UNSEEN = system(
     sa.select(_c.id)
@@ -52,12 +53,14 @@ _UNSEEN = system(
     .order_by(_c.last_seen_time)
     .limit(sa.bindparam("limit", type_=sa.Integer)),
     "forgets everybody's workers that are gone",
+    Path.SWEEPER,
 )
 _SWEEP = system(
     sa.delete(workers).where(
         _c.id.in_(sa.bindparam("worker_ids", expanding=True)), _c.last_seen_time < _BEFORE
     ),
     "forgets everybody's workers that are gone",
+    Path.SWEEPER,
 )
 _DELETE_ALL = sa.delete(workers).where(owned(workers))
 

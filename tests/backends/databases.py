@@ -14,6 +14,7 @@ from typing import Protocol
 from tests.backends.daemon import Daemon
 from tests.backends.mariadb import MariadbServer, find_server
 from tests.backends.postgresql import PostgresqlServer
+from tests.backends.walled import IS_ON, Walls
 
 SERVERS: dict[str, type[Daemon]] = {"postgresql": PostgresqlServer, "mariadb": MariadbServer}
 EVERY_KIND = ("sqlite", *SERVERS)
@@ -27,7 +28,10 @@ class Backend(Protocol):
         """``sqlite``, ``postgresql`` or ``mariadb``."""
 
     def new_url(self) -> str:
-        """Return the URL of a fresh, empty database, as a user would write it."""
+        """Return the URL of a fresh database, as a user would write it; empty but with row security."""
+
+    def new_empty_url(self) -> str:
+        """Return the URL of a fresh, empty database, for whoever migrates it."""
 
     def drop(self, url: str) -> None:
         """Remove a database that :meth:`new_url` made, whoever is connected."""
@@ -48,6 +52,8 @@ class SqliteFiles:
         home.mkdir()
         return f"sqlite:///{home / 'morag.db'}"
 
+    new_empty_url = new_url
+
     def drop(self, url: str) -> None:
         """Remove the file and what stands beside it."""
         shutil.rmtree(Path(url.removeprefix("sqlite:///")).parent, ignore_errors=True)
@@ -59,10 +65,15 @@ class ServerDatabases:
     def __init__(self, server: Daemon) -> None:
         self.server = server
         self.name = server.dialect
+        self._walls = Walls(server) if IS_ON and isinstance(server, PostgresqlServer) else None
 
     def new_url(self) -> str:
         """Create a database and return its URL."""
-        return self.server.create_database()
+        return self.server.create_database() if self._walls is None else self._walls.new_url()
+
+    def new_empty_url(self) -> str:
+        """Create an empty database and return its URL."""
+        return self.server.create_database() if self._walls is None else self._walls.new_empty_url()
 
     def drop(self, url: str) -> None:
         """Remove the database."""
@@ -86,10 +97,14 @@ def open_backend(name: str) -> Iterator[Backend]:
 def chosen_kinds() -> list[str]:
     """Return the kinds that this run covers: ``MORAG_TEST_DATABASES``, less a MariaDB not installed.
 
+    With row security it is PostgreSQL alone.
+
     Raises:
         ValueError: the variable names what is none of them.
 
     """
+    if IS_ON:
+        return ["postgresql"]
     wanted = os.environ.get("MORAG_TEST_DATABASES", ",".join(EVERY_KIND)).replace(" ", "").split(",")
     if unknown := set(wanted) - set(EVERY_KIND):
         raise ValueError(

@@ -15,8 +15,6 @@ from psycopg2 import sql
 
 from tests.backends.daemon import Daemon, as_nobody, dies_with_us, run
 
-_USER = "morag"
-
 
 def find_binaries() -> Path:
     """Return the folder of ``postgres`` and ``initdb``: ``POSTGRESQL_BIN``, the system's newest, the wheel's.
@@ -54,6 +52,8 @@ class PostgresqlServer(Daemon):
     """
 
     dialect = "postgresql"
+    user = "morag"
+    """The administrator; every role has one password."""
     _ending = signal.SIGINT
 
     def _prepare(self, options: Sequence[str]) -> list[str]:
@@ -62,7 +62,7 @@ class PostgresqlServer(Daemon):
         secret = self._folder / "password"
         secret.write_text(self._password)
         secret.chmod(0o644)  # the folder is closed to others
-        accounts = [f"--username={_USER}", "--auth=scram-sha-256", f"--pwfile={secret}"]
+        accounts = [f"--username={self.user}", "--auth=scram-sha-256", f"--pwfile={secret}"]
         encoding = ["--encoding=UTF8", "--locale=C.UTF-8"]
         run([*prefix, str(binaries / "initdb"), "-D", data, *accounts, *encoding, "--no-sync"])
         settings = [
@@ -82,15 +82,22 @@ class PostgresqlServer(Daemon):
         """The URL of the administrator's own database."""
         return self._url("postgres")
 
-    def _url(self, database: str) -> str:
-        return f"postgresql://{_USER}:{self._password}@127.0.0.1:{self.port}/{database}"
+    def _url(self, database: str, user: str = user) -> str:
+        return f"postgresql://{user}:{self._password}@127.0.0.1:{self.port}/{database}"
 
-    def create_database(self, template: str = "template1") -> str:
-        """Create a database, as a copy of ``template`` (a database's name), and return its URL."""
+    def create_database(self, template: str = "template1", *, owner: str = user, user: str = user) -> str:
+        """Create a database, as a copy of ``template`` (a database's name), and return a user's URL of it."""
         name = f"morag_{next(self._databases)}"
-        names = sql.Identifier(name), sql.Identifier(template)
-        self.execute(sql.SQL("CREATE DATABASE {} TEMPLATE {}").format(*names))
-        return self._url(name)
+        names = sql.Identifier(name), sql.Identifier(template), sql.Identifier(owner)
+        self.execute(sql.SQL("CREATE DATABASE {} TEMPLATE {} OWNER {}").format(*names))
+        return self._url(name, user)
+
+    def create_role(self, name: str, options: str) -> None:
+        """Create a role with the administrator's password, unless it is there; ``options`` are SQL's."""
+        if self.execute(sql.SQL("SELECT 1 FROM pg_roles WHERE rolname = {}").format(sql.Literal(name))):
+            return
+        role = sql.SQL("CREATE ROLE {} " + options + " PASSWORD {}")
+        self.execute(role.format(sql.Identifier(name), sql.Literal(self._password)))
 
     def drop_database(self, url: str) -> None:
         """Remove a database that :meth:`create_database` made, whoever is connected."""

@@ -163,10 +163,10 @@ def test_scope_beyond_the_owners_role_is_refused(cli: Command, service: Service,
     assert cli(*words, "--database-url", url).code is ExitCode.REFUSED
 
 
-def test_commands_need_a_current_schema(cli: Command, database_url: str) -> None:
+def test_commands_need_a_current_schema(cli: Command, empty_url: str) -> None:
     """Before db upgrade, users and keys are refused with the command that helps."""
     for words in (["user", "create", "a@b.dev", "--no-password"], ["key", "list"]):
-        result = cli(*words, "--database-url", database_url)
+        result = cli(*words, "--database-url", empty_url)
         assert result.code is ExitCode.SCHEMA
         assert "db upgrade" in result.err
 

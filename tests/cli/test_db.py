@@ -51,20 +51,20 @@ def _unit_of_work(url: str) -> Iterator[UnitOfWork]:
         database.close()
 
 
-def test_init_makes_schema_admin_and_data_and_may_be_repeated(cli: Command, database_url: str) -> None:
+def test_init_makes_schema_admin_and_data_and_may_be_repeated(cli: Command, empty_url: str) -> None:
     """On every database init fills an empty one once, prints the admin's key, and then changes nothing."""
     words = ["db", "init", "--create-admin", "--admin-email", "Ada@Example.org", "--setup-dev-data", "--yes"]
-    first = cli(*words, "--database-url", database_url)
+    first = cli(*words, "--database-url", empty_url)
     assert first.code is ExitCode.OK, first.err
     assert [line for line in first.out.splitlines() if line.startswith("admin API key: morag_")]
-    rows = cli("db", "check", "--database-url", database_url, "-o", "json").json["rows"]
-    again = cli(*words, "--database-url", database_url)
+    rows = cli("db", "check", "--database-url", empty_url, "-o", "json").json["rows"]
+    again = cli(*words, "--database-url", empty_url)
     assert again.code is ExitCode.OK, again.err
     assert "API key" not in again.out
-    check = cli("db", "check", "--database-url", database_url, "-o", "json").json
+    check = cli("db", "check", "--database-url", empty_url, "-o", "json").json
     assert check["rows"] == rows
     assert (rows["users"], rows["servers"], rows["databases"], rows["documents"]) == (3, 1, 1, 3)
-    with _unit_of_work(database_url) as uow:
+    with _unit_of_work(empty_url) as uow:
         found = uow.users.find_by_email("ada@example.org")
         tester = uow.users.find_by_email("test@morag.dev")
         assert found is not None
@@ -74,31 +74,31 @@ def test_init_makes_schema_admin_and_data_and_may_be_repeated(cli: Command, data
         assert uow.databases.page(tester["id"], None, 10)[0]["document_count"] == 3
 
 
-def test_check_prints_where_the_database_stands(cli: Command, database_url: str) -> None:
+def test_check_prints_where_the_database_stands(cli: Command, empty_url: str) -> None:
     """Connection without password, server, revision, tables and row counts are printed."""
-    cli("db", "upgrade", "--database-url", database_url)
-    result = cli("db", "check", "--database-url", database_url)
+    cli("db", "upgrade", "--database-url", empty_url)
+    result = cli("db", "check", "--database-url", empty_url)
     assert result.code is ExitCode.OK
     facts = dict(line.split(maxsplit=1) for line in result.out.splitlines()[:7])
     assert facts["state"] == "CURRENT"
     assert facts["revision"] == facts["head"] == migrate.head()
     assert facts["server"].split()[0] in ("sqlite", "postgresql", "mysql")
-    password = database_url.partition("://")[2].rpartition("@")[0].partition(":")[2]
+    password = empty_url.partition("://")[2].rpartition("@")[0].partition(":")[2]
     assert not password or password not in result.out
     for table in ("users", "documents", "job_events", "auth_epoch"):
         assert table in result.out
 
 
-def test_check_and_verify_fail_until_the_schema_is_current(cli: Command, database_url: str) -> None:
+def test_check_and_verify_fail_until_the_schema_is_current(cli: Command, empty_url: str) -> None:
     """An empty database is told by exit code, and so is one with a table changed by hand."""
-    url = ("--database-url", database_url)
+    url = ("--database-url", empty_url)
     cli("db", "upgrade", *url)
     cli("db", "downgrade", "base", *url)
     assert cli("db", "check", *url).code is ExitCode.SCHEMA
     assert cli("db", "verify", *url).code is ExitCode.SCHEMA
     cli("db", "upgrade", *url)
     assert cli("db", "verify", *url).code is ExitCode.OK
-    with _unit_of_work(database_url) as uow:
+    with _unit_of_work(empty_url) as uow:
         uow.connection.exec_driver_sql(
             "DROP INDEX ix_api_keys__create_time_id" + (" ON api_keys" if uow.dialect == "mariadb" else "")
         )
@@ -109,9 +109,9 @@ def test_check_and_verify_fail_until_the_schema_is_current(cli: Command, databas
 
 
 @_SQLITE
-def test_revisions_go_up_and_down(cli: Command, database_url: str) -> None:
+def test_revisions_go_up_and_down(cli: Command, empty_url: str) -> None:
     """Upgrade, status, history and downgrade agree on where the database is."""
-    url = ("--database-url", database_url)
+    url = ("--database-url", empty_url)
     assert cli("db", "status", *url, "-o", "json").json["state"] == "EMPTY"
     revisions = [each.id for each in reversed(migrate.history())]
     assert cli("db", "upgrade", *url).out == "".join(f"applied {revision}\n" for revision in revisions)
@@ -127,27 +127,27 @@ def test_revisions_go_up_and_down(cli: Command, database_url: str) -> None:
 
 
 @_SQLITE
-def test_offline_sql_is_printed_and_nothing_changed(cli: Command, database_url: str) -> None:
+def test_offline_sql_is_printed_and_nothing_changed(cli: Command, empty_url: str) -> None:
     """``--sql`` prints the statements in the URL's dialect and touches no database."""
-    url = ("--database-url", database_url)
+    url = ("--database-url", empty_url)
     assert "CREATE TABLE users" in cli("db", "upgrade", "--sql", *url).out
     assert "DROP TABLE users" in cli("db", "downgrade", "base", "--sql", *url).out
-    assert not Path(database_url.removeprefix("sqlite:///")).exists()
+    assert not Path(empty_url.removeprefix("sqlite:///")).exists()
     postgres = cli("db", "upgrade", "--sql", "--database-url", "postgresql://nobody@nowhere/none").out
     assert "TIMESTAMP WITH TIME ZONE" in postgres
 
 
 @_SQLITE
-def test_a_revision_is_not_written_for_a_database_that_is_behind(cli: Command, database_url: str) -> None:
+def test_a_revision_is_not_written_for_a_database_that_is_behind(cli: Command, empty_url: str) -> None:
     """Comparing needs a current database, and the refusal is one line."""
-    result = cli("db", "revision", "add nothing", "--database-url", database_url)
+    result = cli("db", "revision", "add nothing", "--database-url", empty_url)
     assert result.code is ExitCode.SCHEMA
     assert result.err.count("\n") == 1
 
 
-def test_reset_asks_and_then_empties(cli: Command, database_url: str) -> None:
+def test_reset_asks_and_then_empties(cli: Command, empty_url: str) -> None:
     """Without --confirm and a terminal reset refuses; with it the rows are gone and the schema is there."""
-    url = ("--database-url", database_url)
+    url = ("--database-url", empty_url)
     cli("db", "init", "--create-admin", "--admin-email", "a@b.dev", *url)
     refused = cli("db", "reset", *url)
     assert refused.code is ExitCode.USAGE
@@ -160,40 +160,40 @@ def test_reset_asks_and_then_empties(cli: Command, database_url: str) -> None:
 
 
 @_SERVERS
-def test_seed_beside_sqlite_needs_yes(cli: Command, database_url: str) -> None:
+def test_seed_beside_sqlite_needs_yes(cli: Command, empty_url: str) -> None:
     """Development data goes into a server's database only when that is said."""
-    cli("db", "upgrade", "--database-url", database_url)
-    refused = cli("db", "seed", "--database-url", database_url)
+    cli("db", "upgrade", "--database-url", empty_url)
+    refused = cli("db", "seed", "--database-url", empty_url)
     assert refused.code is ExitCode.USAGE
     assert "--yes" in refused.err
-    assert cli("db", "check", "--database-url", database_url, "-o", "json").json["rows"]["users"] == 0
+    assert cli("db", "check", "--database-url", empty_url, "-o", "json").json["rows"]["users"] == 0
 
 
 @_SQLITE
 def test_url_may_stand_before_the_command_or_in_the_environment(
-    cli: Command, database_url: str, monkeypatch: pytest.MonkeyPatch
+    cli: Command, empty_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The option holds before and after the command, the nearer one wins, and the environment is last."""
-    cli("db", "upgrade", "--database-url", database_url)
-    before = cli("--database-url", database_url, "db", "status", "-o", "json")
+    cli("db", "upgrade", "--database-url", empty_url)
+    before = cli("--database-url", empty_url, "db", "status", "-o", "json")
     assert before.json["state"] == "CURRENT"
     nearer = cli(
-        "--database-url", "sqlite:///other.db", "db", "status", "-o", "json", "--database-url", database_url
+        "--database-url", "sqlite:///other.db", "db", "status", "-o", "json", "--database-url", empty_url
     )
     assert nearer.json["state"] == "CURRENT"
     assert cli("db", "status", "-o", "json").json["state"] == "EMPTY"
-    monkeypatch.setenv("MORAG_DATABASE_URL", database_url)
+    monkeypatch.setenv("MORAG_DATABASE_URL", empty_url)
     assert cli("db", "status", "-o", "json").json["state"] == "CURRENT"
 
 
 @_SQLITE
-def test_a_newer_schema_is_refused(cli: Command, database_url: str) -> None:
+def test_a_newer_schema_is_refused(cli: Command, empty_url: str) -> None:
     """A database that newer code made is told as such, and not touched."""
-    cli("db", "upgrade", "--database-url", database_url)
-    with sqlite3.connect(database_url.removeprefix("sqlite:///")) as connection:
+    cli("db", "upgrade", "--database-url", empty_url)
+    with sqlite3.connect(empty_url.removeprefix("sqlite:///")) as connection:
         connection.execute("UPDATE alembic_version SET version_num = '9999'")
     connection.close()
-    result = cli("db", "upgrade", "--database-url", database_url)
+    result = cli("db", "upgrade", "--database-url", empty_url)
     assert result.code is ExitCode.SCHEMA
     assert "9999" in result.err
 

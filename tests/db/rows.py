@@ -69,7 +69,7 @@ def job(id: str, owner_id: str, document_id: str | None) -> dict[str, Any]:
     own = {"id": id, "owner_id": owner_id, "document_id": document_id, "open_document_id": document_id}
     state = {"kind": "INGESTION", "state": "PROCESSING", "execution": "REMOTE", "priority": 2, "attempt": 1}
     progress = {"report_number": 3, "percentage": 40, "phase": "chunking", "summary": "", "event_number": 1}
-    order = {"queue_place": 2 * 2**40, "queue_time": NOW, "max_attempts": 3, "lost_leases": 1}
+    order = {"queue": None, "ready_time": NOW, "queue_time": NOW, "max_attempts": 3, "lost_leases": 1}
     limits = {"schedule_to_start_ms": 86_400_000, "start_to_close_ms": 900_000, "fallback_delay_ms": 300_000}
     close = {"schedule_to_close_ms": 604_800_000, "close_time": NOW + dt.timedelta(days=7)}
     lease = {"worker_id": WORKER, "lease_token": OTHER, "lease_ms": 90_000, "lease_expire_time": LATER}

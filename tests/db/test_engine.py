@@ -17,13 +17,13 @@ _POSTGRESQL = pytest.mark.parametrize(
 
 
 @pytest.fixture
-def other_schema(database_url: str) -> str:
+def other_schema(empty_url: str) -> str:
     """Give a URL whose options name a schema that is not the usual one, and a limit of the user's own."""
-    engine = sa.create_engine(normalize(database_url))
+    engine = sa.create_engine(normalize(empty_url))
     with engine.begin() as connection:
         connection.exec_driver_sql("CREATE SCHEMA other")
     engine.dispose()
-    return f"{database_url}?options=-csearch_path%3Dother%20-cwork_mem%3D5MB"
+    return f"{empty_url}?options=-csearch_path%3Dother%20-cwork_mem%3D5MB"
 
 
 @_POSTGRESQL

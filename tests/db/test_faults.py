@@ -166,7 +166,7 @@ def test_a_value_that_a_column_cannot_hold_is_unforeseen(filled: Database) -> No
 
 def test_a_missing_table_is_an_outage_and_not_an_absence(backend: Backend) -> None:
     """A database that was never migrated is UNAVAILABLE or unforeseen: nothing is said not to exist."""
-    url = backend.new_url()
+    url = backend.new_empty_url()
     database = Database.open(url)
     fault = _fault_of(database, lambda uow: uow.users.get("-", OWNER))
     assert isinstance(fault, Unavailable | UnforeseenFault)

@@ -21,110 +21,110 @@ from tests.backends.databases import Backend
 from tests.db.rows import NOW, OTHER, columns_of, engine_of, fill, read_all, tables_of
 
 
-def test_up_makes_what_the_code_says(database_url: str) -> None:
+def test_up_makes_what_the_code_says(empty_url: str) -> None:
     """After an upgrade of an empty database nothing differs from the tables, and there is one epoch."""
-    assert migrate.upgrade(database_url) == [each.id for each in reversed(migrate.history())]
-    assert migrate.check_differences(database_url) == []
-    rows = read_all(database_url)
+    assert migrate.upgrade(empty_url) == [each.id for each in reversed(migrate.history())]
+    assert migrate.check_differences(empty_url) == []
+    rows = read_all(empty_url)
     assert rows["auth_epoch"] == [(1, 1)]
     assert len(rows["job_log"]) == 1
-    assert tables_of(database_url) == {*metadata.tables, "alembic_version"}
+    assert tables_of(empty_url) == {*metadata.tables, "alembic_version"}
 
 
-def test_up_down_up_keeps_rows(database_url: str, any_revisions: pathlib.Path) -> None:
+def test_up_down_up_keeps_rows(empty_url: str, any_revisions: pathlib.Path) -> None:
     """Each revision after the first can be undone and done again under rows, and every row stays."""
-    first, *later = migrate.status(database_url, migrations=any_revisions).pending
-    migrate.upgrade(database_url, first, migrations=any_revisions)
-    fill(database_url, tables_of(database_url))
+    first, *later = migrate.status(empty_url, migrations=any_revisions).pending
+    migrate.upgrade(empty_url, first, migrations=any_revisions)
+    fill(empty_url, tables_of(empty_url))
     for revision in later:
-        before, columns = read_all(database_url), columns_of(database_url)
-        assert migrate.upgrade(database_url, "+1", migrations=any_revisions) == [revision]
-        assert migrate.downgrade(database_url, "-1", migrations=any_revisions) == [revision]
-        assert read_all(database_url) == before
-        assert migrate.upgrade(database_url, "+1", migrations=any_revisions) == [revision]
-        assert read_all(database_url, columns) == before
-        fill(database_url, columns_of(database_url).keys() - columns.keys())
-    assert migrate.status(database_url, migrations=any_revisions).state is State.CURRENT
+        before, columns = read_all(empty_url), columns_of(empty_url)
+        assert migrate.upgrade(empty_url, "+1", migrations=any_revisions) == [revision]
+        assert migrate.downgrade(empty_url, "-1", migrations=any_revisions) == [revision]
+        assert read_all(empty_url) == before
+        assert migrate.upgrade(empty_url, "+1", migrations=any_revisions) == [revision]
+        assert read_all(empty_url, columns) == before
+        fill(empty_url, columns_of(empty_url).keys() - columns.keys())
+    assert migrate.status(empty_url, migrations=any_revisions).state is State.CURRENT
 
 
-def test_names_of_revoked_keys_are_free_after_the_upgrade(database_url: str) -> None:
+def test_names_of_revoked_keys_are_free_after_the_upgrade(empty_url: str) -> None:
     """A key that was revoked before names were for live keys alone gives its name up, but shows it."""
-    migrate.upgrade(database_url, "0005")
-    fill(database_url, tables_of(database_url))
+    migrate.upgrade(empty_url, "0005")
+    fill(empty_url, tables_of(empty_url))
     keys = metadata.tables["api_keys"]
-    with engine_of(database_url).begin() as connection:
+    with engine_of(empty_url).begin() as connection:
         connection.execute(sa.update(keys).values(revoke_time=NOW))
-    migrate.upgrade(database_url)
-    with engine_of(database_url).connect() as connection:
+    migrate.upgrade(empty_url)
+    with engine_of(empty_url).connect() as connection:
         key = connection.execute(sa.select(keys.c.id, keys.c.name, keys.c.former_name)).one()
     assert key == (OTHER, f"\x1f{OTHER}", "ci")
 
 
-def test_down_to_nothing_and_up_again(database_url: str, any_revisions: pathlib.Path) -> None:
+def test_down_to_nothing_and_up_again(empty_url: str, any_revisions: pathlib.Path) -> None:
     """All revisions can be undone under rows; nothing is left, and all can be done again."""
-    done = migrate.upgrade(database_url, migrations=any_revisions)
-    fill(database_url)
-    assert migrate.downgrade(database_url, "base", migrations=any_revisions) == done[::-1]
-    assert tables_of(database_url) == {"alembic_version"}
-    assert migrate.upgrade(database_url, migrations=any_revisions) == done
+    done = migrate.upgrade(empty_url, migrations=any_revisions)
+    fill(empty_url)
+    assert migrate.downgrade(empty_url, "base", migrations=any_revisions) == done[::-1]
+    assert tables_of(empty_url) == {"alembic_version"}
+    assert migrate.upgrade(empty_url, migrations=any_revisions) == done
 
 
 def test_foreign_keys_are_enforced_after_tables_were_copied(
-    database_url: str, later_revisions: pathlib.Path
+    empty_url: str, later_revisions: pathlib.Path
 ) -> None:
     """On SQLite a changed table is a copy: its children still point at it, and restrict its rows."""
-    migrate.upgrade(database_url, migrations=later_revisions)
-    fill(database_url)
-    with engine_of(database_url).connect() as connection, pytest.raises(sa.exc.IntegrityError):
+    migrate.upgrade(empty_url, migrations=later_revisions)
+    fill(empty_url)
+    with engine_of(empty_url).connect() as connection, pytest.raises(sa.exc.IntegrityError):
         connection.execute(sa.delete(metadata.tables["servers"]))
 
 
-def test_a_copy_keeps_checks_and_constraints(database_url: str, later_revisions: pathlib.Path) -> None:
+def test_a_copy_keeps_checks_and_constraints(empty_url: str, later_revisions: pathlib.Path) -> None:
     """After later revisions changed tables and were undone, the tables are again exactly as before."""
-    migrate.upgrade(database_url, migrations=later_revisions)
-    migrate.downgrade(database_url, migrate.head(), migrations=later_revisions)
-    assert migrate.check_differences(database_url) == []
+    migrate.upgrade(empty_url, migrations=later_revisions)
+    migrate.downgrade(empty_url, migrate.head(), migrations=later_revisions)
+    assert migrate.check_differences(empty_url) == []
 
 
-def test_status_tells_where_a_database_stands(database_url: str, later_revisions: pathlib.Path) -> None:
+def test_status_tells_where_a_database_stands(empty_url: str, later_revisions: pathlib.Path) -> None:
     """A database is empty, behind, current or ahead, and the revisions to come are listed in order."""
     own = [each.id for each in reversed(migrate.history())]
-    empty = migrate.status(database_url)
+    empty = migrate.status(empty_url)
     assert (empty.state, empty.current, empty.pending) == (State.EMPTY, None, own)
-    migrate.upgrade(database_url)
-    assert migrate.status(database_url) == migrate.Status(own[-1], own[-1], [], State.CURRENT)
-    behind = migrate.status(database_url, migrations=later_revisions)
+    migrate.upgrade(empty_url)
+    assert migrate.status(empty_url) == migrate.Status(own[-1], own[-1], [], State.CURRENT)
+    behind = migrate.status(empty_url, migrations=later_revisions)
     assert (behind.state, behind.pending, behind.head) == (State.BEHIND, ["9001", "9002"], "9002")
-    migrate.upgrade(database_url, migrations=later_revisions)
-    assert migrate.status(database_url) == migrate.Status("9002", own[-1], [], State.AHEAD)
+    migrate.upgrade(empty_url, migrations=later_revisions)
+    assert migrate.status(empty_url) == migrate.Status("9002", own[-1], [], State.AHEAD)
 
 
-def test_a_schema_ahead_is_refused(database_url: str, later_revisions: pathlib.Path) -> None:
+def test_a_schema_ahead_is_refused(empty_url: str, later_revisions: pathlib.Path) -> None:
     """Code that does not know the database's revision changes nothing and says in a line what to do."""
-    migrate.upgrade(database_url, migrations=later_revisions)
+    migrate.upgrade(empty_url, migrations=later_revisions)
     attempts: list[Callable[[], object]] = [
-        lambda: migrate.upgrade(database_url),
-        lambda: migrate.downgrade(database_url, "base"),
-        lambda: migrate.reset(database_url),
+        lambda: migrate.upgrade(empty_url),
+        lambda: migrate.downgrade(empty_url, "base"),
+        lambda: migrate.reset(empty_url),
     ]
     for refused in attempts:
         with pytest.raises(SchemaAhead, match="at revision 9002, which this version does not know") as said:
             refused()
         assert "run the newer version" in str(said.value)
         assert "\n" not in str(said.value)
-    assert migrate.current(database_url) == "9002"
+    assert migrate.current(empty_url) == "9002"
 
 
-def test_reset_drops_ours_alone(database_url: str) -> None:
+def test_reset_drops_ours_alone(empty_url: str) -> None:
     """A reset drops every table of the service with its rows, and leaves those of others."""
-    migrate.upgrade(database_url)
-    fill(database_url)
-    with engine_of(database_url).begin() as connection:
+    migrate.upgrade(empty_url)
+    fill(empty_url)
+    with engine_of(empty_url).begin() as connection:
         connection.exec_driver_sql("CREATE TABLE theirs (id INTEGER PRIMARY KEY)")
-    assert set(migrate.reset(database_url)) == set(metadata.tables)
-    assert tables_of(database_url) == {"theirs"}
-    assert migrate.status(database_url).state is State.EMPTY
-    assert migrate.upgrade(database_url) != []
+    assert set(migrate.reset(empty_url)) == set(metadata.tables)
+    assert tables_of(empty_url) == {"theirs"}
+    assert migrate.status(empty_url).state is State.EMPTY
+    assert migrate.upgrade(empty_url) != []
 
 
 def _execute_script(url: str, script: str) -> None:
@@ -156,29 +156,29 @@ def _execute_script(url: str, script: str) -> None:
             maria.close()
 
 
-def test_offline_sql_does_what_an_upgrade_does(backend: Backend, database_url: str) -> None:
+def test_offline_sql_does_what_an_upgrade_does(backend: Backend, empty_url: str) -> None:
     """The written SQL, run by the plain driver, makes the same schema, and the way back removes it."""
-    _execute_script(database_url, migrate.offline_sql(backend.name))
-    assert migrate.status(database_url).state is State.CURRENT
-    assert migrate.check_differences(database_url) == []
-    fill(database_url)
-    _execute_script(database_url, migrate.offline_sql(backend.name, down=True))
-    assert tables_of(database_url) <= {"alembic_version"}
-    assert migrate.current(database_url) is None
+    _execute_script(empty_url, migrate.offline_sql(backend.name))
+    assert migrate.status(empty_url).state is State.CURRENT
+    assert migrate.check_differences(empty_url) == []
+    fill(empty_url)
+    _execute_script(empty_url, migrate.offline_sql(backend.name, down=True))
+    assert tables_of(empty_url) <= {"alembic_version"}
+    assert migrate.current(empty_url) is None
 
 
 def test_offline_sql_of_later_revisions(
-    backend: Backend, database_url: str, later_revisions: pathlib.Path
+    backend: Backend, empty_url: str, later_revisions: pathlib.Path
 ) -> None:
     """Changes of tables can be written offline, too, but for SQLite, where they copy what is there."""
     if backend.name == "sqlite":
         with pytest.raises(MigrationError, match="requires a live database connection"):
             migrate.offline_sql("sqlite", migrations=later_revisions)
         return
-    _execute_script(database_url, migrate.offline_sql(backend.name, migrations=later_revisions))
-    assert migrate.current(database_url) == "9002"
-    migrate.downgrade(database_url, migrate.head(), migrations=later_revisions)
-    assert migrate.check_differences(database_url) == []
+    _execute_script(empty_url, migrate.offline_sql(backend.name, migrations=later_revisions))
+    assert migrate.current(empty_url) == "9002"
+    migrate.downgrade(empty_url, migrate.head(), migrations=later_revisions)
+    assert migrate.check_differences(empty_url) == []
 
 
 def test_offline_sql_for_mysql_and_for_nothing_known() -> None:

@@ -11,10 +11,10 @@ from tests.db.rows import engine_of, fill, read_all
 
 
 @pytest.fixture
-def migrated(database_url: str) -> str:
+def migrated(empty_url: str) -> str:
     """Give an up-to-date database."""
-    migrate.upgrade(database_url)
-    return database_url
+    migrate.upgrade(empty_url)
+    return empty_url
 
 
 def _change(url: str, *statements: str) -> None:

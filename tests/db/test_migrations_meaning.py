@@ -36,7 +36,7 @@ from tests.db.rows import (
 @pytest.fixture(scope="module")
 def filled(backend: Backend) -> Iterator[sa.Engine]:
     """Give a migrated database with one row in each table, and a second user with a server."""
-    url = backend.new_url()
+    url = backend.new_empty_url()
     migrate.upgrade(url)
     fill(url)
     engine = engine_of(url)

@@ -18,22 +18,22 @@ from tests.backends.databases import Backend
 from tests.db.rows import engine_of, fill, read_all
 
 
-def test_a_foreign_table_of_our_name_is_not_taken_over(database_url: str) -> None:
+def test_a_foreign_table_of_our_name_is_not_taken_over(empty_url: str) -> None:
     """Where another application has a table named as ours the migration fails and leaves it alone."""
-    with engine_of(database_url).begin() as connection:
+    with engine_of(empty_url).begin() as connection:
         connection.exec_driver_sql("CREATE TABLE servers (theirs INTEGER PRIMARY KEY)")
         connection.exec_driver_sql("INSERT INTO servers VALUES (1)")
     with pytest.raises(MigrationError):
-        migrate.upgrade(database_url)
-    with engine_of(database_url).connect() as connection:
+        migrate.upgrade(empty_url)
+    with engine_of(empty_url).connect() as connection:
         assert connection.exec_driver_sql("SELECT theirs FROM servers").scalar() == 1
-    assert migrate.current(database_url) is None
+    assert migrate.current(empty_url) is None
 
 
-def test_an_unknown_revision_is_one_line(database_url: str) -> None:
+def test_an_unknown_revision_is_one_line(empty_url: str) -> None:
     """Asking for a revision that does not exist is an error of one line."""
     with pytest.raises(MigrationError, match="nonesuch") as said:
-        migrate.upgrade(database_url, "nonesuch")
+        migrate.upgrade(empty_url, "nonesuch")
     assert "\n" not in str(said.value)
 
 
@@ -118,13 +118,13 @@ def test_a_locked_file_is_waited_for_and_named(tmp_path: pathlib.Path) -> None:
     assert migrate.upgrade(f"sqlite:///{path}") != []
 
 
-def test_several_revisions_at_once_are_refused(database_url: str) -> None:
+def test_several_revisions_at_once_are_refused(empty_url: str) -> None:
     """A version table that names two revisions is not ours to continue from."""
-    migrate.upgrade(database_url)
-    with engine_of(database_url).begin() as connection:
+    migrate.upgrade(empty_url)
+    with engine_of(empty_url).begin() as connection:
         connection.exec_driver_sql("INSERT INTO alembic_version VALUES ('x')")
     with pytest.raises(MigrationError, match="claims several revisions"):
-        migrate.current(database_url)
+        migrate.current(empty_url)
 
 
 def test_revisions_that_are_missing_or_fork(tmp_path: pathlib.Path, own_revisions: pathlib.Path) -> None:
@@ -143,23 +143,23 @@ def test_revisions_that_are_missing_or_fork(tmp_path: pathlib.Path, own_revision
 
 
 def test_a_step_found_done_is_a_fault_but_on_mariadb(
-    backend: Backend, database_url: str, later_revisions: pathlib.Path
+    backend: Backend, empty_url: str, later_revisions: pathlib.Path
 ) -> None:
     """Where runs are undone as a whole a step never finds itself done; MariaDB passes over what is there."""
     previous = None
-    for revision in migrate.status(database_url, migrations=later_revisions).pending:
-        migrate.upgrade(database_url, revision, migrations=later_revisions)
-        _claim(database_url, previous)
+    for revision in migrate.status(empty_url, migrations=later_revisions).pending:
+        migrate.upgrade(empty_url, revision, migrations=later_revisions)
+        _claim(empty_url, previous)
         if backend.name != "mariadb":
             with pytest.raises(MigrationError):
-                migrate.upgrade(database_url, revision, migrations=later_revisions)
+                migrate.upgrade(empty_url, revision, migrations=later_revisions)
             return
-        assert migrate.upgrade(database_url, revision, migrations=later_revisions) == [revision]
+        assert migrate.upgrade(empty_url, revision, migrations=later_revisions) == [revision]
         previous = revision
-    while (at := migrate.current(database_url)) is not None:
-        migrate.downgrade(database_url, "-1", migrations=later_revisions)
-        _claim(database_url, at)
-        assert migrate.downgrade(database_url, "-1", migrations=later_revisions) == [at]
+    while (at := migrate.current(empty_url)) is not None:
+        migrate.downgrade(empty_url, "-1", migrations=later_revisions)
+        _claim(empty_url, at)
+        assert migrate.downgrade(empty_url, "-1", migrations=later_revisions) == [at]
 
 
 def _claim(url: str, revision: str | None) -> None:
@@ -170,8 +170,8 @@ def _claim(url: str, revision: str | None) -> None:
             connection.exec_driver_sql(f"INSERT INTO alembic_version VALUES ('{revision}')")
 
 
-def test_a_reset_without_a_schema_drops_nothing(database_url: str) -> None:
+def test_a_reset_without_a_schema_drops_nothing(empty_url: str) -> None:
     """A reset of a database that was never migrated finds nothing to drop."""
-    with engine_of(database_url).begin() as connection:
+    with engine_of(empty_url).begin() as connection:
         connection.exec_driver_sql("CREATE TABLE theirs (id INTEGER PRIMARY KEY)")
-    assert migrate.reset(database_url) == []
+    assert migrate.reset(empty_url) == []

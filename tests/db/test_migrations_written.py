@@ -15,20 +15,20 @@ from tests.db.rows import engine_of
 
 
 def test_a_new_revision_starts_from_the_difference(
-    database_url: str, own_revisions: pathlib.Path, tmp_path: pathlib.Path
+    empty_url: str, own_revisions: pathlib.Path, tmp_path: pathlib.Path
 ) -> None:
     """A revision written against a database holds how it differs, takes the next number, and can run."""
     folder = tmp_path / "migrations"
     shutil.copytree(own_revisions, folder)
-    migrate.upgrade(database_url)
-    with engine_of(database_url).begin() as connection:
+    migrate.upgrade(empty_url)
+    with engine_of(empty_url).begin() as connection:
         connection.execute(sa.schema.DropIndex(_index("jobs", "ix_jobs__create_time_id")))
-    path = migrate.revision("Put back an index", database_url, migrations=folder)
+    path = migrate.revision("Put back an index", empty_url, migrations=folder)
     number = f"{int(migrate.head()) + 1:04d}"
     assert path.name == f"{number}_put_back_an_index.py"
     assert "ix_jobs__create_time_id" in path.read_text()
-    assert migrate.upgrade(database_url, migrations=folder) == [number]
-    assert migrate.check_differences(database_url) == []
+    assert migrate.upgrade(empty_url, migrations=folder) == [number]
+    assert migrate.check_differences(empty_url) == []
 
 
 def test_a_new_revision_without_a_database_is_empty(

@@ -34,7 +34,7 @@ _SAMPLED = settings(max_examples=30, suppress_health_check=list(HealthCheck))
 @pytest.fixture(scope="module")
 def store(backend: Backend) -> Iterator[Database]:
     """Open a database with one table of every type."""
-    url = backend.new_url()
+    url = backend.new_empty_url()
     opened = Database.open(url)
     with opened.unit_of_work() as uow:
         _values.create(uow.connection)

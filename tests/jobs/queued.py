@@ -9,8 +9,8 @@ import sqlalchemy as sa
 from morag_meta.db.database import Database
 from morag_meta.db.schema import jobs
 from morag_meta.jobs import actions, leases
-from morag_meta.jobs.queue import Wanted
 from morag_meta.jobs.rules import NOBODY
+from morag_meta.jobs.wanted import Wanted
 from morag_meta.users.actions import create_user
 
 OWNERS: Final = 4
@@ -33,6 +33,7 @@ class Queue:
         with self.database.unit_of_work() as uow:
             for owner_id in self.owners:
                 uow.jobs.delete_all(owner_id)
+                uow.queue.turns.delete_all(owner_id)
             uow.commit()
 
     def create(self, owner: int, **fields: Any) -> str:
@@ -49,6 +50,7 @@ class Queue:
             if not found:
                 return None
             leases.lease(uow, uow.jobs.lock("-", found[0]["id"]), worker_id=None)
+            uow.queue.turns.note(found)
             uow.commit()
         return self.owners.index(found[0]["owner_id"]), found[0]["id"]
 
@@ -69,5 +71,6 @@ class Queue:
         """Let the time come of every delayed job of an owner."""
         with self.database.unit_of_work() as uow:
             delayed = (jobs.c.owner_id == self.owners[owner], jobs.c.not_before.is_not(None))
-            uow.connection.execute(sa.update(jobs).where(*delayed).values(not_before=uow.queue.now()))
+            now = uow.queue.now()
+            uow.connection.execute(sa.update(jobs).where(*delayed).values(not_before=now, ready_time=now))
             uow.commit()

@@ -16,7 +16,7 @@ from morag_meta.db.schema import job_events, jobs
 from morag_meta.ids import new_id
 from morag_meta.jobs.actions import create_job
 from morag_meta.jobs.listing import Filter, parse_order
-from morag_meta.jobs.queue import Wanted
+from morag_meta.jobs.rows import queue_of
 from morag_meta.users.actions import create_user
 from tests.backends.databases import Backend
 from tests.db.rows import JOB
@@ -66,10 +66,10 @@ def _fill(database: Database, email: str) -> Filled:
                     **template,
                     **_standing(state, time),
                     "id": new_id(),
+                    "queue": queue_of({**template, "state": state}),
                     "document_id": documents[number % len(documents)],
                     "create_time": time,
                     "update_time": START + dt.timedelta(seconds=number * 7919 % JOBS),
-                    "queue_place": template["queue_place"] + number,
                 }
             )
         uow.run_many(sa.insert(jobs), rows)
@@ -87,6 +87,7 @@ def _standing(state: str, time: dt.datetime) -> dict[str, Any]:
         "lease_token": JOB if running else None,
         "lease_expire_time": later if running else None,
         "due_time": None if final else later,
+        "ready_time": time,
         "end_time": time if final else None,
     }
 
@@ -132,31 +133,6 @@ def test_what_is_overdue_comes_from_an_index(filled: Filled) -> None:
     assert not plan.scans, plan.text
     assert not plan.sorts, plan.text
     assert plan.indexes == {"ix_jobs__due_time"}, plan.text
-
-
-@pytest.mark.parametrize(
-    ("reach", "index"),
-    [("-", "ix_jobs__state_queue_place_create_time"), ("the owner", "ix_jobs__owner_id_state_queue_place")],
-)
-def test_the_next_jobs_come_from_an_index(filled: Filled, reach: str, index: str) -> None:
-    """The next jobs are read in the order of the queue, without sorting what waits."""
-    wanted = Wanted(filled.owner_id if reach != "-" else reach, ("PENDING",))
-    plan = Plan(filled.database, lambda uow: uow.queue.candidates(wanted, 50))
-
-    assert not plan.scans, plan.text
-    assert not plan.sorts, plan.text
-    assert index in plan.indexes, plan.text
-
-
-def test_a_place_is_found_without_reading_the_queue(filled: Filled) -> None:
-    """The first place of all and the last of an owner are steps in an index, however long the queue is."""
-    plan = Plan(filled.database, lambda uow: uow.queue.place(filled.owner_id, 2))
-
-    assert not plan.scans, plan.text
-    assert not plan.sorts, plan.text
-    if filled.database.dialect != "mariadb":  # which says of such a step only that it optimized it away
-        used = {"ix_jobs__state_queue_place_create_time", "ix_jobs__owner_id_state_queue_place"}
-        assert plan.indexes == used, plan.text
 
 
 def test_looking_up_jobs_and_events_scans_nothing(filled: Filled) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 from morag_meta.jobs import leases
 from morag_meta.jobs.actions import Plan
-from morag_meta.jobs.queue import Wanted
+from morag_meta.jobs.wanted import Wanted
 from morag_meta.uow import UnitOfWork
 from tests.jobs.later import let_pass
 from tests.jobs.queued import Queue

@@ -14,6 +14,7 @@ from morag_meta.db.schema import job_events, job_floors, job_log, jobs
 from morag_meta.ids import new_id
 from morag_meta.jobs.listing import Filter
 from morag_meta.jobs.removal import Purged
+from morag_meta.jobs.rows import queue_of
 from morag_meta.jobs.rules import FINAL_STATES
 from morag_meta.uow import UnitOfWork
 from morag_meta.users.actions import create_user
@@ -70,7 +71,6 @@ _SAME: Final[Mapping[str, Any]] = {
     "parameters": {},
     "predecessor_id": None,
     "event_number": 2,
-    "queue_place": 0,
     "max_attempts": 3,
     "lost_leases": 0,
     "schedule_to_start_ms": 1000,
@@ -90,10 +90,12 @@ def _row(now: dt.datetime, owner_id: str, given: Mapping[str, Any]) -> dict[str,
         "id": new_id(),
         "owner_id": owner_id,
         "state": state,
+        "queue": queue_of({**_SAME, "owner_id": owner_id, "state": state, **given}),
         "attempt": int(final or runs),
         "close_time": now + dt.timedelta(days=7),
         "due_time": None if final else now + dt.timedelta(days=1),
         "queue_time": time,
+        "ready_time": time,
         "lease_token": "token" if runs else None,
         "lease_ms": 90_000 if runs else None,
         "lease_expire_time": now + _LEASE if runs else None,

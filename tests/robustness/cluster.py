@@ -20,7 +20,7 @@ from morag_meta.db.database import Database
 from morag_meta.db.schema import documents, job_events, job_log, jobs
 from morag_meta.users.actions import create_user
 from tests.backends.daemon import Daemon
-from tests.backends.databases import SERVERS, SqliteFiles
+from tests.backends.databases import SERVERS, ServerDatabases, SqliteFiles
 from tests.processes import ServerProcess
 from tests.robustness.history import Record
 from tests.robustness.recorder import document_of_row, event_of_row, job_of_row
@@ -188,7 +188,7 @@ def cluster(kind: str, folder: Path, *, servers: int, fronts: bool, back: bool) 
         daemon: Daemon | None = None
         if kind in SERVERS:
             daemon = stack.enter_context(SERVERS[kind](f"max_connections={MOST_CONNECTIONS}"))
-            url = daemon.create_database()
+            url = ServerDatabases(daemon).new_url()
         else:
             url = SqliteFiles(folder).new_url()
         made = Cluster(kind, url, daemon, folder)

@@ -22,9 +22,8 @@ CLIENTS_FAULT = {
     *("INVALID_ARGUMENT", "NOT_FOUND", "ALREADY_EXISTS", "FAILED_PRECONDITION", "ABORTED"),
     *("OUT_OF_RANGE", "PERMISSION_DENIED"),
 }
-# They work on passwords for a while; their values go through the same checks as everybody's.
+# They work on passwords for a while, so that a valid one comes with one odd field less often.
 _SLOW = {"RegisterUser", "Login", "ChangePassword"}
-_FUZZED = [name for name in METHODS if name.rpartition(".")[2] not in _SLOW]
 
 
 class Victims:
@@ -83,15 +82,15 @@ def _first(stream: Any) -> str:
     return "OK"
 
 
-@pytest.mark.parametrize("name", _FUZZED)
+@pytest.mark.parametrize("name", METHODS)
 @settings(max_examples=8, suppress_health_check=list(HealthCheck))
 @given(data=st.data())
 def test_no_request_is_the_servers_fault(victims: Victims, name: str, data: st.DataObject) -> None:
     """Any message of the method's type ends with OK or with the client's fault, told in details."""
     request = data.draw(messages(METHODS[name].input_type, victims.ids))
     code = _code(METHODS[name], victims, request.SerializeToString())
-    carries_a_token = name.endswith(("RefreshToken", "ResetPassword"))
-    allowed = {"OK", *CLIENTS_FAULT} | ({"UNAUTHENTICATED"} if carries_a_token else set())
+    carries_a_secret = name.endswith(("Login", "RefreshToken", "ResetPassword"))
+    allowed = {"OK", *CLIENTS_FAULT} | ({"UNAUTHENTICATED"} if carries_a_secret else set())
     assert code in allowed
     if name.endswith(("SetUserRole", "DeactivateUser")) and code == "OK":
         victims.reinstate(victims.admin)

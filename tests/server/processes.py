@@ -17,6 +17,7 @@ import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from tests.backends.daemon import free_port
+from tests.backends.walled import settings_of
 from tests.service import CREDENTIAL_KEYS, SECRET_KEY
 
 SERVING, NOT_SERVING = 1, 2
@@ -53,7 +54,7 @@ class Served:
         secrets = (
             {} if url.startswith("sqlite") else {"SECRET_KEY": SECRET_KEY, "CREDENTIAL_KEYS": CREDENTIAL_KEYS}
         )
-        self._environment = environment(**(secrets | variables))
+        self._environment = environment(**(secrets | settings_of(url) | variables))
         self._log = folder / f"log-{self.port}"
         self.process: subprocess.Popen[str] | None = None
 

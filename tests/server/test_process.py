@@ -213,14 +213,14 @@ def test_second_start_on_the_address_is_refused(tmp_path: Path, database_url: st
 
 
 @_SERVERS
-def test_missing_secret_refuses_to_start(tmp_path: Path, database_url: str) -> None:
+def test_missing_secret_refuses_to_start(tmp_path: Path, empty_url: str) -> None:
     """Beside SQLite, a start without secrets names them, and leaves the database alone."""
-    result = run("serve", "--address", "127.0.0.1:0", folder=tmp_path, DATABASE_URL=database_url)
+    result = run("serve", "--address", "127.0.0.1:0", folder=tmp_path, DATABASE_URL=empty_url)
     assert result.returncode == ExitCode.CONFIGURATION
     assert "MORAG_SECRET_KEY" in result.stderr
     assert "MORAG_CREDENTIAL_KEYS" in result.stderr
     assert "Traceback" not in result.stderr
-    status = run("db", "status", folder=tmp_path, DATABASE_URL=database_url)
+    status = run("db", "status", folder=tmp_path, DATABASE_URL=empty_url)
     assert "EMPTY" in status.stdout
 
 
@@ -247,9 +247,9 @@ def test_bad_setting_refuses_to_start(
     assert result.stderr.count("\n") == 1
 
 
-def test_schema_is_left_alone_when_told(tmp_path: Path, database_url: str) -> None:
+def test_schema_is_left_alone_when_told(tmp_path: Path, empty_url: str) -> None:
     """With --no-migrate an empty database is refused with the command that helps."""
-    service = Served(tmp_path, database_url, "--no-migrate")
+    service = Served(tmp_path, empty_url, "--no-migrate")
     service.start()
     assert service.running.wait(30) == ExitCode.SCHEMA
     assert "db upgrade" in service.log

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -13,7 +14,8 @@ from morag_meta.db.database import Database
 from morag_meta.db.schema import jobs
 from morag_meta.ids import new_id
 from morag_meta.jobs.actions import create_job
-from morag_meta.jobs.queue import Wanted
+from morag_meta.jobs.rows import queue_of
+from morag_meta.jobs.wanted import Wanted
 from morag_meta.users.actions import create_user
 from tests.backends.databases import Backend
 from tests.plans import Plan, Work, analyze
@@ -43,8 +45,14 @@ def filled(backend: Backend) -> Iterator[Filled]:
             template = uow.jobs.get("-", create_job(uow, owner_id, kind="A")["id"])
             ended = {"end_time": template["create_time"], "due_time": None}
             rows = [
-                {**template, "id": new_id(), "queue_place": template["queue_place"] + place, "state": state}
+                {
+                    **template,
+                    "id": new_id(),
+                    "ready_time": template["ready_time"] + dt.timedelta(milliseconds=place),
+                    "state": state,
+                }
                 | (ended if state == "FINISHED" else {})
+                | {"queue": queue_of({**template, "state": state})}
                 for place, state in enumerate(STATES * (JOBS // len(STATES)))
             ]
             uow.run_many(sa.insert(jobs), rows)
@@ -60,18 +68,37 @@ def filled(backend: Backend) -> Iterator[Filled]:
 
 
 @pytest.mark.parametrize("kinds", [(), ("A", "B")])
-@pytest.mark.parametrize("of_everyone", [True, False])
-def test_the_next_jobs_come_in_order_from_the_queues_index(
-    filled: Filled, of_everyone: bool, kinds: tuple[str, ...]
-) -> None:
-    """Candidates, of everybody or of one owner, are read from the front of an index: nothing is sorted."""
-    wanted = Wanted("-" if of_everyone else filled.owner_id, ("PENDING",), kinds)
+def test_an_owners_next_jobs_come_in_order_from_an_index(filled: Filled, kinds: tuple[str, ...]) -> None:
+    """Candidates of one owner are read from the front of an index: nothing is sorted."""
+    wanted = Wanted(filled.owner_id, ("PENDING",), kinds)
     plan = Plan(filled.database, lambda uow: uow.queue.candidates(wanted, 41))
-    index = "ix_jobs__state_queue_place_create_time" if of_everyone else "ix_jobs__owner_id_state_queue_place"
 
     assert not plan.scans, plan.text
     assert not plan.sorts, plan.text
-    assert index in plan.indexes, plan.text
+    assert "ix_jobs__owner_id_state_queue" in plan.indexes, plan.text
+
+
+@pytest.mark.parametrize("kinds", [(), ("A", "B")])
+def test_whose_turn_it_is_takes_a_step_for_each_queue(filled: Filled, kinds: tuple[str, ...]) -> None:
+    """The queues are found, and the first job of each, by an index: no job is read that is not a first."""
+    wanted = Wanted("-", kinds=kinds)
+    plan = Plan(filled.database, lambda uow: uow.queue.candidates(wanted, 41))
+
+    assert not plan.scanned & {"jobs", "waiting", "others"}, plan.text
+    assert "ix_jobs__queue_ready_time_id" in plan.indexes, plan.text
+    if filled.database.dialect == "mariadb":
+        assert "Using index for group-by" in plan.text, plan.text
+
+
+@pytest.mark.parametrize("kinds", [(), ("A", "B")])
+def test_the_jobs_of_a_queue_come_in_order_from_its_index(filled: Filled, kinds: tuple[str, ...]) -> None:
+    """What comes behind the first job of a queue is read from the index: nothing is sorted."""
+    wanted = Wanted("-", kinds=kinds)
+    plan = Plan(filled.database, lambda uow: uow.queue.candidates(wanted, 41), number=1)
+
+    assert not plan.scans, plan.text
+    assert not plan.sorts, plan.text
+    assert plan.indexes == {"ix_jobs__queue_ready_time_id"}, plan.text
 
 
 def test_looking_up_workers_and_their_jobs_scans_nothing(filled: Filled) -> None:

@@ -25,6 +25,7 @@ from tests.service import Service
 from tests.workers.fleet import Fleet, ids, key_with
 
 WORKERS = 30
+_STEP = dt.timedelta(milliseconds=1)
 LOCAL, REMOTE = jobs_pb2.JOB_EXECUTION_LOCAL, jobs_pb2.JOB_EXECUTION_REMOTE
 
 
@@ -123,7 +124,7 @@ def test_who_finds_every_candidate_taken_tries_again(service: Service, work: Wor
     taken: list[str] = []
 
     def take(_: Any, __: Any, statement: str, *___: Any) -> None:
-        chosen = "queue_place" in statement and not taken
+        chosen = "ready_time" in statement and not taken
         if chosen and service.kind != "sqlite":  # where nobody else writes meanwhile
             taken.extend(ids(fleet.lease(other.id, 3)))
 
@@ -185,7 +186,9 @@ def test_two_thousand_jobs_of_one_owner_do_not_hold_up_another(service: Service,
     template = many.add_job(kind=kind)
     with service.database.unit_of_work() as uow:
         row = uow.jobs.get("-", template.id)
-        copies = [{**row, "id": new_id(), "queue_place": row["queue_place"] + n} for n in range(1, 2000)]
+        copies = [
+            {**row, "id": new_id(), "ready_time": row["ready_time"] + n * _STEP} for n in range(1, 2000)
+        ]
         for start in range(0, len(copies), 250):
             uow.run_many(sa.insert(jobs), copies[start : start + 250])
         uow.commit()

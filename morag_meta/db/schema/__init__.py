@@ -49,6 +49,7 @@ from morag_meta.db.schema.work import (
     job_events,
     job_floors,
     job_log,
+    job_turns,
     jobs,
     workers,
 )
@@ -75,6 +76,7 @@ __all__ = [
     "job_events",
     "job_floors",
     "job_log",
+    "job_turns",
     "jobs",
     "metadata",
     "password_resets",

@@ -35,8 +35,9 @@ jobs = table(
     sa.Column("result", Json),
     sa.Column("predecessor_id", identifier(), sa.ForeignKey("jobs.id", ondelete="RESTRICT")),
     sa.Column("event_number", sa.BigInteger, nullable=False),  # of the newest event; 1 at creation
-    # The order in which jobs are leased: priority first, then the owners in turn; see jobs/queue.py.
-    sa.Column("queue_place", sa.BigInteger, nullable=False),
+    # Where it waits, one queue for each priority, state and owner; null while it does not. See jobs/rows.py.
+    sa.Column("queue", sa.String(38)),
+    sa.Column("ready_time", UtcDateTime, nullable=False),  # its age: since when it could be leased first
     sa.Column("not_before", UtcDateTime),
     sa.Column("max_attempts", sa.Integer, nullable=False),  # leases that may expire
     sa.Column("lost_leases", sa.Integer, nullable=False),
@@ -71,6 +72,9 @@ jobs = table(
     sa.CheckConstraint(
         "(state IN ('FINISHED', 'FAILED', 'CANCELLED')) = (end_time IS NOT NULL)", name="end_time"
     ),
+    sa.CheckConstraint(
+        "(state IN ('PENDING', 'WAITING_FOR_REMOTE_WORKER')) = (queue IS NOT NULL)", name="queue"
+    ),
     sa.UniqueConstraint("owner_id", "id"),
     child_of("document_id", "documents"),
     sa.Index("ix_jobs__owner_id_create_time_id", "owner_id", "create_time", "id"),
@@ -79,13 +83,22 @@ jobs = table(
     sa.Index("ix_jobs__owner_id_document_id_create_time", "owner_id", "document_id", "create_time", "id"),
     sa.Index("ix_jobs__create_time_id", "create_time", "id"),
     sa.Index("ix_jobs__predecessor_id", "predecessor_id"),
-    sa.Index("ix_jobs__state_queue_place_create_time", "state", "queue_place", "create_time", "id"),
-    sa.Index("ix_jobs__owner_id_state_queue_place", "owner_id", "state", "queue_place", "create_time", "id"),
+    sa.Index("ix_jobs__queue_ready_time_id", "queue", "ready_time", "id"),
+    sa.Index("ix_jobs__owner_id_state_queue", "owner_id", "state", "queue", "ready_time", "id"),
     sa.Index("ix_jobs__due_time", "due_time"),
     sa.Index("ix_jobs__worker_id_state", "worker_id", "state"),
     sa.Index("ix_jobs__worker_id_create_time_id", "worker_id", "create_time", "id"),
     sa.Index("ix_jobs__end_time", "end_time"),
     sa.Index("ix_jobs__owner_id_end_time", "owner_id", "end_time"),
+)
+
+# When workers of everybody were last given a job of an owner and priority; no row: never. See jobs/queue.py.
+job_turns = table(
+    "job_turns",
+    sa.Column("owner_id", identifier(), sa.ForeignKey("users.id", ondelete="RESTRICT"), primary_key=True),
+    sa.Column("priority", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("turn_time", UtcDateTime, nullable=False),
+    sa.Index("ix_job_turns__priority_turn_time", "priority", "turn_time"),
 )
 
 # What a worker saved for the attempt after its own. Apart from the jobs, whose rows are read all the time.

@@ -1,0 +1,63 @@
+"""Which waiting jobs somebody wants, as a condition on their rows, and how they are ordered.
+
+In whose turn they come, where several owners have some, stands in ``turns.py``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Final
+
+import sqlalchemy as sa
+
+from morag_meta.db.clock import Clock
+from morag_meta.db.schema import jobs
+from morag_meta.db.unit import Row
+
+WAITING_STATES: Final = ("PENDING", "WAITING_FOR_REMOTE_WORKER")
+LIMIT: Final[sa.BindParameter[int]] = sa.bindparam("limit", type_=sa.Integer)
+
+_c = jobs.c
+SHOWN: Final = (
+    *(_c.id, _c.owner_id, _c.state, _c.kind, _c.document_id, _c.document_type),
+    *(_c.priority, _c.queue, _c.ready_time),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """Which waiting jobs a worker takes; an empty part lets every job through."""
+
+    reach: str
+    states: tuple[str, ...] = WAITING_STATES
+    kinds: tuple[str, ...] = ()
+    document_types: tuple[str, ...] = ()
+
+    @property
+    def lists(self) -> dict[str, list[str]]:
+        """Give what is bound where kinds or document types are chosen."""
+        lists = {"kinds": self.kinds, "document_types": self.document_types}
+        return {name: list(values) for name, values in lists.items() if values}
+
+    @property
+    def chosen(self) -> frozenset[str]:
+        """Name the lists by which jobs are chosen: by them a statement is known."""
+        return frozenset(self.lists)
+
+
+def conditions(row: Any, chosen: frozenset[str]) -> list[sa.ColumnElement[bool]]:
+    """Let the columns of a waiting job pass whose time has come and who is in the lists that are chosen.
+
+    What is overdue is the reaper's, but for what may only be left to local workers.
+    """
+    columns = {"kinds": row.kind, "document_types": row.document_type}
+    return [
+        *(columns[name].in_(sa.bindparam(name, expanding=True)) for name in sorted(chosen)),
+        sa.or_(row.not_before.is_(None), row.not_before <= Clock()),
+        sa.or_(row.due_time > Clock(), row.state == "WAITING_FOR_REMOTE_WORKER"),
+    ]
+
+
+def order(row: Row) -> tuple[Any, ...]:
+    """Say where a job of an owner comes among the owner's: by priority, and then by age."""
+    return -row["priority"], row["ready_time"], row["id"]
