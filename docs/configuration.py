@@ -12,7 +12,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from morag_meta import exits
-from morag_meta.config import PREFIX, Settings
+from morag_meta.config import Settings
+from morag_meta.setting import PREFIX
 from morag_meta.variables import CLIENT_VARIABLES
 
 TARGET = Path(__file__).with_suffix(".md")
@@ -38,7 +39,7 @@ On SQLite, `MORAG_SECRET_KEY` and `MORAG_CREDENTIAL_KEYS` are made at the first 
 So is the database's own file; one that is there already keeps its mode.
 A database that holds keys or sealed credentials and has lost these files refuses to start, rather than void them with new ones.
 With any other database a missing one refuses to start, and so do known example values.
-Give every process of one installation the same secrets.
+Give every process of one installation the same secrets. They are changed while the service runs: [secrets](secrets.md).
 
 ## Database URLs
 

@@ -1,33 +1,28 @@
 """The settings of a process: what may be set, its limits, and how a bad value is told.
 
-What does not live here: variables that are no settings (``variables.py``), making missing secrets
-(``auth/secret.py``, ``auth/credentials.py``), the meaning of a database URL (``db/url.py``) and of an
-address (``server/address.py``).
+What does not live here: settings that do not fit each other (``contradictions.py``), variables that are no
+settings (``variables.py``), making missing secrets (``auth/secret_files.py``), the meaning of a database URL
+(``db/url.py``) and of an address (``server/address.py``).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, SecretStr, ValidationError
 from pydantic_core import ErrorDetails, PydanticCustomError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from morag_meta.contradictions import contradictions, missing_secrets
 from morag_meta.db.url import UrlError, dialect_name, masked, normalize
-from morag_meta.setting import any_case, count, rate, seconds, setting, switch
+from morag_meta.setting import HOW_TO_MAKE, PREFIX, any_case, count, rate, seconds, setting, switch
 from morag_meta.strength import weakness
 
-PREFIX = "MORAG_"
 ENV_FILE = ".env"
 
-HOW_TO_MAKE = "make one with: openssl rand -base64 48"
-
-LEAST_PARTING_SECONDS = 5.0
-"""What a connection must outlive its oldest stream by, for that to end by the service's own word."""
 _PARTING_SECONDS = 60.0
-
-_JWT_KEY_BYTES = {"HS256": 32, "HS384": 48, "HS512": 64}
+_MOST_GENERATIONS = 2
 
 
 class ConfigurationError(Exception):
@@ -48,18 +43,30 @@ def _known_database(url: str) -> str:
 
 
 def _random_enough(secret: SecretStr) -> SecretStr:
-    problem = weakness(secret.get_secret_value().encode())
+    each = [one.strip() for one in secret.get_secret_value().split(",")]
+    problem = next(filter(None, (weakness(one.encode()) for one in each)), "")
+    if len(each) > _MOST_GENERATIONS:
+        problem = "there are more than two"
     if problem:
         raise PydanticCustomError("secret", "{problem}", {"problem": problem})
     return secret
 
 
 def _secret(what: str) -> Any:
-    return setting(None, what, HOW_TO_MAKE)
+    return setting(None, f"{what} A second one, behind a comma, is accepted and makes nothing.", HOW_TO_MAKE)
+
+
+def _private(what: str) -> Any:
+    return setting(None, what, "the name of a file that only its owner may read")
 
 
 def _pem(what: str) -> Any:
     return setting(None, what, "the name of a PEM file")
+
+
+def _quota(of: str) -> Any:
+    what = f"Most {of} of a user who has no limit of their own for that; unlimited if not set."
+    return setting(None, what, "a whole number from 0 to 2^53", ge=0, le=2**53)
 
 
 DatabaseUrl = Annotated[str, AfterValidator(_known_database)]
@@ -163,11 +170,13 @@ class Settings(BaseSettings):
     audit_retention_days: int = count(365, "How long the audit is kept, in days.", 1, 36_500)
 
     secret_key: Secret | None = _secret("The one secret that the service's own keys are derived from.")
+    secret_key_file: str | None = _private("A file that holds it instead, read again when it is replaced.")
     credential_keys: SecretStr | None = setting(
         None,
         "The key ring that encrypts stored server credentials.",
         "<id>:<base64 of 32 random bytes>, several separated by commas, the first one encrypts",
     )
+    credential_keys_file: str | None = _private("A file that holds it instead, as `secrets rotate` does.")
     jwt_secret_key: Secret | None = _secret("The key of access tokens, instead of one derived.")
     jwt_algorithm: Annotated[Literal["HS256", "HS384", "HS512"], any_case("HS256", "HS384", "HS512")] = (
         setting("HS256", "How access tokens are signed.", "HS256, HS384 or HS512")
@@ -200,6 +209,12 @@ class Settings(BaseSettings):
         604_800,
     )
     bcrypt_cost: int = count(12, "Cost of a password hash, as a power of two.", 10, 16)
+    default_quota_documents: int | None = _quota("documents")
+    default_quota_storage_bytes: int | None = _quota("bytes of documents")
+    default_quota_databases: int | None = _quota("databases")
+    default_quota_servers: int | None = _quota("servers")
+    default_quota_api_keys: int | None = _quota("API keys")
+    default_quota_open_jobs: int | None = _quota("open jobs")
     api_key_require_expiry: bool = switch(default=False, what="Make no API key that has no end.")
     api_key_longest_life: float = seconds(
         0,
@@ -234,6 +249,14 @@ class Settings(BaseSettings):
         return self.stream_max_age + _PARTING_SECONDS if given is None else given
 
     @property
+    def default_quotas(self) -> dict[str, int]:
+        """The limits that hold for users who have none of their own, by resource; none for no limit."""
+        begin = "default_quota_"
+        names = [name for name in type(self).model_fields if name.startswith(begin)]
+        given = {name.removeprefix(begin): getattr(self, name) for name in names}
+        return {resource: limit for resource, limit in given.items() if limit is not None}
+
+    @property
     def is_sqlite(self) -> bool:
         """Whether the database is a SQLite file."""
         return dialect_name(self.database_url) == "sqlite"
@@ -252,17 +275,7 @@ class Settings(BaseSettings):
             ConfigurationError: a secret is missing and cannot be made here.
 
         """
-        if self.is_sqlite:
-            return self
-        problems = [
-            f"{PREFIX}{name.upper()} is not set, and is made by itself on SQLite only: {fix}, "
-            "then set the same value for every process and keep it safe"
-            for name, fix in (
-                ("secret_key", HOW_TO_MAKE),
-                ("credential_keys", 'make one with: echo "k1:$(openssl rand -base64 32)"'),
-            )
-            if getattr(self, name) is None
-        ]
+        problems = missing_secrets(self)
         if problems:
             raise ConfigurationError(*problems)
         return self
@@ -282,32 +295,10 @@ def load(**overrides: Any) -> Settings:
         raise ConfigurationError(*(_problem(e, given) for e in error.errors(include_url=False))) from None
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigurationError(f"{ENV_FILE} cannot be read: {error}") from None
-    problems = list(_contradictions(settings))
+    problems = list(contradictions(settings))
     if problems:
         raise ConfigurationError(*problems)
     return settings
-
-
-def _contradictions(settings: Settings) -> Iterator[str]:
-    """Give one line for each setting that does not fit another."""
-    if settings.row_security and dialect_name(settings.database_url) != "postgresql":
-        yield f"{PREFIX}ROW_SECURITY is true, and only PostgreSQL has row security: use it, or leave that out"
-    key, needed = settings.jwt_secret_key, _JWT_KEY_BYTES[settings.jwt_algorithm]
-    if key is not None and len(key.get_secret_value().encode()) < needed:
-        yield f"{PREFIX}JWT_SECRET_KEY is too short for {settings.jwt_algorithm}: {HOW_TO_MAKE}"
-    for name, other in (
-        ("tls_cert_file", "tls_key_file"),
-        ("tls_key_file", "tls_cert_file"),
-        ("tls_client_ca_file", "tls_cert_file"),
-    ):
-        if getattr(settings, name) is not None and getattr(settings, other) is None:
-            yield f"{PREFIX}{name.upper()} is set and {PREFIX}{other.upper()} is not: set both, or neither"
-    if settings.connection_grace < settings.stream_max_age + LEAST_PARTING_SECONDS:
-        yield (
-            f"{PREFIX}GRPC_CONNECTION_GRACE is {settings.connection_grace:g} and {PREFIX}STREAM_MAX_AGE "
-            f"{settings.stream_max_age:g}: a connection that ends first cuts streams without a word; "
-            f"give {settings.stream_max_age + LEAST_PARTING_SECONDS:g} or more"
-        )
 
 
 def _problem(error: ErrorDetails, options: Mapping[str, Any]) -> str:

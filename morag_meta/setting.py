@@ -5,9 +5,14 @@ Which settings there are, and how they are read, stands in ``config.py``.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 from pydantic import BeforeValidator, Field
+
+PREFIX: Final = "MORAG_"
+"""What the variable of each setting begins with."""
+HOW_TO_MAKE: Final = "make one with: openssl rand -base64 48"
+"""What to write where a secret is missing."""
 
 
 def any_case(*choices: str) -> BeforeValidator:

@@ -16,6 +16,7 @@ from functools import cached_property
 
 from morag_meta.api_keys.store import ApiKeyStore
 from morag_meta.audit.store import AuditStore
+from morag_meta.auth.renewals import RenewalStore
 from morag_meta.auth.sessions import SessionStore
 from morag_meta.auth.store import EpochStore, StandingStore
 from morag_meta.auth.tries import TryStore
@@ -26,6 +27,7 @@ from morag_meta.db.unit import Unit
 from morag_meta.documents.store import DocumentStore
 from morag_meta.exports.store import ExportStore
 from morag_meta.grants.store import GrantStore
+from morag_meta.jobs.forgetting import JobForgetting
 from morag_meta.jobs.log import JobLog
 from morag_meta.jobs.queue import JobQueue
 from morag_meta.jobs.removal import JobRemovals
@@ -82,6 +84,11 @@ class UnitOfWork(Unit):
     def tries(self) -> TryStore:
         """Tries at something secret."""
         return TryStore(self)
+
+    @cached_property
+    def renewals(self) -> RenewalStore:
+        """What an old generation of a secret made."""
+        return RenewalStore(self)
 
     @cached_property
     def api_keys(self) -> ApiKeyStore:
@@ -147,6 +154,11 @@ class UnitOfWork(Unit):
     def job_removals(self) -> JobRemovals:
         """What removes jobs and events for good."""
         return JobRemovals(self)
+
+    @cached_property
+    def job_forgetting(self) -> JobForgetting:
+        """What forgets who is deleted in what stays of jobs."""
+        return JobForgetting(self)
 
     @cached_property
     def quotas(self) -> QuotaStore:

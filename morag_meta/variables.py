@@ -13,7 +13,8 @@ from pathlib import Path
 
 from dotenv import dotenv_values
 
-from morag_meta.config import ENV_FILE, PREFIX, Settings
+from morag_meta.config import ENV_FILE, Settings
+from morag_meta.setting import PREFIX
 
 KEY_VARIABLE = "MORAG_API_KEY"
 TARGET_VARIABLE = "MORAG_TARGET"

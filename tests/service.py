@@ -26,7 +26,7 @@ from morag_meta.config import Settings
 from morag_meta.db import migrate
 from morag_meta.db.database import Database
 from morag_meta.server.app import App
-from morag_meta.server.secrets import root_secret
+from morag_meta.server.secrets import root_secrets
 from morag_meta.users.actions import create_user
 from moragmeta.v1 import (
     api_keys_pb2_grpc,
@@ -139,7 +139,7 @@ class Service:
         self.url = url
         self.kind = kind
         self.database = Database.open(url)
-        self.hasher = KeyHasher(root_secret(self.settings).subkey("api-key"))
+        self.hasher = KeyHasher(root_secrets(self.settings).keys("api-key"))
         self._numbers = itertools.count(1)
         self._channels: list[Channel] = []
         self._loop = asyncio.new_event_loop()

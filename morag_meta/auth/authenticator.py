@@ -18,6 +18,7 @@ from typing import Any, Final
 
 from morag_meta.auth.addresses import address_of, is_allowed
 from morag_meta.auth.epoch import EpochWatch
+from morag_meta.auth.generations import found_by
 from morag_meta.auth.keys import KeyHasher, is_key
 from morag_meta.auth.principal import Principal
 from morag_meta.auth.standing import UNKNOWN, Standing, standing_of
@@ -34,6 +35,9 @@ BEARER_HEADER: Final = "authorization"
 
 _REFUSED_SECONDS: Final = 3.0
 Reading = Callable[[StandingStore], Row]
+Place = str | tuple[str, ...]
+"""Where something is remembered: a credential by its hashes of every key in force, so that none is known by
+a key that no longer is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,21 +54,21 @@ class _Cache:
 
     def __init__(self, size: int) -> None:
         self._size = size
-        self._entries: OrderedDict[str, _Entry] = OrderedDict()
+        self._entries: OrderedDict[Place, _Entry] = OrderedDict()
 
-    def get(self, place: str) -> _Entry | None:
+    def get(self, place: Place) -> _Entry | None:
         entry = self._entries.get(place)
         if entry is not None:
             self._entries.move_to_end(place)
         return entry
 
-    def put(self, place: str, entry: _Entry) -> None:
+    def put(self, place: Place, entry: _Entry) -> None:
         self._entries[place] = entry
         self._entries.move_to_end(place)
         if len(self._entries) > self._size:
             self._entries.popitem(last=False)
 
-    def drop(self, place: str) -> None:
+    def drop(self, place: Place) -> None:
         self._entries.pop(place, None)
 
 
@@ -103,7 +107,7 @@ class Authenticator:
             Unavailable: the credential is not known yet, or no longer trusted, and the database is away.
         """
         credential = _credential(metadata)
-        place = self._hasher.digest(credential)
+        place = self._hasher.digests(credential)
         now = time.time()
         entry = self._known(place, now)
         if entry is None:
@@ -124,7 +128,7 @@ class Authenticator:
         """
         if not is_key(text):
             return UNKNOWN
-        place = self._hasher.digest(text)
+        place = self._hasher.digests(text)
         entry = self._known(place, time.time()) or await self._look_up(place, text)
         return entry.standing
 
@@ -137,7 +141,8 @@ class Authenticator:
             Unavailable: that is not known, and the database is away.
         """
         if principal.key_id:
-            place, reading = f"key {principal.key_id}", _key_reading(principal.key_id)
+            place: Place = f"key {principal.key_id}"
+            reading = _key_reading(principal.key_id)
         elif _is_over(principal.expire_time):  # an access token's own end, before its session's
             raise _refused()
         else:
@@ -149,21 +154,21 @@ class Authenticator:
         check_address(present, peer)
         return present
 
-    def _known(self, place: str, now: float) -> _Entry | None:
+    def _known(self, place: Place, now: float) -> _Entry | None:
         entry = self._principals.get(place) or self._refusals.get(place)
         if entry is not None and now < entry.until and self._epochs.counts(entry.epoch):
             return entry
         return None
 
-    async def _look_up(self, place: str, credential: str) -> _Entry:
+    async def _look_up(self, place: tuple[str, ...], credential: str) -> _Entry:
         if is_key(credential):
-            return await self._read(place, lambda store: store.of_key(place), None)
+            return await self._read(place, _hash_reading(place), None)
         if not is_access_token(credential):
             raise _refused()
         claims = self._tokens.verify(credential)
         return await self._read(place, _session_reading(claims.session_id), claims.expire_time)
 
-    async def _read(self, place: str, reading: Reading, end: dt.datetime | None) -> _Entry:
+    async def _read(self, place: Place, reading: Reading, end: dt.datetime | None) -> _Entry:
         """Read a standing and remember it; ``end`` is when the credential ends, if not by its row."""
 
         def read(uow: UnitOfWork) -> tuple[Row, float]:
@@ -184,6 +189,20 @@ class Authenticator:
             self._principals.put(place, entry)
             self._refusals.drop(place)
         return entry
+
+
+def _hash_reading(hashes: tuple[str, ...]) -> Reading:
+    def read(store: StandingStore) -> Row:
+        row: Row = {}
+
+        def find(key_hash: str) -> Row | None:
+            nonlocal row
+            row = store.of_key(key_hash)  # which has the epoch also where there is no such key
+            return None if row["credential_id"] is None else row
+
+        return found_by(hashes, find) or row
+
+    return read
 
 
 def _key_reading(key_id: str) -> Reading:

@@ -1,30 +1,26 @@
-"""The key ring that encrypts the credentials of users' servers at rest, and where it comes from.
+"""The key ring that encrypts the credentials of users' servers at rest.
 
 AES-256-GCM (NIST SP 800-38D) under a key derived by HKDF-SHA-256 (RFC 5869) from a key of the ring, with
 a random nonce of 96 bits per text. What is sealed says which key sealed it, so a ring may hold old keys
 beside the active one: they open what they sealed, and whatever is written next is sealed by the active
-key. What does not live here: which columns are sealed (``servers/secrets.py``), and the service's one
-secret (``auth/secret.py``), from which this ring is separate.
+key. What does not live here: which columns are sealed (``servers/secrets.py``), the file that holds a ring
+(``auth/secret_files.py``), and the service's root secret (``auth/secret.py``), which is another one.
 """
 
 from __future__ import annotations
 
 import base64
 import binascii
-import json
 import os
 import re
-import secrets
 from collections.abc import Mapping
-from pathlib import Path
-from typing import Any, Final, Self
+from typing import Final, Self
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
-from morag_meta.auth.private_file import read_or_create
 from morag_meta.config import ConfigurationError
 
 VARIABLE: Final = "MORAG_CREDENTIAL_KEYS"
@@ -71,6 +67,15 @@ class CredentialRing:
         """The id of the key that seals."""
         return self._active
 
+    @property
+    def is_single(self) -> bool:
+        """Whether there is one key and no other."""
+        return len(self._ciphers) == 1
+
+    def is_active(self, sealed: str) -> bool:
+        """Say whether the key that now seals has sealed a text."""
+        return sealed.startswith(f"{_VERSION}.{self._active}.")
+
     def seal(self, text: str, *, context: str) -> str:
         """Encrypt a text for one place, its ``context``: ``v1.<key id>.<base64 of nonce and ciphertext>``."""
         nonce = os.urandom(_NONCE_BYTES)
@@ -106,7 +111,7 @@ class CredentialRing:
         keys: dict[str, bytes] = {}
         for place, entry in enumerate(text.split(","), start=1):
             key_id, colon, encoded = entry.strip().partition(":")
-            key = _decoded(encoded)
+            key = decoded(encoded)
             problem = _problem(key_id, key) if colon else "is not <id>:<base64 key>"
             if key_id in keys:
                 problem = "has the id of another one"
@@ -114,28 +119,6 @@ class CredentialRing:
                 raise ConfigurationError(f"{VARIABLE}: key {place} {problem}; {_FIX}")
             keys[key_id] = key
         return cls(keys, next(iter(keys)))
-
-    @classmethod
-    def load_or_create(cls, path: Path) -> Self:
-        """Read the ring's file, or make one with a fresh key; of several starters one makes it.
-
-        The file is readable by its owner alone (0600). It cannot be made again: without it, what it
-        sealed is lost.
-
-        Raises:
-            ConfigurationError: the file cannot be made or read, is damaged, or is open to others.
-        """
-        text = read_or_create(path, _fresh(), "the credential keys")
-        try:
-            return cls._from_json(json.loads(text))
-        except (ValueError, KeyError, TypeError, AttributeError):
-            raise ConfigurationError(
-                f"the credential keys {path} are damaged: put the file back from a backup"
-            ) from None
-
-    @classmethod
-    def _from_json(cls, content: Any) -> Self:
-        return cls({name: _decoded(key) for name, key in content["keys"].items()}, content["active"])
 
 
 def _bound_to(key_id: str, context: str) -> bytes:
@@ -147,8 +130,8 @@ def _cipher(key: bytes) -> AESGCM:
     return AESGCM(HKDF(SHA256(), KEY_BYTES, salt=None, info=b"morag-meta credentials v1").derive(key))
 
 
-def _decoded(encoded: str) -> bytes:
-    """Base64 of either alphabet, padded or not; empty when it is not base64."""
+def decoded(encoded: str) -> bytes:
+    """Give what a key's base64 says, of either alphabet, padded or not; empty when it is not base64."""
     bare = encoded.strip().rstrip("=").replace("-", "+").replace("_", "/")
     try:
         return base64.b64decode(bare + "=" * (-len(bare) % 4), validate=True)
@@ -164,10 +147,3 @@ def _problem(key_id: str, key: bytes) -> str:
     if len(set(key)) < _FEWEST_DIFFERENT_BYTES:
         return "is not random"
     return ""
-
-
-def _fresh() -> str:
-    """Make the text of a ring with one key."""
-    key_id = f"k{secrets.token_hex(4)}"  # random, so that a lost ring's texts are not tried with a new key
-    keys = {key_id: base64.b64encode(secrets.token_bytes(KEY_BYTES)).decode()}
-    return json.dumps({"active": key_id, "keys": keys}) + "\n"

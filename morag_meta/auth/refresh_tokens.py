@@ -9,11 +9,14 @@ without a row for each. Pure: which token a session takes is in its row (``auth/
 from __future__ import annotations
 
 import base64
-import hashlib
 import hmac
 import secrets
 import uuid
-from typing import Final
+from functools import lru_cache
+from typing import Final, NamedTuple
+
+from morag_meta.auth.generations import Keys, keys_of
+from morag_meta.auth.keys import KeyHasher
 
 _ID_BYTES: Final = 16
 _SECRET_BYTES: Final = 32
@@ -22,44 +25,63 @@ _LENGTH: Final = -(-(_ID_BYTES + _SECRET_BYTES + _TAG_BYTES) * 4 // 3)  # base64
 
 
 class RefreshTokens:
-    """Makes and reads refresh tokens under one key of the service."""
+    """Makes refresh tokens under the service's key, and reads those of every key in force."""
 
-    def __init__(self, key: bytes) -> None:
-        """Take the key; what tags, what chains and what hashes are three keys made of it."""
-        self._tag_key, self._chain_key, self._hash_key = (
-            hmac.digest(key, use, "sha256") for use in (b"tag", b"successor", b"hash")
-        )
+    def __init__(self, keys: bytes | Keys) -> None:
+        """Take the key, or what gives those in force."""
+        self._keys = keys_of(keys)
 
     def first(self, session_id: str) -> str:
         """Make the first token of a session."""
-        return self._sealed(uuid.UUID(session_id).bytes, secrets.token_bytes(_SECRET_BYTES))
+        return self._made[0].sealed(uuid.UUID(session_id).bytes, secrets.token_bytes(_SECRET_BYTES))
 
     def session_of(self, token: str) -> str | None:
         """Give the id of the session that a token was made for, or None for what is no token of ours."""
-        parts = self._opened(token)
-        return None if parts is None else str(uuid.UUID(bytes=parts[0]))
+        opened = self._opened(token)
+        return None if opened is None else str(uuid.UUID(bytes=opened[1]))
 
     def successor(self, token: str) -> str:
-        """Give the token that follows one of ours, always the same.
+        """Give the token that follows one of ours, always the same while the signing key is.
 
         Raises:
             ValueError: it is none of ours.
         """
-        parts = self._opened(token)
-        if parts is None:
+        return self.successors(token)[0]
+
+    def successors(self, token: str) -> tuple[str, ...]:
+        """Give what follows one of ours by each key in force, ``successor`` first.
+
+        Raises:
+            ValueError: it is none of ours.
+        """
+        opened = self._opened(token)
+        if opened is None:
             raise ValueError("no refresh token")
-        return self._sealed(parts[0], hmac.digest(self._chain_key, parts[0] + parts[1], "sha256"))
+        _, session, secret = opened
+        return tuple(each.sealed(session, each.chained(session + secret)) for each in self._made)
 
     def digest(self, token: str) -> str:
-        """Give the keyed hash, in hexadecimal, under which a session keeps a token."""
-        return hmac.new(self._hash_key, token.encode(), hashlib.sha256).hexdigest()
+        """Give the keyed hash under which a session keeps one of our tokens, by the key that made the token.
 
-    def _sealed(self, session: bytes, secret: bytes) -> str:
-        body = session + secret
-        return base64.urlsafe_b64encode(body + self._tag(body)).rstrip(b"=").decode()
+        Raises:
+            ValueError: it is none of ours.
+        """
+        opened = self._opened(token)
+        if opened is None:
+            raise ValueError("no refresh token")
+        return opened[0].hasher.digest(token)
 
-    def _opened(self, token: str) -> tuple[bytes, bytes] | None:
-        """Give session and secret; a token has one spelling, so that none is read as another."""
+    @property
+    def generations(self) -> tuple[str, ...]:
+        """What ``digest`` begins with for tokens of each key in force, the signing one first."""
+        return tuple(each.hasher.generations[0] for each in self._made)
+
+    @property
+    def _made(self) -> tuple[_Generation, ...]:
+        return tuple(map(_generation, self._keys()))
+
+    def _opened(self, token: str) -> tuple[_Generation, bytes, bytes] | None:
+        """Give what made it, session and secret; a token has one spelling, so none is read as another."""
         if len(token) != _LENGTH or not token.isascii():
             return None
         try:
@@ -69,9 +91,31 @@ class RefreshTokens:
         if base64.urlsafe_b64encode(data).rstrip(b"=").decode() != token:
             return None
         body, tag = data[:-_TAG_BYTES], data[-_TAG_BYTES:]
-        if not hmac.compare_digest(tag, self._tag(body)):
-            return None
-        return body[:_ID_BYTES], body[_ID_BYTES:]
+        for each in self._made:
+            if hmac.compare_digest(tag, each.tagged(body)):
+                return each, body[:_ID_BYTES], body[_ID_BYTES:]
+        return None
 
-    def _tag(self, body: bytes) -> bytes:
-        return hmac.digest(self._tag_key, body, "sha256")[:_TAG_BYTES]
+
+class _Generation(NamedTuple):
+    """What one key of the service makes: what tags, what chains and what hashes are three keys of it."""
+
+    tag_key: bytes
+    chain_key: bytes
+    hasher: KeyHasher
+
+    def sealed(self, session: bytes, secret: bytes) -> str:
+        body = session + secret
+        return base64.urlsafe_b64encode(body + self.tagged(body)).rstrip(b"=").decode()
+
+    def tagged(self, body: bytes) -> bytes:
+        return hmac.digest(self.tag_key, body, "sha256")[:_TAG_BYTES]
+
+    def chained(self, body: bytes) -> bytes:
+        return hmac.digest(self.chain_key, body, "sha256")
+
+
+@lru_cache(maxsize=8)
+def _generation(key: bytes) -> _Generation:
+    tag, chain, hashing = (hmac.digest(key, use, "sha256") for use in (b"tag", b"successor", b"hash"))
+    return _Generation(tag, chain, KeyHasher(hashing))

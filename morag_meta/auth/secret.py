@@ -1,21 +1,22 @@
-"""The one secret of the service, and the keys that are derived from it.
+"""The root secret of the service, in the generations that are in force, and the keys derived from it.
 
-It comes from MORAG_SECRET_KEY, or on SQLite from a file beside the database that is made at the first
-start. Every use has a key of its own (HKDF-SHA-256, RFC 5869), so that what leaks from one says nothing
-of another. The key ring that encrypts stored credentials is separate (``auth/credentials.py``).
+One generation makes: it signs, hashes and seals. While it is changed, a second one is accepted beside it:
+the next one, or the one before. Every use has a key of its own (HKDF-SHA-256, RFC 5869), so that what leaks
+from one says nothing of another. What files hold secrets is ``auth/secret_files.py``'s matter, and the key
+ring that encrypts stored credentials is separate (``auth/credentials.py``).
 """
 
 from __future__ import annotations
 
-import secrets
-from pathlib import Path
+from collections.abc import Callable
 from typing import Final, Self
 
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
-from morag_meta.auth.private_file import read_or_create
-from morag_meta.config import HOW_TO_MAKE, ConfigurationError
+from morag_meta.auth.generations import Keys
+from morag_meta.config import ConfigurationError
+from morag_meta.setting import HOW_TO_MAKE
 from morag_meta.strength import weakness
 
 PURPOSES: Final = frozenset(
@@ -34,7 +35,7 @@ PURPOSES: Final = frozenset(
 
 
 class RootSecret:
-    """The one secret: at least 32 random bytes. It is never shown, only derived from."""
+    """One generation of the root secret: at least 32 random bytes, never shown, only derived from."""
 
     def __init__(self, secret: bytes) -> None:
         """Take the secret.
@@ -77,19 +78,27 @@ class RootSecret:
         return key
 
 
-def load_or_create(path: Path) -> RootSecret:
-    """Read the secret's file, or make it with a fresh secret; of several starters one makes it.
+class RootSecrets:
+    """The generations that are in force, which may change while the service runs."""
 
-    The file holds one line, as it could stand in MORAG_SECRET_KEY, and only its owner may read it (0600).
-    Without it every API key, session and page token is void: it belongs into the backup.
+    def __init__(self, in_force: Callable[[], tuple[RootSecret, ...]]) -> None:
+        """Take what gives them at each moment, the one that makes first."""
+        self.in_force = in_force
 
-    Raises:
-        ConfigurationError: the file cannot be made or read, is open to others, or holds no secret.
-    """
-    text = read_or_create(path, secrets.token_urlsafe(48) + "\n", "the secret key")
-    problem = weakness(text.strip().encode())
-    if problem:
-        raise ConfigurationError(
-            f"the secret key {path} is not usable, {problem}: put the file back from a backup"
-        )
-    return RootSecret.from_text(text)
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Take one secret or two, separated by a comma, as they stand in MORAG_SECRET_KEY; they stay.
+
+        Raises:
+            ConfigurationError: as ``RootSecret``.
+        """
+        secrets = tuple(map(RootSecret.from_text, text.split(",")))
+        return cls(lambda: secrets)
+
+    def keys(self, purpose: str, length: int = 32) -> Keys:
+        """Give what gives the keys of one purpose that are in force.
+
+        Raises:
+            ValueError: as ``RootSecret.subkey``.
+        """
+        return lambda: tuple(secret.subkey(purpose, length) for secret in self.in_force())

@@ -11,12 +11,13 @@ from __future__ import annotations
 
 import datetime as dt
 import ipaddress
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from morag_meta.auth.generations import Keys
 from morag_meta.auth.keys import KeyHasher
-from morag_meta.auth.tries import TryKey
+from morag_meta.auth.tries import TryKey, key_of
 from morag_meta.db.unit import Row
 from morag_meta.errors import Exhausted, Reason
 from morag_meta.uow import UnitOfWork
@@ -63,10 +64,14 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Count:
-    """One bucket into which a try goes."""
+    """One bucket into which a try goes.
+
+    While the service's secret is changed, other processes may count the same in rows of ``others``.
+    """
 
     key: TryKey
     limit: Limit
+    others: tuple[TryKey, ...] = ()
 
     @property
     def is_of_both(self) -> bool:
@@ -85,30 +90,29 @@ Counts = Sequence[Count]
 class Throttle:
     """Counts tries and refuses what is too much."""
 
-    def __init__(self, key: bytes, limits: Limits) -> None:
-        """Count by these limits; ``key`` keys the hashes that stand for accounts."""
-        self._hasher = KeyHasher(key)
+    def __init__(self, keys: bytes | Keys, limits: Limits) -> None:
+        """Count by these limits; ``keys``, one or those in force, key the hashes that stand for accounts."""
+        self._hasher = KeyHasher(keys)
         self._limits = limits
 
     def login(self, email: str, address: str) -> Counts:
         """Give where a log-in for a normalised email from an address counts."""
-        limits, account, place = self._limits, self._hasher.digest(email), _place(address)
+        limits, place = self._limits, _place(address)
         return _held(
             Count(TryKey(LOGIN, "", place), limits.of_address),
-            Count(TryKey(LOGIN, account, ""), limits.of_account),
-            Count(TryKey(LOGIN, account, place), limits.of_account_at_address),
+            self._of_account(LOGIN, email, "", limits.of_account),
+            self._of_account(LOGIN, email, place, limits.of_account_at_address),
         )
 
     def password(self, user_id: str) -> Counts:
         """Give where a user's present password counts, when it is asked for again."""
-        key = TryKey(PASSWORD, self._hasher.digest(user_id), _NOWHERE)
-        return _held(Count(key, self._limits.of_account_at_address))
+        return _held(self._of_account(PASSWORD, user_id, _NOWHERE, self._limits.of_account_at_address))
 
     def reset_request(self, email: str, address: str) -> tuple[Counts, Counts]:
         """Give where it counts that an address asks for a reset, and that one is asked for an email."""
         by_address = Count(TryKey(RESET_REQUEST, "", _place(address)), self._limits.of_address)
-        account = TryKey(RESET_REQUEST, self._hasher.digest(email), "")
-        return _held(by_address), _held(Count(account, self._limits.of_account_at_address))
+        by_account = self._of_account(RESET_REQUEST, email, "", self._limits.of_account_at_address)
+        return _held(by_address), _held(by_account)
 
     def reset(self, address: str) -> Counts:
         """Give where a token that resets a password counts."""
@@ -116,8 +120,48 @@ class Throttle:
 
     def forget(self, uow: UnitOfWork, *, user_id: str, email: str) -> None:
         """Forget what is held against a user's account."""
-        uow.tries.forget((LOGIN, RESET_REQUEST), self._hasher.digest(email))
-        uow.tries.forget((PASSWORD,), self._hasher.digest(user_id))
+        for account in self._hasher.digests(email):
+            uow.tries.forget((LOGIN, RESET_REQUEST), account)
+        for account in self._hasher.digests(user_id):
+            uow.tries.forget((PASSWORD,), account)
+
+    def _of_account(self, kind: str, account: str, address: str, limit: Limit) -> Count:
+        first, *others = (TryKey(kind, each, address) for each in self._hasher.digests(account))
+        return Count(first, limit, tuple(others))
+
+
+@dataclass(frozen=True, slots=True)
+class _Held:
+    """What is held against whoever tries: the row that counts, and those that others count in."""
+
+    own: Row | None
+    others: tuple[Row, ...] = ()
+
+    @property
+    def rows(self) -> tuple[Row, ...]:
+        return self.others if self.own is None else (self.own, *self.others)
+
+    @property
+    def known_until(self) -> dt.datetime | None:
+        return max((row["known_until"] for row in self.rows if row["known_until"] is not None), default=None)
+
+    def clear_time(self, now: dt.datetime) -> dt.datetime | None:
+        """When nothing is held against them, were all counted in one row."""
+        own = None if self.own is None else self.own["clear_time"]
+        over = [row["clear_time"] - now for row in self.others if row["clear_time"] > now]
+        return max(own or now, now) + sum(over, dt.timedelta()) if over else own
+
+
+_Read = Callable[[TryKey], Row | None]
+
+
+def _held_against(counts: Counts, read: _Read) -> dict[Count, _Held]:
+    """Read what is held, all rows in the order in which they are locked."""
+    rows = {key: read(key) for key in sorted(key for count in counts for key in (count.key, *count.others))}
+    return {
+        count: _Held(rows[count.key], tuple(row for key in count.others if (row := rows[key]) is not None))
+        for count in counts
+    }
 
 
 def look(uow: UnitOfWork, counts: Counts) -> None:
@@ -126,8 +170,8 @@ def look(uow: UnitOfWork, counts: Counts) -> None:
     Raises:
         Exhausted: TOO_MANY_TRIES.
     """
-    rows = {count: uow.tries.find(count.key) for count in counts}
-    _admit(rows, _now(uow, rows))
+    held = _held_against(counts, uow.tries.find)
+    _admit(held, _now(uow, held))
 
 
 def take(uow: UnitOfWork, counts: Counts) -> Counts:
@@ -136,11 +180,11 @@ def take(uow: UnitOfWork, counts: Counts) -> Counts:
     Raises:
         Exhausted: there were too many already (TOO_MANY_TRIES); this one is not counted.
     """
-    rows = {count: uow.tries.lock(count.key) for count in counts}
-    now = _now(uow, rows)
-    admitted = _admit(rows, now)
+    held = _held_against(counts, uow.tries.lock)
+    now = _now(uow, held)
+    admitted = _admit(held, now)
     for count in admitted:
-        row = rows[count]
+        row = held[count].own
         if row is None:
             uow.tries.add(count.key, count.limit.after_try(None, now))
         else:
@@ -159,47 +203,43 @@ def passed(uow: UnitOfWork, counts: Counts) -> None:
     for count in counts:
         if not count.is_of_both:
             continue
-        row = uow.tries.lock(count.key)
-        now = _now(uow, {count: row})
-        if row is None:
+        held = _held_against([count], uow.tries.lock)
+        now = _now(uow, held)
+        for row in held[count].rows:
+            uow.tries.change(key_of(row), now, now + KNOWN)
+        if held[count].own is None:
             uow.tries.add(count.key, now, now + KNOWN)
-        else:
-            uow.tries.change(count.key, now, now + KNOWN)
 
 
 def give_back(uow: UnitOfWork, counts: Counts) -> None:
     """Undo the counting of a try."""
     for count in counts:
-        row = uow.tries.lock(count.key)
-        if row is not None:
+        # What was counted may have moved meanwhile to the row of another key.
+        for row in _held_against([count], uow.tries.lock)[count].rows[:1]:
             earlier = row["clear_time"] - count.limit.period / count.limit.most
-            uow.tries.change(count.key, earlier, row["known_until"])
+            uow.tries.change(key_of(row), earlier, row["known_until"])
 
 
-def _admit(rows: Mapping[Count, Row | None], now: dt.datetime) -> Counts:
+def _admit(held: Mapping[Count, _Held], now: dt.datetime) -> Counts:
     """Give where a try is counted: not against the account, where its user has logged in from before.
 
     So nobody can shut others out of their accounts from elsewhere, however long they go on guessing.
     """
     known = any(
-        row["known_until"] is not None and row["known_until"] > now
-        for count, row in rows.items()
-        if row is not None and count.is_of_both
+        each.known_until is not None and each.known_until > now
+        for count, each in held.items()
+        if count.is_of_both
     )
-    counts = [count for count in rows if not (known and count.is_of_account)]
-    wait = max((count.limit.wait(_clear_time(rows[count]), now) for count in counts), default=0.0)
+    counts = [count for count in held if not (known and count.is_of_account)]
+    wait = max((count.limit.wait(held[count].clear_time(now), now) for count in counts), default=0.0)
     if wait > 0:
         raise Exhausted("too many failed tries: wait", reason=Reason.TOO_MANY_TRIES, retry_after=wait + 0.001)
     return counts
 
 
-def _clear_time(row: Row | None) -> dt.datetime | None:
-    return None if row is None else row["clear_time"]
-
-
-def _now(uow: UnitOfWork, rows: Mapping[Count, Row | None]) -> dt.datetime:
+def _now(uow: UnitOfWork, held: Mapping[Count, _Held]) -> dt.datetime:
     """Give the database's time, which came with a row if there is any."""
-    times: list[dt.datetime] = [row["clock"] for row in rows.values() if row is not None]
+    times: list[dt.datetime] = [row["clock"] for each in held.values() for row in each.rows]
     return max(times) if times else uow.tries.now()
 
 

@@ -8,6 +8,7 @@ alone lets nobody in; the authenticator asks for its session too. What renews it
 from __future__ import annotations
 
 import base64
+import contextlib
 import datetime as dt
 import uuid
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from typing import Final
 
 import jwt
 
+from morag_meta.auth.generations import Keys, keys_of
 from morag_meta.auth.principal import Role
 from morag_meta.auth.refresh_tokens import RefreshTokens
 from morag_meta.errors import Reason, Unauthenticated
@@ -43,22 +45,24 @@ class Tokens:
 
     def __init__(
         self,
-        jwt_key: bytes,
-        refresh_key: bytes,
+        jwt_keys: bytes | Keys,
+        refresh_keys: bytes | Keys,
         *,
         algorithm: str = "HS256",
         session_life: dt.timedelta = dt.timedelta(hours=24),
     ) -> None:
-        """Take the keys; only tokens of ``algorithm`` are read, whatever they say of themselves.
+        """Take keys, or what gives those in force.
+
+        Only tokens of ``algorithm`` are read, whatever they say of themselves.
 
         Raises:
             ValueError: the algorithm is not one of ``ALGORITHMS``.
         """
         if algorithm not in ALGORITHMS:
             raise ValueError(f"{algorithm!r} is not one of {', '.join(ALGORITHMS)}")
-        self._key = jwt_key
+        self._keys = keys_of(jwt_keys)
         self._algorithm = algorithm
-        self.refresh = RefreshTokens(refresh_key)
+        self.refresh = RefreshTokens(refresh_keys)
         self.session_life = session_life
 
     def issue(
@@ -79,30 +83,33 @@ class Tokens:
             "exp": int(expire_time.timestamp()),
             "jti": str(uuid.uuid4()),
         }
-        return jwt.encode(claims, self._key, self._algorithm), expire_time
+        return jwt.encode(claims, self._keys()[0], self._algorithm), expire_time
 
     def verify(self, token: str) -> Claims:
-        """Read an access token.
+        """Read an access token of any key in force.
 
         Raises:
             Unauthenticated: it is not ours, damaged or expired (CREDENTIAL_INVALID).
         """
-        try:
-            claims = jwt.decode(
-                token,
-                self._key,
-                algorithms=[self._algorithm],
-                audience=AUDIENCE,
-                issuer=ISSUER,
-                # A process whose clock is a little behind still takes what another one just made.
-                options={"require": _CLAIMS, "verify_iat": False},
-            )
-            expire_time = dt.datetime.fromtimestamp(claims["exp"], dt.UTC)
-            return Claims(str(claims["sub"]), str(claims["sid"]), expire_time)
-        except (jwt.InvalidTokenError, ValueError, TypeError, OverflowError, OSError):
-            raise Unauthenticated(
-                "the access token is not valid, or has expired", reason=Reason.CREDENTIAL_INVALID
-            ) from None
+        for key in self._keys():
+            with contextlib.suppress(jwt.InvalidTokenError, ValueError, TypeError, OverflowError, OSError):
+                return self._read(token, key)
+        raise Unauthenticated(
+            "the access token is not valid, or has expired", reason=Reason.CREDENTIAL_INVALID
+        )
+
+    def _read(self, token: str, key: bytes) -> Claims:
+        claims = jwt.decode(
+            token,
+            key,
+            algorithms=[self._algorithm],
+            audience=AUDIENCE,
+            issuer=ISSUER,
+            # A process whose clock is a little behind still takes what another one just made.
+            options={"require": _CLAIMS, "verify_iat": False},
+        )
+        expire_time = dt.datetime.fromtimestamp(claims["exp"], dt.UTC)
+        return Claims(str(claims["sub"]), str(claims["sid"]), expire_time)
 
 
 def is_access_token(text: str) -> bool:

@@ -27,7 +27,8 @@ class TryKey(NamedTuple):
 
 
 _KEY: Final = [tries.c[name] == sa.bindparam(f"of_{name}") for name in TryKey._fields]
-_FIND: Final = sa.select(tries.c.clear_time, tries.c.known_until, clock).where(*_KEY)
+_KEY_COLUMNS: Final = [tries.c[name] for name in TryKey._fields]
+_FIND: Final = sa.select(*_KEY_COLUMNS, tries.c.clear_time, tries.c.known_until, clock).where(*_KEY)
 _LOCK: Final = _FIND.with_for_update()
 _ADD: Final = sa.insert(tries)
 _SET_COLUMNS: Final = ("clear_time", "known_until", "expire_time")
@@ -37,6 +38,7 @@ _SET: Final = (
     .values({name: sa.bindparam(f"new_{name}", type_=tries.c[name].type) for name in _SET_COLUMNS})
 )
 _FORGET: Final = sa.delete(tries).where(*_KEY[:2])
+_DROP: Final = sa.delete(tries).where(*_KEY)
 _SWEEP_END: Final = end_of_batch(tries.c.expire_time, "tries belong to nobody")
 _SWEEP: Final = sa.delete(tries).where(tries.c.expire_time <= sa.bindparam("last"))
 _NOW: Final = sa.select(clock)
@@ -58,7 +60,7 @@ class TryStore:
         return time
 
     def find(self, key: TryKey) -> Row | None:
-        """Give what is held against a key: clear_time, known_until, and clock, the database's time."""
+        """Give what is held against a key: it, clear_time, known_until, and clock, the database's time."""
         return self._unit.one(_FIND, **_named(key))
 
     def lock(self, key: TryKey) -> Row | None:
@@ -84,6 +86,25 @@ class TryStore:
         for kind in kinds:
             self._unit.run(_FORGET, of_kind=kind, of_account=account)
 
+    def move(self, key: TryKey, account: str) -> None:
+        """Hold what a row holds against another hash of its account, on top of what that has already.
+
+        Raises:
+            Collision: somebody else has just begun to count for it.
+        """
+        to = key._replace(account=account)
+        rows = {each: self.lock(each) for each in sorted((key, to))}
+        old, new = rows[key], rows[to]
+        if old is None:
+            return
+        self._unit.run(_DROP, **_named(key))
+        if new is None:
+            self.add(to, old["clear_time"], old["known_until"])
+            return
+        over = max(old["clear_time"] - old["clock"], dt.timedelta())
+        known = [row["known_until"] for row in (old, new) if row["known_until"] is not None]
+        self.change(to, max(new["clear_time"], new["clock"]) + over, max(known, default=None))
+
     def sweep(self, limit: int = 1000) -> int:
         """Remove rows that no longer mean anything, the oldest first, and give their number.
 
@@ -93,6 +114,11 @@ class TryStore:
         if found is None or found["last"] is None:
             return 0
         return self._unit.run(_SWEEP, last=found["last"])
+
+
+def key_of(row: Row) -> TryKey:
+    """Give whose tries a row counts."""
+    return TryKey(*(row[name] for name in TryKey._fields))
 
 
 def _named(key: TryKey) -> dict[str, Any]:

@@ -35,7 +35,7 @@ def set_(
         list[str],
         typer.Argument(
             metavar="RESOURCE=LIMIT…",
-            help=f"Limits to set, of {', '.join(RESOURCES)}; 'none' lifts one.",
+            help=f"Limits to set, of {', '.join(RESOURCES)}; 'none' gives one up, so that the default holds.",
             show_default=False,
         ),
     ],
@@ -67,7 +67,18 @@ def _limit(text: str) -> tuple[str, int | None]:
 def _show(uow: UnitOfWork, user: Row, output: Format) -> None:
     uses = uow.quotas.uses(user["id"], uow.quotas.get(user["id"]))
     if output is Format.JSON:
-        print_json({use.resource: {"used": use.used, "limit": use.limit} for use in uses})
+        print_json(
+            {use.resource: {"used": use.used, "limit": use.limit, "default": use.is_default} for use in uses}
+        )
         return
-    rows = [[use.resource, use.used, use.limit, "near" if use.is_near else ""] for use in uses]
-    print_table(("resource", "used", "limit", ""), rows)
+    rows = [
+        [
+            use.resource,
+            use.used,
+            use.limit,
+            "default" if use.is_default else "",
+            "near" if use.is_near else "",
+        ]
+        for use in uses
+    ]
+    print_table(("resource", "used", "limit", "", ""), rows)

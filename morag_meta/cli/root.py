@@ -27,6 +27,7 @@ _GROUPS = {
     "grant": "grants",
     "quotas": "quotas",
     "audit": "audit",
+    "secrets": "secrets",
     "jobs": "jobs",
     "workers": "workers",
 }

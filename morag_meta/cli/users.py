@@ -18,8 +18,10 @@ from morag_meta.cli.options import DatabaseUrl, Format, Output, read_settings
 from morag_meta.cli.output import print_json, print_table, say
 from morag_meta.db.unit import Row
 from morag_meta.exits import ExitCode
+from morag_meta.exports.convert import line_of
+from morag_meta.exports.store import TABLES
 from morag_meta.server.app import make_reset_tokens
-from morag_meta.server.secrets import root_secret
+from morag_meta.server.secrets import root_secrets
 from morag_meta.uow import UnitOfWork
 from morag_meta.users.actions import create_user, end_all_sessions, end_session
 
@@ -99,7 +101,7 @@ def reset_password(email: Email, output: Output = Format.TABLE, database_url: Da
     The password and the sessions of before hold until it is used.
     """
     settings = read_settings(database_url)
-    tokens = make_reset_tokens(settings, root_secret(settings))
+    tokens = make_reset_tokens(settings, root_secrets(settings))
     with unit_of_work(settings) as uow:
         reset = tokens.issue(uow, person(uow, email)["email"])
         if reset is None:
@@ -113,6 +115,30 @@ def reset_password(email: Email, output: Output = Format.TABLE, database_url: Da
     else:
         say(f"reset token: {reset.token}")
         say(f"until {end}")
+
+
+@app.command()
+def export(email: Email, database_url: DatabaseUrl = None) -> None:
+    """Print everything that is kept of a user as JSON lines, one row each, without any secret.
+
+    It is what ExportUserData sends: to the user's own session, or an ADMIN's.
+    """
+    settings = read_settings(database_url)
+    with unit_of_work(settings) as uow:
+        user_id = person(uow, email)["id"]
+        note_operator(uow, "user export", "user.export_data", target_id=user_id, owner_id=user_id)
+        uow.commit()
+    with unit_of_work(settings) as uow:
+        for table in TABLES:
+            for row in _rows(uow, user_id, table):
+                say(line_of(table, row))
+
+
+def _rows(uow: UnitOfWork, user_id: str, table: str) -> Iterator[Row]:
+    after: Row | None = None
+    while rows := uow.exports.page(user_id, table, after, _PAGE):
+        yield from rows
+        after = rows[-1]
 
 
 def _pages(uow: UnitOfWork, owner_id: str) -> Iterator[Row]:

@@ -1,12 +1,14 @@
 """Rows that count against a quota: a unit that adds to what a user has notes it, and its commit looks.
 
-An insert asks by the way, in its own statement, whether the owner has quotas at all; so who has none pays
-for no other. What is counted, and what a limit does, stands in ``morag_meta/quotas``.
+An insert asks by the way, in its own statement, whether the owner has quotas at all; so who has none, where
+none hold by default, pays for no other. What is counted, and what a limit does, stands in
+``morag_meta/quotas``.
 """
 
 from __future__ import annotations
 
 import enum
+from collections.abc import Iterable
 from typing import Any, Final
 
 import sqlalchemy as sa
@@ -49,7 +51,7 @@ def add(unit: Unit, statement: sa.Executable, row: dict[str, Any], *resources: R
         MetaError: as ``Unit.one``. That a quota is passed shows at the commit.
     """
     added = unit.one(statement, **row, quotas_of=row["owner_id"])
-    if added is not None and added[_LIMITED]:
+    if added is not None and (added[_LIMITED] or _by_default(unit, resources)):
         note_growth(unit, row["owner_id"], *resources)
 
 
@@ -61,5 +63,9 @@ def note_growth(unit: Unit, owner_id: str, *resources: str) -> None:
 
 def note_change(unit: Unit, row: Any, *resources: str) -> None:
     """Note as ``note_growth`` for the owner of a row that was locked with ``is_limited``."""
-    if row.get(_LIMITED, 1):
+    if row.get(_LIMITED, 1) or _by_default(unit, resources):
         note_growth(unit, row["owner_id"], *resources)
+
+
+def _by_default(unit: Unit, resources: Iterable[str]) -> bool:
+    return any(resource in unit.default_quotas for resource in resources)

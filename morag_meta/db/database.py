@@ -151,7 +151,7 @@ class Database:
         return uow
 
     def _unit(self, connection: sa.Connection) -> UnitOfWork:
-        return UnitOfWork(connection, self.dialect, self._tell)
+        return UnitOfWork(connection, self.dialect, self._tell, default_quotas=self.options.default_quotas)
 
     def _tell(self, topics: tuple[str, ...]) -> None:
         for listener in self._listeners:

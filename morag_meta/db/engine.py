@@ -8,6 +8,7 @@ One engine per database, in driver-level AUTOCOMMIT: a single statement is then 
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -37,6 +38,8 @@ class DatabaseOptions:
     statement_timeout: float = 10.0
     connect_timeout: float = 5.0
     queue: int = 256
+    default_quotas: Mapping[str, int] = field(default_factory=dict, hash=False)
+    """The limits of users who have none of their own, by resource (``quotas/store.py``)."""
 
     @property
     def dialect(self) -> str:

@@ -58,6 +58,7 @@ _CLAIMS: Final = {
     "request_records": "fingerprint",
     "tries": "clear_time",
     "reset_requests": "ask_time",
+    "quotas": "open_jobs",
     "job_turns": "turn_time",
 }
 """Tables whose rows are claimed by whoever comes first, and of each a column that no other table has."""

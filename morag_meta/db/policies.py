@@ -31,7 +31,12 @@ OPENED: Final[Mapping[Path, Mapping[str, tuple[str, ...]]]] = {
     Path.LOGIN: dict.fromkeys(("users", "sessions", "password_resets", "api_keys"), ("SELECT",)),
     Path.ACCOUNTS: {"users": ("SELECT", "INSERT")},
     Path.QUEUE: {"jobs": ("SELECT",), "job_turns": ("SELECT",)},
-    Path.POLLER: {"job_events": ("SELECT", "UPDATE"), "job_floors": ("SELECT",), "jobs": ("SELECT",)},
+    Path.POLLER: {
+        "job_events": ("SELECT", "UPDATE"),
+        "job_floors": ("SELECT",),
+        "jobs": ("SELECT",),
+        "users": ("SELECT",),
+    },
     Path.REAPER: {"jobs": ("SELECT",)},
     Path.SWEEPER: {
         **dict.fromkeys(("password_resets", "sessions", "api_key_calls", "request_records"), _SWEPT),
@@ -39,7 +44,15 @@ OPENED: Final[Mapping[Path, Mapping[str, tuple[str, ...]]]] = {
         **dict.fromkeys(("jobs", "job_events", "job_floors"), ("SELECT",)),
     },
     Path.USAGE: {"api_keys": ("SELECT", "UPDATE"), "api_key_calls": ("SELECT", "UPDATE", "INSERT")},
-    Path.PURGE: {"database_grants": ("SELECT", "UPDATE"), "request_records": ("SELECT",)},
+    Path.PURGE: {
+        "database_grants": ("SELECT", "UPDATE"),
+        "request_records": ("SELECT",),
+        **dict.fromkeys(("jobs", "job_events"), ("SELECT", "UPDATE")),
+    },
+    Path.SECRETS: {
+        **dict.fromkeys(("api_keys", "password_resets", "request_records", "servers"), ("SELECT",)),
+        "sessions": ("SELECT", "UPDATE"),
+    },
 }
 """What each path opens: every row of a table for some commands; LOCK is SELECT … FOR UPDATE alone."""
 

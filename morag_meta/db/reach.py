@@ -41,6 +41,7 @@ class Path(enum.StrEnum):
     SWEEPER = "sweeper"  # removes what is old
     USAGE = "usage"  # notes the use of API keys
     PURGE = "purge"  # finds what still names a user who goes
+    SECRETS = "secrets"  # finds what an old generation of a secret made
 
 
 def reach_of(statement: sa.Executable, parameters: Mapping[str, Any]) -> str:

@@ -8,14 +8,16 @@ Which methods use it, and what a repeat answers, is ``rpc/methods.py``'s matter.
 from __future__ import annotations
 
 import datetime as dt
+import re
+from collections.abc import Collection, Iterator
 from typing import Any, Final, Protocol
 
 import sqlalchemy as sa
 
+from morag_meta.db.schema import metadata
 from morag_meta.db.schema import request_records as records
 from morag_meta.db.statements import Path, end_of_batch, owned, system
-from morag_meta.db.text import contains
-from morag_meta.db.unit import Unit
+from morag_meta.db.unit import Row, Unit
 from morag_meta.errors import Invalid, Reason, Violation
 
 KEPT: Final = dt.timedelta(hours=24)
@@ -43,12 +45,38 @@ _SWEEP = system(
 )
 _DELETE_ALL = sa.delete(records).where(owned(records))
 # Read, and then forgotten one by one: a deletion by it would wait for every record that is being written.
-_ABOUT = system(
-    sa.select(records.c.owner_id, records.c.method, records.c.request_id).where(
-        contains(sa.type_coerce(records.c.receipt, sa.Text), sa.bindparam("user_id"))
-    ),
-    "what anybody did to a user who is deleted names the user",
+_WHY_ABOUT: Final = "what anybody did to a user who is deleted, or to what was theirs, names it"
+_TOLD = system(
+    sa.select(records.c.owner_id, records.c.method, records.c.request_id)
+    .add_columns(sa.type_coerce(records.c.receipt, sa.Text).label("told"), records.c.create_time)
+    .where(records.c.receipt.is_not(None))
+    .order_by(records.c.create_time, records.c.owner_id, records.c.method, records.c.request_id)
+    .limit(sa.bindparam("limit", type_=sa.Integer)),
+    _WHY_ABOUT,
     Path.PURGE,
+)
+_NEXT_TOLD = system(
+    _TOLD.where(
+        records.c.create_time >= sa.bindparam("after_create_time", type_=records.c.create_time.type),
+        sa.or_(
+            records.c.create_time > sa.bindparam("after_create_time", type_=records.c.create_time.type),
+            sa.tuple_(records.c.owner_id, records.c.method, records.c.request_id)
+            > sa.tuple_(
+                sa.bindparam("after_owner_id", type_=sa.String()),
+                sa.bindparam("after_method", type_=sa.String()),
+                sa.bindparam("after_request_id", type_=sa.String()),
+            ),
+        ),
+    ),
+    _WHY_ABOUT,
+    Path.PURGE,
+)
+_BATCH: Final = 1000
+_ID: Final = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+_THINGS = tuple(
+    sa.select(table.c.id).where(owned(table))
+    for table in metadata.sorted_tables
+    if {"id", "owner_id"} <= set(table.c.keys())
 )
 
 
@@ -68,8 +96,8 @@ class Caller(Protocol):
     def own(self) -> str:
         """The caller's user id, empty for a public method."""
 
-    def fingerprint(self, request: Any) -> str:
-        """A keyed hash of the request without its request id."""
+    def fingerprints(self, request: Any) -> tuple[str, ...]:
+        """Keyed hashes of the request without its request id: the one to keep, and others it may have."""
 
 
 class RequestStore:
@@ -92,17 +120,17 @@ class RequestStore:
         if not request.request_id:
             return None
         key = {"owner_id": call.own, "method_name": call.method, "id": request.request_id}
-        fingerprint = call.fingerprint(request)
+        fingerprints = call.fingerprints(request)
         found = self._unit.one(_FIND, **key)
         if found is not None and found["create_time"] > self._unit.now - KEPT:
-            if found["fingerprint"] != fingerprint:
+            if found["fingerprint"] not in fingerprints:
                 raise _reused(request.request_id)
             call.replayed = True
             receipt: dict[str, Any] = found["receipt"] or {}
             return receipt
         if found is not None:
             self._unit.run(_FORGET, **key)
-        self._unit.run(_CLAIM, **key, fingerprint=fingerprint, create_time=self._unit.now)
+        self._unit.run(_CLAIM, **key, fingerprint=fingerprints[0], create_time=self._unit.now)
         self._unit.recorded = True
         return None
 
@@ -127,12 +155,32 @@ class RequestStore:
             return 0
         return self._unit.run(_SWEEP, last=found["last"])
 
+    def things_of(self, owner_id: str) -> set[str]:
+        """Give the ids of everything that is a user's, by which records of others may name it."""
+        return {row["id"] for statement in _THINGS for row in self._unit.all(statement, owner_id=owner_id)}
+
     def delete_all(self, owner_id: str) -> None:
-        """Remove the records of one caller, and those of others that name that user."""
+        """Remove the records of one caller."""
         self._unit.run(_DELETE_ALL, owner_id=owner_id)
-        for row in self._unit.all(_ABOUT, user_id=owner_id):
-            key = {"owner_id": row["owner_id"], "method_name": row["method"], "id": row["request_id"]}
-            self._unit.run(_FORGET, **key)
+
+    def forget_about(self, ids: Collection[str], since: dt.datetime | None = None) -> None:
+        """Remove everybody's records, those made since a time or all, that name one of the ids."""
+        gone = frozenset(ids)
+        for row in self._told(since):
+            if not gone.isdisjoint(_ID.findall(str(row["told"]))):
+                key = {"owner_id": row["owner_id"], "method_name": row["method"], "id": row["request_id"]}
+                self._unit.run(_FORGET, **key)
+
+    def _told(self, since: dt.datetime | None) -> Iterator[Row]:
+        """Give every record with a receipt, page by page."""
+        first = dict.fromkeys(("after_owner_id", "after_method", "after_request_id"), "")
+        begin = {} if since is None else {"after_create_time": since, **first}
+        rows = self._unit.all(_TOLD if since is None else _NEXT_TOLD, limit=_BATCH, **begin)
+        while rows:
+            yield from rows
+            names = ("create_time", "owner_id", "method", "request_id")
+            after = {f"after_{name}": rows[-1][name] for name in names}
+            rows = self._unit.all(_NEXT_TOLD, limit=_BATCH, **after) if len(rows) == _BATCH else []
 
 
 def _reused(request_id: str) -> Invalid:

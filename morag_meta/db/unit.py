@@ -12,6 +12,7 @@ import datetime as dt
 import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
+from types import MappingProxyType
 from typing import Any, TypeVar
 
 import sqlalchemy as sa
@@ -57,8 +58,19 @@ class Unit:
     the watchdog reads it from another thread.
     """
 
-    def __init__(self, connection: sa.Connection, dialect: str, tell: Tell = _tell_nobody) -> None:
-        """Take a connection that nobody else uses; ``tell`` hears of what was announced and committed."""
+    def __init__(
+        self,
+        connection: sa.Connection,
+        dialect: str,
+        tell: Tell = _tell_nobody,
+        *,
+        default_quotas: Mapping[str, int] = MappingProxyType({}),
+    ) -> None:
+        """Take a connection that nobody else uses; ``tell`` hears of what was announced and committed.
+
+        ``default_quotas`` bound users who have no limits of their own, by resource.
+        """
+        self.default_quotas = default_quotas
         self._connection = connection
         self._unsent = b""  # what travels with the next statement: BEGIN, and what was to run soon
         self._begun = False  # whether BEGIN has been sent

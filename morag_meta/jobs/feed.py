@@ -21,6 +21,7 @@ from morag_meta.db.statements import EVERYONE
 from morag_meta.errors import MetaError, Unavailable
 from morag_meta.jobs.channels import PAGE, Channel, Event, Topic
 from morag_meta.jobs.listing import Filter
+from morag_meta.jobs.log import GONE
 from morag_meta.jobs.resume import Seal
 from morag_meta.jobs.sequencer import Sequencer
 from morag_meta.jobs.store import LOG_TOPIC
@@ -259,6 +260,10 @@ class Feed:
         if removals == self._removals:
             return
         floors = await self._database.read(lambda uow: uow.log.floors_above(self.position))
+        if GONE in floors:
+            watched = self._channels.keys() - {EVERYONE}
+            gone = await self._database.read(lambda uow: uow.log.gone(watched))
+            floors |= dict.fromkeys(gone, floors[GONE])
         for owner_id, floor in floors.items():
             for whose in (owner_id, EVERYONE):
                 for channel in self._channels.get(whose, {}).values():

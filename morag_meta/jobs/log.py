@@ -17,13 +17,15 @@ import sqlalchemy as sa
 from morag_meta.db.schema import job_events as events
 from morag_meta.db.schema import job_floors as floors
 from morag_meta.db.schema import job_log as log
-from morag_meta.db.schema import workers
+from morag_meta.db.schema import users, workers
 from morag_meta.db.statements import EVERYONE, Path, everyone, owned, system
 from morag_meta.db.unit import Row, Unit
 from morag_meta.errors import Unavailable
 from morag_meta.jobs.listing import Filter, event_conditions, page_parameters
 
 BATCH: Final = 200
+GONE: Final = ""
+"""Whose floor is that of every owner who is deleted."""
 """The most events that get a position in one transaction."""
 _COUNTED: Final = 1000  # of those without a position
 _IDLE_MS: Final = 1000
@@ -77,6 +79,11 @@ _PAGE = system(
     Path.POLLER,
 )
 _FLOOR = sa.select(floors.c.position).where(owned(floors))
+_PRESENT = system(
+    sa.select(users.c.id).where(users.c.id.in_(sa.bindparam("user_ids", expanding=True))),
+    "who is deleted has no floor of their own",
+    Path.POLLER,
+)
 _HIGHEST_FLOOR = sa.select(sa.func.max(floors.c.position).label("position")).where(everyone())
 _FLOORS_ABOVE = system(
     sa.select(floors).where(floors.c.position > sa.bindparam("after_position", type_=sa.BigInteger)),
@@ -152,13 +159,20 @@ class JobLog:
     def floor(self, owner_id: str) -> int:
         """Give the position up to which events of an owner, or of anybody (``-``), were removed."""
         row = self._unit.one(_HIGHEST_FLOOR if owner_id == EVERYONE else _FLOOR, owner_id=owner_id)
+        if row is None and self.gone([owner_id]):  # whose floor is that of all who are
+            row = self._unit.one(_FLOOR, owner_id=GONE)
         return 0 if row is None else row["position"] or 0
 
     def floors_above(self, position: int) -> dict[str, int]:
-        """Give the floors that lie above a position, by their owners."""
+        """Give the floors that lie above a position, by their owners; GONE stands for who is deleted."""
         return {
             row["owner_id"]: row["position"] for row in self._unit.all(_FLOORS_ABOVE, after_position=position)
         }
+
+    def gone(self, user_ids: Collection[str]) -> set[str]:
+        """Give those of the ids that no user has."""
+        found = self._unit.all(_PRESENT, user_ids=list(user_ids)) if user_ids else []
+        return set(user_ids) - {row["id"] for row in found}
 
     def own_workers(self, owner_id: str, worker_ids: Collection[str]) -> set[str]:
         """Give those of the workers that an owner has registered."""

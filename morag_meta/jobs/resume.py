@@ -17,6 +17,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Final
 
+from morag_meta.auth.generations import Keys, keys_of
 from morag_meta.errors import Invalid, Reason, Violation
 from morag_meta.jobs.listing import Filter
 
@@ -42,16 +43,19 @@ class Place:
 class Seal:
     """Makes and opens the tokens of one store, reach and filter."""
 
-    __slots__ = ("_key",)
+    __slots__ = ("_bound", "_keys")
 
-    def __init__(self, key: bytes, store_id: str, chosen: Filter) -> None:
-        """Take the service's key for such tokens; the order within a filter's lists does not matter."""
+    def __init__(self, keys: bytes | Keys, store_id: str, chosen: Filter) -> None:
+        """Take the service's key for such tokens, or what gives those in force.
+
+        The order within a filter's lists does not matter.
+        """
         parts = {
             name: sorted(value) if isinstance(value, tuple) else value
             for name, value in asdict(chosen).items()
         }
-        bound = json.dumps([store_id, parts], sort_keys=True).encode()
-        self._key = hmac.digest(key, bound, hashlib.sha256)
+        self._keys = keys_of(keys)
+        self._bound = hashlib.sha256(json.dumps([store_id, parts], sort_keys=True).encode()).digest()
 
     def make(self, position: int, seen: Mapping[str, int] | None = None) -> str:
         """Give the token of a place in the log."""
@@ -76,14 +80,17 @@ class Seal:
             raise _invalid() from None
         data = whole[_MAC:]
         # The last character has bits that say nothing: a token has one spelling, not several.
-        if not hmac.compare_digest(self._sealed(data), token):
+        if not any(hmac.compare_digest(self._sealed_by(key, data), token) for key in self._keys()):
             raise _invalid()
         kind, position = _PLACE.unpack_from(data)
         seen = {str(uuid.UUID(bytes=job)): number for job, number in _SEEN.iter_unpack(data[_PLACE.size :])}
         return Place(None if kind == _BEGIN else position, seen)
 
     def _sealed(self, data: bytes) -> str:
-        mac = hmac.digest(self._key, data, hashlib.sha256)[:_MAC]
+        return self._sealed_by(self._keys()[0], data)
+
+    def _sealed_by(self, key: bytes, data: bytes) -> str:
+        mac = hmac.digest(key, self._bound + data, hashlib.sha256)[:_MAC]
         return base64.urlsafe_b64encode(mac + data).decode()
 
 

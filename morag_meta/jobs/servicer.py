@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Awaitable
 from typing import Any
 
+from morag_meta.auth.generations import Keys
 from morag_meta.auth.sharing import Level
 from morag_meta.db.statements import EVERYONE
 from morag_meta.db.unit import Row
@@ -78,7 +79,7 @@ class JobServicer:
         self,
         pages: Pages,
         feed: Feed,
-        token_key: bytes,
+        token_keys: bytes | Keys,
         *,
         lease_ms: int = LEASE_MS,
         fallback_ms: int = FALLBACK_MS,
@@ -86,7 +87,7 @@ class JobServicer:
         """Take what seals page tokens, what follows the changes, the key of resume tokens, and defaults."""
         self._pages = pages
         self._feed = feed
-        self._token_key = token_key
+        self._token_keys = token_keys
         self._lease_ms = lease_ms
         self._fallback_ms = fallback_ms
 
@@ -254,4 +255,4 @@ class JobServicer:
     @streams
     def WatchJobs(self, request: pb.WatchJobsRequest, call: Call, stream: Stream) -> Awaitable[None]:
         wish, must_own = wish_of(request, call)
-        return watch_jobs(self._feed, self._token_key, stream, wish, must_own, call.grantee(Level.READER))
+        return watch_jobs(self._feed, self._token_keys, stream, wish, must_own, call.grantee(Level.READER))

@@ -13,6 +13,7 @@ from typing import Final
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from morag_meta.auth.generations import Keys
 from morag_meta.auth.principal import Role
 from morag_meta.auth.sharing import Grantee
 from morag_meta.db.statements import EVERYONE
@@ -81,7 +82,7 @@ def _whose(call: Call, named: str) -> tuple[str, str]:
 
 
 async def watch_jobs(
-    feed: Feed, key: bytes, stream: Stream, wish: Wish, must_own: str, grantee: Grantee | None = None
+    feed: Feed, keys: bytes | Keys, stream: Stream, wish: Wish, must_own: str, grantee: Grantee | None = None
 ) -> None:
     """Send the snapshot, where it is wished for, then every change that concerns a filter, until the end.
 
@@ -99,7 +100,7 @@ async def watch_jobs(
     elif grantee is not None and may_be_shared(wish.chosen, grantee):
         wish = await _shared(feed, stream, wish, grantee)
     found = await feed.settle()
-    seal = Seal(key, found["store_id"], wish.chosen)
+    seal = Seal(keys, found["store_id"], wish.chosen)
     watcher = _Watcher(feed, stream, feed.join(wish.chosen, seal, found, stream), conflate=wish.conflate)
     try:
         await watcher.begin(wish, found["position"])

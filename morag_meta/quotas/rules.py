@@ -18,6 +18,8 @@ class Use:
     resource: str
     used: int
     limit: int | None
+    is_default: bool = False
+    """Whether the limit is that of all who have none of their own."""
 
     @property
     def is_beyond(self) -> bool:

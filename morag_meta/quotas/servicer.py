@@ -9,8 +9,10 @@ from __future__ import annotations
 from typing import Any
 
 from morag_meta.db.statements import EVERYONE
-from morag_meta.quotas.convert import limits_from_proto, quotas_to_proto, usage_to_proto
+from morag_meta.db.unit import Row
+from morag_meta.quotas.convert import etag, limits_from_proto, quotas_to_proto, usage_to_proto
 from morag_meta.rpc.call import Call
+from morag_meta.rpc.etags import changed_meanwhile
 from morag_meta.rpc.masks import masked
 from morag_meta.rpc.methods import reads, writes
 from morag_meta.uow import UnitOfWork
@@ -23,24 +25,38 @@ def _owner_id(uow: UnitOfWork, call: Call, sent: str) -> str:
     return owner_id
 
 
+def _shown(uow: UnitOfWork, row: Row) -> pb.Quotas:
+    return quotas_to_proto(row, uow.quotas.defaults)
+
+
+def _check(sent: str, row: Row) -> None:
+    if sent and sent != etag(row):
+        raise changed_meanwhile()
+
+
 class QuotaServicer:
     """What users may have; see ``protos/moragmeta/v1/quotas.proto``."""
 
     SERVICE = "moragmeta.v1.QuotaService"
 
     def _replay(self, uow: UnitOfWork, call: Call, receipt: dict[str, Any]) -> pb.Quotas:
-        return quotas_to_proto(uow.quotas.get(_owner_id(uow, call, receipt["owner_id"])))
+        return _shown(uow, uow.quotas.get(_owner_id(uow, call, receipt["owner_id"])))
 
     @reads(snapshot=True)
     def GetQuotas(self, uow: UnitOfWork, request: pb.GetQuotasRequest, call: Call) -> pb.Quotas:
-        return quotas_to_proto(uow.quotas.get(_owner_id(uow, call, request.owner_id)))
+        return _shown(uow, uow.quotas.get(_owner_id(uow, call, request.owner_id)))
 
     @writes(replay=_replay, receipt=lambda quotas: {"owner_id": quotas.owner_id})
     def SetQuotas(self, uow: UnitOfWork, request: pb.SetQuotasRequest, call: Call) -> pb.Quotas:
         limits = limits_from_proto(request.quotas, masked(request.quotas, request.update_mask))
         sent = request.quotas.owner_id
         owner = uow.users.lock(EVERYONE, call.own if sent in ("", "me") else sent)["id"]
-        return quotas_to_proto(uow.quotas.set(owner, limits) if limits else uow.quotas.get(owner))
+        if limits:
+            row = uow.quotas.set(owner, limits, lambda old: _check(request.quotas.etag, old))
+        else:
+            row = uow.quotas.get(owner)
+            _check(request.quotas.etag, row)
+        return _shown(uow, row)
 
     @reads(snapshot=True)
     def GetUsage(self, uow: UnitOfWork, request: pb.GetUsageRequest, call: Call) -> pb.Usage:

@@ -3,13 +3,15 @@
 A user's quotas are locked last of all that a transaction locks, at its commit, and whoever holds them locks
 nothing more; so they add no way for two transactions to wait for each other. Once they are locked, all is
 counted that was committed by whoever held them before; so what was counted stays true until the commit.
+Who is bounded by the installation's defaults alone gets a row without limits, to be locked likewise.
 What is counted stands in the tables themselves: a counter of its own would have to be kept by everything
 that ends, deletes or shrinks something, and could drift.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+import datetime as dt
+from collections.abc import Callable, Collection, Mapping
 from functools import cache
 from typing import Any, Final
 
@@ -22,6 +24,7 @@ from morag_meta.db.unit import Row, Unit
 from morag_meta.quotas.rules import Use, check
 
 RESOURCES: Final = tuple(Resource)
+_NEVER: Final = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)  # when limits were set of whom none ever was
 _GET: Final = sa.select(quotas).where(owned(quotas))
 _LOCK: Final = _GET.with_for_update()
 _ADD: Final = sa.insert(quotas)
@@ -63,21 +66,26 @@ def _uses(resources: frozenset[Resource]) -> sa.CompoundSelect[Any]:
 
 
 class QuotaStore:
-    """The quotas of users; who has no row has no limit."""
+    """The quotas of users; who has no limit of their own has the installation's, if there is one."""
 
     def __init__(self, unit: Unit) -> None:
         """Work within the unit."""
         self._unit = unit
 
     def get(self, owner_id: str) -> Row:
-        """Give the limits of a user who exists; ``update_time`` is None where none was ever set."""
-        return self._unit.one(_GET, owner_id=owner_id) or _unlimited(owner_id)
+        """Give a user's own limits; ``update_time`` is None where none was ever set."""
+        return _known(owner_id, self._unit.one(_GET, owner_id=owner_id))
+
+    @property
+    def defaults(self) -> Mapping[str, int]:
+        """The limits of who has none of their own, by resource."""
+        return self._unit.default_quotas
 
     def uses(self, owner_id: str, limits: Row, resources: Collection[Resource] = RESOURCES) -> list[Use]:
         """Count what a user has of resources."""
         rows = self._unit.all(_uses(frozenset(resources)), owner_id=owner_id)
         used = {row["resource"]: int(row["used"]) for row in rows}
-        return [Use(resource, used[resource], limits[resource]) for resource in RESOURCES if resource in used]
+        return [self._use(resource, used[resource], limits) for resource in RESOURCES if resource in used]
 
     def check(self, owner_id: str, grown: Collection[Resource]) -> list[str]:
         """Lock the quotas of a user who has more of something now, and give the warnings.
@@ -85,14 +93,24 @@ class QuotaStore:
         Raises:
             QuotaExceeded: a limit is passed.
         """
-        limits = self._unit.one(_LOCK, owner_id=owner_id) or _unlimited(owner_id)
-        bounded = [resource for resource in grown if limits[resource] is not None]
+        row = self._unit.one(_LOCK, owner_id=owner_id)
+        limits = _known(owner_id, row)
+        bounded = [each for each in grown if limits[each] is not None or each in self.defaults]
+        if bounded and row is None:
+            self._unit.run(_ADD, **{**limits, "update_time": _NEVER})  # of two at once, one does it all again
         return check(owner_id, self.uses(owner_id, limits, bounded)) if bounded else []
 
-    def set(self, owner_id: str, limits: Mapping[str, int | None]) -> Row:
-        """Set limits of a user whose row is locked, and give all of them."""
+    def set(
+        self, owner_id: str, limits: Mapping[str, int | None], matches: Callable[[Row], None] | None = None
+    ) -> Row:
+        """Set limits of a user whose row is locked, and give all of them.
+
+        ``matches`` sees those of before once they are locked, and may raise.
+        """
         old = self._unit.one(_LOCK, owner_id=owner_id)
-        new = {**(old or _unlimited(owner_id)), **limits, "update_time": self._unit.now}
+        if matches is not None:
+            matches(_known(owner_id, old))
+        new = {**_known(owner_id, old), **limits, "update_time": self._unit.now}
         if old is None:
             self._unit.run(_ADD, **new)
         else:
@@ -104,6 +122,12 @@ class QuotaStore:
         """Remove the quotas of a user."""
         self._unit.run(_DELETE, owner_id=owner_id)
 
+    def _use(self, resource: Resource, used: int, limits: Row) -> Use:
+        own, default = limits[resource], self.defaults.get(resource)
+        return Use(resource, used, default if own is None else own, own is None and default is not None)
 
-def _unlimited(owner_id: str) -> dict[str, Any]:
-    return {"owner_id": owner_id, **dict.fromkeys(RESOURCES), "update_time": None}
+
+def _known(owner_id: str, row: Row | None) -> Row:
+    if row is None:
+        return {"owner_id": owner_id, **dict.fromkeys(RESOURCES), "update_time": None}
+    return {**row, "update_time": None} if row["update_time"] == _NEVER else row

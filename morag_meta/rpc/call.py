@@ -6,11 +6,10 @@ and what a method asks of them in ``rpc/access.py``.
 
 from __future__ import annotations
 
-import hashlib
-import hmac
 from dataclasses import dataclass, field
 from typing import Any
 
+from morag_meta.auth.keys import KeyHasher
 from morag_meta.auth.principal import Principal, Role
 from morag_meta.auth.sharing import Grantee, Level
 from morag_meta.db.statements import EVERYONE
@@ -37,7 +36,7 @@ class Call:
     agent: str = ""
     replayed: bool = False
     quota_warnings: list[str] = field(default_factory=list)
-    fingerprint_key: bytes = field(default=b"", repr=False)
+    hasher: KeyHasher | None = field(default=None, repr=False)
     trail: Trail = field(default_factory=Trail)
 
     @property
@@ -81,8 +80,13 @@ class Call:
 
     def fingerprint(self, request: Any) -> str:
         """Give a keyed hash of the request without its request id; no password can be guessed from it."""
+        return self.fingerprints(request)[0]
+
+    def fingerprints(self, request: Any) -> tuple[str, ...]:
+        """Give the hashes under which a request may be kept: by each key in force, ``fingerprint`` first."""
+        if self.hasher is None:
+            raise RuntimeError(f"{self.method} was called without what hashes requests")
         bare = type(request)()
         bare.CopyFrom(request)
         bare.ClearField("request_id")
-        data = bare.SerializeToString(deterministic=True)
-        return hmac.new(self.fingerprint_key, data, hashlib.sha256).hexdigest()
+        return self.hasher.digests(bare.SerializeToString(deterministic=True))

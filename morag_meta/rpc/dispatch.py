@@ -24,6 +24,7 @@ from morag_meta.audit.declaration import Declaration, declaration_of
 from morag_meta.audit.rules import Entry
 from morag_meta.audit.writer import AuditWriter
 from morag_meta.auth.authenticator import Authenticator
+from morag_meta.auth.keys import KeyHasher
 from morag_meta.auth.principal import ANONYMOUS
 from morag_meta.auth.rates import Rates
 from morag_meta.auth.usage import KeyUsage
@@ -110,16 +111,16 @@ class Dispatcher:
         usage: KeyUsage,
         streams: Streams,
         audit: AuditWriter,
-        fingerprint_key: bytes,
+        hasher: KeyHasher,
     ) -> None:
-        """Serve through these parts; ``fingerprint_key`` keys the hashes of requests with a request id."""
+        """Serve through these parts; ``hasher`` hashes the requests with a request id."""
         self._rates = rates
         self._usage = usage
         self._database = database
         self._authenticator = authenticator
         self._streams = streams
         self._audit = audit
-        self._fingerprint_key = fingerprint_key
+        self._hasher = hasher
         self.in_flight = 0
         """How many methods are running."""
         self._refusing = False
@@ -233,7 +234,7 @@ class Dispatcher:
             peer=context.peer(),
             deadline=None if remaining is None else time.monotonic() + remaining,
             agent=agent_of(str(metadata.get("user-agent", ""))),
-            fingerprint_key=self._fingerprint_key,
+            hasher=self._hasher,
             trail=Trail(method.audit, method.access.public),
         )
 

@@ -20,4 +20,9 @@ def check_etag(sent: str, row: Mapping[str, Any]) -> None:
         Stale: the row has another etag (ETAG_MISMATCH).
     """
     if sent and sent != etag_of(row):
-        raise Stale("the resource was changed meanwhile; read it again", reason=Reason.ETAG_MISMATCH)
+        raise changed_meanwhile()
+
+
+def changed_meanwhile() -> Stale:
+    """Say that a change was decided on an older state."""
+    return Stale("the resource was changed meanwhile; read it again", reason=Reason.ETAG_MISMATCH)

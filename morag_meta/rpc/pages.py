@@ -9,18 +9,21 @@ from __future__ import annotations
 
 import base64
 import binascii
+import contextlib
 import datetime as dt
 import hashlib
 import json
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Final, Generic, TypeVar
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from google.protobuf.message import Message
 
+from morag_meta.auth.generations import Keys, keys_of
 from morag_meta.errors import Invalid, Reason, Violation
 from morag_meta.rpc.call import Call
 
@@ -46,9 +49,9 @@ class Page(Generic[M]):
 class Pages:
     """Reads pages and seals their tokens."""
 
-    def __init__(self, key: bytes) -> None:
-        """Take a key of 32 bytes."""
-        self._cipher = AESGCM(key)
+    def __init__(self, keys: bytes | Keys) -> None:
+        """Take a key of 32 bytes, or what gives those in force."""
+        self._keys = keys_of(keys)
 
     def page(
         self,
@@ -90,14 +93,16 @@ class Pages:
     def _seal(self, after: Row | None, binding: bytes) -> str:
         text = json.dumps([_plain(value) for value in (after or {}).items()]).encode()
         nonce = os.urandom(_NONCE)
-        return base64.urlsafe_b64encode(nonce + self._cipher.encrypt(nonce, text, binding)).decode()
+        return base64.urlsafe_b64encode(
+            nonce + _cipher(self._keys()[0]).encrypt(nonce, text, binding)
+        ).decode()
 
     def _open(self, token: str, binding: bytes) -> Row:
         try:
             data = base64.b64decode(token.encode("ascii"), altchars=b"-_", validate=True)
-            text = self._cipher.decrypt(data[:_NONCE], data[_NONCE:], binding)
-        except (binascii.Error, UnicodeEncodeError, InvalidTag, ValueError):
-            text = b""
+        except (binascii.Error, UnicodeEncodeError):
+            data = b""
+        text = self._decrypted(data, binding)
         # The last character has bits that say nothing: a token has one spelling, not several.
         if not text or base64.urlsafe_b64encode(data).decode() != token:
             description = "is damaged, or was made for another caller or other arguments"
@@ -107,6 +112,17 @@ class Pages:
                 violations=[Violation("page_token", description)],
             )
         return {name: _rich(kind, value) for name, kind, value in json.loads(text)}
+
+    def _decrypted(self, data: bytes, binding: bytes) -> bytes:
+        for key in self._keys():
+            with contextlib.suppress(InvalidTag, ValueError):
+                return _cipher(key).decrypt(data[:_NONCE], data[_NONCE:], binding)
+        return b""
+
+
+@lru_cache(maxsize=8)
+def _cipher(key: bytes) -> AESGCM:
+    return AESGCM(key)
 
 
 def _binding(call: Call, request: Message) -> bytes:

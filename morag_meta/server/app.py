@@ -24,7 +24,7 @@ from morag_meta.auth.keys import KeyHasher
 from morag_meta.auth.passwords import Passwords
 from morag_meta.auth.principal import Rate, Role
 from morag_meta.auth.rates import Rates
-from morag_meta.auth.secret import RootSecret
+from morag_meta.auth.secret import RootSecrets
 from morag_meta.auth.throttle import Limit, Limits, Throttle
 from morag_meta.auth.tokens import Tokens
 from morag_meta.auth.usage import KeyUsage
@@ -51,7 +51,7 @@ from morag_meta.rpc.stream import StreamOptions
 from morag_meta.rpc.streams import Streams, draining
 from morag_meta.server import listening, sweeper
 from morag_meta.server.reaper import Reaper
-from morag_meta.server.secrets import credential_ring, root_secret
+from morag_meta.server.secrets import credential_rings, jwt_keys, root_secrets
 from morag_meta.server.tls import Tls
 from morag_meta.servers.servicer import ServerServicer
 from morag_meta.users.password_resets import PasswordResets, ResetTokens
@@ -76,6 +76,7 @@ def database_options(settings: Settings) -> DatabaseOptions:
         statement_timeout=settings.database_statement_timeout,
         connect_timeout=settings.database_connect_timeout,
         queue=settings.database_queue,
+        default_quotas=settings.default_quotas,
     )
 
 
@@ -98,17 +99,16 @@ def _stream_options(settings: Settings) -> StreamOptions:
     )
 
 
-def _make_tokens(settings: Settings, secret: RootSecret) -> Tokens:
-    jwt_key = settings.jwt_secret_key
+def _make_tokens(settings: Settings, secrets: RootSecrets) -> Tokens:
     return Tokens(
-        secret.subkey("jwt", 64) if jwt_key is None else jwt_key.get_secret_value().encode(),
-        secret.subkey("refresh-token"),
+        jwt_keys(settings, secrets),
+        secrets.keys("refresh-token"),
         algorithm=settings.jwt_algorithm,
         session_life=dt.timedelta(hours=settings.jwt_expiration_hours),
     )
 
 
-def make_throttle(settings: Settings, secret: RootSecret) -> Throttle:
+def make_throttle(settings: Settings, secrets: RootSecrets) -> Throttle:
     """Give what bounds tries at passwords and tokens."""
     period = dt.timedelta(seconds=settings.login_window)
     limits = Limits(
@@ -116,13 +116,13 @@ def make_throttle(settings: Settings, secret: RootSecret) -> Throttle:
         of_account=Limit(settings.login_account_failures, period),
         of_address=Limit(settings.login_address_failures, period),
     )
-    return Throttle(secret.subkey("tries"), limits)
+    return Throttle(secrets.keys("tries"), limits)
 
 
-def make_reset_tokens(settings: Settings, secret: RootSecret) -> ResetTokens:
+def make_reset_tokens(settings: Settings, secrets: RootSecrets) -> ResetTokens:
     """Give what makes tokens that reset passwords."""
     life = dt.timedelta(seconds=settings.password_reset_life)
-    return ResetTokens(secret.subkey("password-reset"), life)
+    return ResetTokens(secrets.keys("password-reset"), life)
 
 
 def _retention(settings: Settings) -> sweeper.Retention:
@@ -145,14 +145,14 @@ class App:
             UndeclaredAccess, UnfitServicer: a service and its servicer do not fit.
         """
         self._settings = settings
-        secret = root_secret(settings)
+        secrets = root_secrets(settings)
         options = database_options(settings)
         self.database = Database(options)
         self._passwords = Passwords(settings.bcrypt_cost)
-        self._hasher = KeyHasher(secret.subkey("api-key"))
-        self._tokens = _make_tokens(settings, secret)
-        self._throttle = make_throttle(settings, secret)
-        self._reset_tokens = make_reset_tokens(settings, secret)
+        self._hasher = KeyHasher(secrets.keys("api-key"))
+        self._tokens = _make_tokens(settings, secrets)
+        self._throttle = make_throttle(settings, secrets)
+        self._reset_tokens = make_reset_tokens(settings, secrets)
         self._epochs = EpochWatch(self.database)
         self._usage = KeyUsage(self.database, interval=settings.api_key_usage_interval)
         self.authenticator = Authenticator(
@@ -172,9 +172,9 @@ class App:
         self._probe = Probe(options)
         self._health = Health(self._probe, SERVICES)
         self._rates = Rates(key_policy(settings).limit, Rate.of(settings.public_rate, settings.public_burst))
-        self._dispatcher = self._make_dispatcher(secret.subkey("request-fingerprint"))
-        self._pages = Pages(secret.subkey("page-token"))
-        self._token_key = secret.subkey("resume-token")
+        self._dispatcher = self._make_dispatcher(KeyHasher(secrets.keys("request-fingerprint")))
+        self._pages = Pages(secrets.keys("page-token"))
+        self._token_keys = secrets.keys("resume-token")
         self._handlers = tuple(map(self._dispatcher.handler, self._make_servicers()))
         self._shared_port = shared_port
         self._tls = Tls.of(settings)
@@ -245,7 +245,7 @@ class App:
     def _begin(self, work: Coroutine[Any, Any, None]) -> None:
         self._tasks.append(asyncio.create_task(work))
 
-    def _make_dispatcher(self, fingerprint_key: bytes) -> Dispatcher:
+    def _make_dispatcher(self, hasher: KeyHasher) -> Dispatcher:
         return Dispatcher(
             self.database,
             self.authenticator,
@@ -253,7 +253,7 @@ class App:
             self._usage,
             self._streams,
             self.audit,
-            fingerprint_key,
+            hasher,
         )
 
     def _make_plain_servicers(self) -> list[Any]:
@@ -276,12 +276,12 @@ class App:
                     enabled=settings.enable_user_registration, role=Role[settings.default_user_role]
                 ),
             ),
-            ServerServicer(self._pages, credential_ring(settings)),
+            ServerServicer(self._pages, credential_rings(settings)),
             *self._make_plain_servicers(),
             JobServicer(
                 self._pages,
                 self._feed,
-                self._token_key,
+                self._token_keys,
                 lease_ms=lease_ms,
                 fallback_ms=round(settings.remote_fallback * 1000),
             ),

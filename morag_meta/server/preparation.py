@@ -21,7 +21,7 @@ from morag_meta.db.migrate import MigrationError, State
 from morag_meta.db.migration_lock import refuse_missing
 from morag_meta.db.url import masked
 from morag_meta.server.app import database_options
-from morag_meta.server.secrets import credential_ring, root_secret
+from morag_meta.server.secrets import credential_rings, root_secrets
 from morag_meta.uow import UnitOfWork
 from morag_meta.users.actions import create_user
 
@@ -41,8 +41,8 @@ def prepare(settings: Settings) -> str | None:
             security is asked for and does not hold.
         MetaError: the database fails.
     """
-    root_secret(settings)
-    credential_ring(settings)
+    root_secrets(settings)
+    credential_rings(settings)
     if settings.auto_migrate and not settings.row_security:
         applied = migrate.upgrade(settings.database_url)
         if applied:
@@ -91,7 +91,7 @@ def key_hasher(settings: Settings) -> KeyHasher:
     Raises:
         ConfigurationError: the secret is missing or unusable.
     """
-    return KeyHasher(root_secret(settings).subkey("api-key"))
+    return KeyHasher(root_secrets(settings).keys("api-key"))
 
 
 def add_admin(uow: UnitOfWork, settings: Settings, *, email: str, name: str = FIRST_ADMIN_NAME) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable
 
-from morag_meta.config import PREFIX, ConfigurationError, Settings
+from morag_meta.config import ConfigurationError, Settings
 from morag_meta.exits import ExitCode
 from morag_meta.server.address import Address, AddressLock
 from morag_meta.server.listening import refuse_open_plaintext
@@ -17,6 +17,7 @@ from morag_meta.server.preparation import prepare
 from morag_meta.server.process import run
 from morag_meta.server.supervisor import supervise
 from morag_meta.server.tls import Certified, TlsFiles
+from morag_meta.setting import PREFIX
 
 
 def start(settings: Settings, announce: Callable[[str], None]) -> ExitCode:

@@ -23,7 +23,8 @@ from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
 
-from morag_meta.config import PREFIX, ConfigurationError, Settings
+from morag_meta.config import ConfigurationError, Settings
+from morag_meta.setting import PREFIX
 
 _log = structlog.get_logger(__name__)
 

@@ -40,5 +40,19 @@ def reveal(ring: CredentialRing, row: Mapping[str, Any]) -> dict[str, str | None
     return revealed
 
 
+def resealed(ring: CredentialRing, row: Mapping[str, Any]) -> dict[str, str]:
+    """Give the columns of a server's row that another key than the ring's active one sealed, sealed by it.
+
+    Raises:
+        UnreadableCredentialError: one is damaged, or its key is not in the ring.
+    """
+    anew: dict[str, str] = {}
+    for name in SECRETS:
+        sealed, place = row[f"{name}_sealed"], _place(row["id"], name)
+        if sealed is not None and not ring.is_active(sealed):
+            anew[f"{name}_sealed"] = ring.seal(ring.open_(sealed, context=place), context=place)
+    return anew
+
+
 def _place(server_id: str, name: str) -> str:
     return f"servers/{server_id}/{name}"

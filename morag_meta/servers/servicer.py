@@ -5,6 +5,7 @@ What does not live here: who may call (``rpc/access.py``) and the fields' rules 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from morag_meta.auth.credentials import CredentialRing
@@ -35,8 +36,8 @@ class ServerServicer:
 
     SERVICE = "moragmeta.v1.ServerService"
 
-    def __init__(self, pages: Pages, credentials: CredentialRing) -> None:
-        """Take what seals page tokens, and what seals secrets."""
+    def __init__(self, pages: Pages, credentials: Callable[[], CredentialRing]) -> None:
+        """Take what seals page tokens, and what gives the ring that seals secrets."""
         self._pages = pages
         self._credentials = credentials
 
@@ -55,7 +56,7 @@ class ServerServicer:
         owner, id = call.owner_for(request.owner_id), new_id()
         values = server_from_proto(request.server, _ON_CREATE)
         check_connect_time(values["last_connect_time"], uow.now)
-        return server_to_proto(uow.servers.add(id, owner, **seal(self._credentials, id, values)))
+        return server_to_proto(uow.servers.add(id, owner, **seal(self._credentials(), id, values)))
 
     @reads(point=True)
     def GetServer(self, uow: UnitOfWork, request: pb.GetServerRequest, call: Call) -> pb.Server:
@@ -86,7 +87,7 @@ class ServerServicer:
         row = uow.servers.lock(call.reach, request.server.id)
         check_etag(request.server.etag, row)
         if values:
-            row = uow.servers.change(row, **seal(self._credentials, row["id"], values))
+            row = uow.servers.change(row, **seal(self._credentials(), row["id"], values))
         return server_to_proto(row)
 
     @writes(replay=_replay_deletion, receipt=_deletion_receipt)

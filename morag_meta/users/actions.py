@@ -6,6 +6,9 @@ epoch's row first: such changes then follow one another, so that of the last two
 
 from __future__ import annotations
 
+import datetime as dt
+from typing import Final
+
 from morag_meta.auth.principal import Role
 from morag_meta.db.unit import Row
 from morag_meta.errors import Reason, WrongState
@@ -95,6 +98,10 @@ def end_all_sessions(uow: UnitOfWork, owner_id: str) -> int:
     return ended
 
 
+_MEANWHILE: Final = dt.timedelta(minutes=1)
+"""Longer than any transaction lasts that began before a user's rows were locked."""
+
+
 def delete_user(uow: UnitOfWork, row: Row) -> None:
     """Delete a locked user and every row that is the user's, children before parents.
 
@@ -106,8 +113,12 @@ def delete_user(uow: UnitOfWork, row: Row) -> None:
     if row["active"]:
         raise WrongState("deactivate the user first", reason=Reason.USER_ACTIVE)
     owner = row["id"]
+    gone = {owner, *uow.requests.things_of(owner)}
+    uow.requests.forget_about(gone)
     uow.settings.delete_all(owner)
+    uow.job_forgetting.workers(owner)
     uow.jobs.delete_all(owner)
+    uow.job_forgetting.floor(owner)
     uow.queue.turns.delete_all(owner)
     uow.workers.delete_all(owner)
     uow.documents.delete_all(owner)
@@ -118,6 +129,7 @@ def delete_user(uow: UnitOfWork, row: Row) -> None:
     uow.sessions.delete_all(owner)
     uow.resets.forget(owner, row["email"])
     uow.requests.delete_all(owner)
+    uow.requests.forget_about(gone, since=uow.now - _MEANWHILE)  # as nobody can do more to them from here on
     uow.quotas.delete_all(owner)
     uow.audit.forget(owner)  # what the user did stays, and no longer says who it was
     uow.users.delete(owner)

@@ -15,6 +15,7 @@ from typing import Any, Final
 import structlog
 
 from morag_meta.auth import throttle
+from morag_meta.auth.generations import Keys, found_by
 from morag_meta.auth.keys import KeyHasher
 from morag_meta.auth.passwords import Passwords, check_password
 from morag_meta.auth.throttle import Counts, Throttle
@@ -44,9 +45,9 @@ class Reset:
 class ResetTokens:
     """Gives out tokens, of which the database keeps keyed hashes."""
 
-    def __init__(self, key: bytes, life: dt.timedelta) -> None:
-        """Give them out for so long."""
-        self._hasher = KeyHasher(key)
+    def __init__(self, keys: bytes | Keys, life: dt.timedelta) -> None:
+        """Give them out for so long, hashed by this key, or by what gives those in force."""
+        self._hasher = KeyHasher(keys)
         self.life = life
 
     def issue(self, uow: UnitOfWork, email: str) -> Reset | None:
@@ -58,12 +59,12 @@ class ResetTokens:
         if not user["active"] or user["email"] != email:
             return None
         token, end = secrets.token_urlsafe(_TOKEN_BYTES), uow.now + self.life
-        uow.resets.add(user["id"], token_hash=self.digest(token), expire_time=end)
+        uow.resets.add(user["id"], token_hash=self._hasher.digest(token), expire_time=end)
         return Reset(token, end, user)
 
-    def digest(self, token: str) -> str:
-        """Give the hash under which a token is kept."""
-        return self._hasher.digest(token)
+    def digests(self, token: str) -> tuple[str, ...]:
+        """Give the hashes under which a token may be kept."""
+        return self._hasher.digests(token)
 
 
 class PasswordResets:
@@ -143,9 +144,9 @@ class PasswordResets:
             Unavailable: too many passwords wait to be hashed.
         """
         check_password(request.new_password, "new_password", new=True)
-        token_hash = self._tokens.digest(request.token)
+        hashes = self._tokens.digests(request.token)
         counts = self._throttle.reset(call.address)
-        found = await self._database.read(lambda uow: _found(uow, counts, token_hash), deadline=call.deadline)
+        found = await self._database.read(lambda uow: _found(uow, counts, hashes), deadline=call.deadline)
         call.trail.subject = "" if found is None else found["owner_id"]
         counts = await self._database.write(lambda uow: throttle.take(uow, counts), deadline=call.deadline)
         try:
@@ -158,19 +159,19 @@ class PasswordResets:
             if uow.requests.claim(call, request) is None:
                 if found is None or new_hash is None:
                     raise reset_failed()
-                self._replace(uow, found, new_hash)
+                self._replace(uow, found, hashes, new_hash)
                 record(uow, call, user_id=found["owner_id"], target_id=found["owner_id"])
                 uow.requests.settle(call, request, {})
             throttle.give_back(uow, counts)
 
         await self._database.write(replace, deadline=call.deadline)
 
-    def _replace(self, uow: UnitOfWork, found: Row, new_hash: str) -> None:
+    def _replace(self, uow: UnitOfWork, found: Row, hashes: tuple[str, ...], new_hash: str) -> None:
         uow.epoch.lock()
         user = uow.users.lock(EVERYONE, found["owner_id"])
         reset = uow.resets.lock(user["id"])
         # Hashing took long: the token may have been used, replaced or voided meanwhile.
-        if reset is None or not hmac.compare_digest(reset["token_hash"], found["token_hash"]):
+        if reset is None or not any(hmac.compare_digest(reset["token_hash"], each) for each in hashes):
             raise reset_failed()
         if reset["expire_time"] <= reset["clock"] or not user["active"]:
             raise reset_failed()
@@ -178,10 +179,10 @@ class PasswordResets:
         self._throttle.forget(uow, user_id=user["id"], email=user["email"])
 
 
-def _found(uow: UnitOfWork, counts: Counts, token_hash: str) -> Row | None:
+def _found(uow: UnitOfWork, counts: Counts, hashes: tuple[str, ...]) -> Row | None:
     """Give a token that works at this moment."""
     throttle.look(uow, counts)
-    found = uow.resets.find(token_hash)
+    found = found_by(hashes, uow.resets.find)
     if found is None or not found["active"] or found["expire_time"] <= found["clock"]:
         return None
     return found

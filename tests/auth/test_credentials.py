@@ -15,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from morag_meta.auth.credentials import VARIABLE, CredentialRing, UnreadableCredentialError
+from morag_meta.auth.secret_files import read_ring
 from morag_meta.config import ConfigurationError
 
 KEY = os.urandom(32)
@@ -147,20 +148,25 @@ def test_a_bad_variable_is_told_by_its_name_and_the_fix(text: str, problem: str)
     assert not any(part in message for part in (_text(KEY), _text(OTHER), "changeme"))
 
 
+def _load_or_create(path: Path) -> CredentialRing:
+    """Read or make a file, and give the ring in it."""
+    return read_ring(path, create=True).ring
+
+
 def test_the_file_is_made_once_for_its_owner_alone(tmp_path: Path) -> None:
     """The first start makes a ring of mode 0600, the second reads the same one, and nothing else is left."""
     path = tmp_path / "meta.credentials.json"
-    sealed = CredentialRing.load_or_create(path).seal("text", context="c")
+    sealed = _load_or_create(path).seal("text", context="c")
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
-    assert CredentialRing.load_or_create(path).open_(sealed, context="c") == "text"
+    assert _load_or_create(path).open_(sealed, context="c") == "text"
     assert list(tmp_path.iterdir()) == [path]
 
 
 def test_every_new_file_has_a_key_id_of_its_own(tmp_path: Path) -> None:
     """What a lost ring sealed is recognized as such, not taken for damaged."""
-    sealed = CredentialRing.load_or_create(tmp_path / "a").seal("text", context="c")
+    sealed = _load_or_create(tmp_path / "a").seal("text", context="c")
     with pytest.raises(UnreadableCredentialError, match="not in the ring"):
-        CredentialRing.load_or_create(tmp_path / "b").open_(sealed, context="c")
+        _load_or_create(tmp_path / "b").open_(sealed, context="c")
 
 
 def test_starters_at_once_share_one_ring(tmp_path: Path) -> None:
@@ -169,23 +175,23 @@ def test_starters_at_once_share_one_ring(tmp_path: Path) -> None:
 
     def seal(path: Path) -> str:
         start.wait()
-        return CredentialRing.load_or_create(path).seal("text", context="c")
+        return _load_or_create(path).seal("text", context="c")
 
     with ThreadPoolExecutor(8) as pool:
         for number in range(25):
             path = tmp_path / str(number)
             sealed = list(pool.map(seal, [path] * 8))
-            ring = CredentialRing.load_or_create(path)
+            ring = _load_or_create(path)
             assert [ring.open_(text, context="c") for text in sealed] == ["text"] * 8
 
 
 def test_a_file_that_others_may_read_is_refused(tmp_path: Path) -> None:
     """Loose permissions stop the start with the command that fixes them."""
     path = tmp_path / "ring"
-    CredentialRing.load_or_create(path)
+    _load_or_create(path)
     path.chmod(0o640)
     with pytest.raises(ConfigurationError, match="chmod 600"):
-        CredentialRing.load_or_create(path)
+        _load_or_create(path)
 
 
 @pytest.mark.parametrize(
@@ -205,7 +211,7 @@ def test_a_damaged_file_is_refused_and_kept(tmp_path: Path, content: str) -> Non
     path.write_text(content)
     path.chmod(0o600)
     with pytest.raises(ConfigurationError, match="damaged"):
-        CredentialRing.load_or_create(path)
+        _load_or_create(path)
     assert path.read_text() == content
 
 
@@ -215,13 +221,13 @@ def test_a_file_with_a_short_key_is_refused(tmp_path: Path) -> None:
     path.write_text(json.dumps({"active": "k1", "keys": {"k1": _text(KEY[:8])}}))
     path.chmod(0o600)
     with pytest.raises(ConfigurationError, match="damaged"):
-        CredentialRing.load_or_create(path)
+        _load_or_create(path)
 
 
 def test_a_folder_that_is_not_there_is_told(tmp_path: Path) -> None:
     """The error names the file and the reason."""
     with pytest.raises(ConfigurationError, match=r"ring cannot be read or made: No such file"):
-        CredentialRing.load_or_create(tmp_path / "missing" / "ring")
+        _load_or_create(tmp_path / "missing" / "ring")
 
 
 def test_a_file_that_is_no_text_is_told(tmp_path: Path) -> None:
@@ -230,4 +236,4 @@ def test_a_file_that_is_no_text_is_told(tmp_path: Path) -> None:
     path.write_bytes(b"\xff\xfe")
     path.chmod(0o600)
     with pytest.raises(ConfigurationError, match="it is not text"):
-        CredentialRing.load_or_create(path)
+        _load_or_create(path)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import hmac
 import string
 
 import pytest
+from cryptography.hazmat.primitives.ciphers.aead import AESSIV
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -41,7 +43,7 @@ def test_a_foreign_character_makes_it_no_key(body: str, place: int, foreign: str
 @given(st.text())
 def test_any_text_has_a_hash_and_only_keys_have_the_form(text: str) -> None:
     """Hashing takes whatever a header may hold, and a random text is not mistaken for a key."""
-    assert len(KeyHasher(_SUBKEY).digest(text)) == 64
+    assert len(KeyHasher(_SUBKEY).digest(text)) == 61
     assert is_key(text) == (
         text.isascii()
         and text.startswith("morag_")
@@ -58,12 +60,28 @@ def test_other_lengths_and_prefixes_are_no_keys(text: str) -> None:
     assert not is_key(text)
 
 
-def test_digest_is_hmac_sha256_of_the_whole_key() -> None:
-    """The stored hash is HMAC-SHA-256 under the subkey, in hexadecimal, and another subkey gives another."""
+def test_digest_is_sha256_under_aes_siv() -> None:
+    """The stored hash is SHA-256 of the whole key under AES-SIV, behind its key's name."""
     key = new_key()
-    expected = hmac.new(_SUBKEY, key.encode(), hashlib.sha256).hexdigest()
-    assert KeyHasher(_SUBKEY).digest(key) == expected
-    assert KeyHasher(bytes(32)).digest(key) != expected
+    cipher = AESSIV(hmac.new(_SUBKEY, b"hash", hashlib.sha512).digest())
+    name = hmac.new(_SUBKEY, b"generation", hashlib.sha256).hexdigest()[:6]
+    sealed = cipher.encrypt(hashlib.sha256(key.encode()).digest()[:24], None)
+    assert (
+        KeyHasher(_SUBKEY).digest(key) == f"{name}.{base64.urlsafe_b64encode(sealed).rstrip(b'=').decode()}"
+    )
+    assert KeyHasher(bytes(32)).digest(key) != KeyHasher(_SUBKEY).digest(key)
+
+
+def test_a_hash_is_renewed_by_who_has_both_keys() -> None:
+    """A hash of the key before is made into that of the next without the key that was hashed, and back."""
+    key, old, new = new_key(), bytes(32), _SUBKEY
+    forth, back = KeyHasher(lambda: (new, old)), KeyHasher(lambda: (old, new))
+    before, after = KeyHasher(old).digest(key), KeyHasher(new).digest(key)
+    assert forth.digests(key) == (after, before)
+    assert (forth.renewed(before), forth.renewed(after), back.renewed(after)) == (after, after, before)
+    assert KeyHasher(new).renewed(before) is None
+    assert forth.renewed(before[:-3] + ("AAA" if before[-3:] != "AAA" else "BAA")) is None
+    assert forth.generations == (after[:6], before[:6])
 
 
 def test_shown_prefix_is_twelve_characters() -> None:

@@ -13,7 +13,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from morag_meta.auth.secret import PURPOSES, RootSecret, load_or_create
+from morag_meta.auth.secret import PURPOSES, RootSecret
+from morag_meta.auth.secret_files import read_root
 from morag_meta.config import ConfigurationError
 
 _GOOD = "kT3vXw9qLm2rB7nZcY5hJd8sFg4pQa6uEo1iRxWv0NzM"
@@ -85,6 +86,12 @@ def test_secret_shows_nothing() -> None:
     assert _GOOD not in str(secret)
 
 
+def load_or_create(path: Path) -> RootSecret:
+    """Read or make a file, and give the secret in it."""
+    (secret,) = read_root(path, create=True).secrets
+    return secret
+
+
 def test_file_is_made_once_for_its_owner_alone(tmp_path: Path) -> None:
     """The first start makes the file with 0600 whatever the umask, and later ones read the same secret."""
     path = tmp_path / "morag.db.secret-key"
@@ -109,8 +116,8 @@ def test_eight_starters_agree_on_one_secret(tmp_path: Path) -> None:
     """Of eight processes that start at once one makes the secret, and all use it."""
     path = tmp_path / "key"
     program = (
-        "import sys, pathlib; from morag_meta.auth.secret import load_or_create; "
-        "print(load_or_create(pathlib.Path(sys.argv[1])).subkey('api-key').hex())"
+        "import sys, pathlib; from morag_meta.auth.secret_files import read_root; "
+        "print(read_root(pathlib.Path(sys.argv[1]), create=True).secrets[0].subkey('api-key').hex())"
     )
     starters = [
         subprocess.Popen([sys.executable, "-c", program, str(path)], stdout=subprocess.PIPE) for _ in range(8)

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import datetime as dt
+import json
 import time
 
 import bcrypt
 import grpc
 import pytest
+import sqlalchemy as sa
 
 from morag_meta.auth.passwords import hash_password
+from morag_meta.db.schema import audit_events
 from morag_meta.exits import ExitCode
 from morag_meta.ids import new_id
 from moragmeta.v1 import databases_pb2, users_pb2
@@ -286,3 +289,22 @@ def test_nobody_is_given_a_token(cli: Command, service: Service, user: User, url
     for email, code in ((user.email, ExitCode.REFUSED), ("nobody@example.org", ExitCode.NOT_FOUND)):
         result = cli("user", "reset-password", email, "--database-url", url)
         assert (result.code, result.err.count("\n")) == (code, 1)
+
+
+def test_everything_of_a_user_is_exported_as_json_lines(
+    cli: Command, service: Service, user: User, url: str
+) -> None:
+    """Each row of the user is one line, of nobody else, without a hash; who did it stands in the audit."""
+    result = cli("user", "export", user.email, "--database-url", url)
+    assert result.code is ExitCode.OK, result.err
+    rows = [json.loads(line) for line in result.out.splitlines()]
+    assert {(row["table"], row["row"].get("owner_id", row["row"].get("id"))) for row in rows} == {
+        (table, user.id) for table in ("users", "user_settings", "api_keys")
+    }
+    assert "hash" not in result.out
+    with service.database.engine.connect() as connection:
+        noted = connection.execute(
+            sa.select(audit_events.c.actor).where(audit_events.c.event == "user.export_data")
+        ).scalars()
+        assert "OPERATOR" in noted
+    assert cli("user", "export", "nobody@example.org", "--database-url", url).code is ExitCode.NOT_FOUND

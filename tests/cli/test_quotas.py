@@ -18,14 +18,14 @@ def test_limits_are_set_shown_and_lifted(cli: Command, service: Service, user: U
     given = ("--database-url", service.url, "-o", "json")
     result = cli("quotas", "set", user.email, "servers=1", "storage_bytes=4096", *given)
     assert result.code is ExitCode.OK, result.err
-    assert result.json["servers"] == {"used": 0, "limit": 1}
+    assert result.json["servers"] == {"used": 0, "limit": 1, "default": False}
     a_server(user)
     with refused("RESOURCE_EXHAUSTED", "QUOTA_EXCEEDED"):
         a_server(user)
     shown = cli("quotas", "get", user.email, *given).json
-    assert shown["servers"] == {"used": 1, "limit": 1}
-    assert shown["storage_bytes"] == {"used": 0, "limit": 4096}
-    assert shown["databases"] == {"used": 0, "limit": None}
+    assert shown["servers"] == {"used": 1, "limit": 1, "default": False}
+    assert shown["storage_bytes"] == {"used": 0, "limit": 4096, "default": False}
+    assert shown["databases"] == {"used": 0, "limit": None, "default": False}
     assert cli("quotas", "set", user.email, "servers=none", *given).json["servers"]["limit"] is None
     a_server(user)
 

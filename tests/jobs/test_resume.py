@@ -13,7 +13,7 @@ from morag_meta.errors import Invalid
 from morag_meta.ids import new_id
 from morag_meta.jobs.listing import Filter
 from morag_meta.jobs.resume import MOST_SEEN, Place, Seal
-from morag_meta.server.secrets import root_secret
+from morag_meta.server.secrets import root_secrets
 from moragmeta.v1 import jobs_pb2 as pb
 from tests.backends.databases import Backend
 from tests.jobs.conftest import Work
@@ -173,7 +173,7 @@ def test_a_token_below_the_floor_is_refused_with_one_that_works(service: Service
 
 
 def _key_of(service: Service) -> bytes:
-    return root_secret(service.settings).subkey("resume-token")
+    return root_secrets(service.settings).keys("resume-token")()[0]
 
 
 def _store_of(service: Service) -> str:

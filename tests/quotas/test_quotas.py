@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from typing import Any
 
 import grpc
@@ -12,7 +11,18 @@ from google.rpc import error_details_pb2, status_pb2
 
 from moragmeta.v1 import api_keys_pb2, documents_pb2, jobs_pb2, servers_pb2
 from moragmeta.v1 import quotas_pb2 as pb
-from tests.quotas.ways import WAYS, a_document, a_job, a_key, a_server, batch, name, set_limits, usage
+from tests.quotas.ways import (
+    WAYS,
+    a_document,
+    a_job,
+    a_key,
+    a_server,
+    batch,
+    name,
+    set_limits,
+    together,
+    usage,
+)
 from tests.refusals import refused
 from tests.service import Service, User
 
@@ -129,7 +139,7 @@ def test_jobs_and_keys_at_once_are_bounded_as_well(service: Service, user: User)
 def test_batches_at_once_pass_no_limit(service: Service, user: User) -> None:
     """Batches of three against room for ten: three succeed as a whole, and one document has room left."""
     set_limits(service, user, documents=10)
-    assert _together(8, lambda: batch(user, [0, 0, 0])).count("OK") == 3
+    assert together(8, lambda: batch(user, [0, 0, 0])).count("OK") == 3
     assert _used(user, "documents") == 9
 
 
@@ -138,30 +148,9 @@ def _race(service: Service, user: User, title: str, *, callers: int, room: int) 
     add = way.prepare(user)
     before = _used(user, way.resource)
     set_limits(service, user, **{way.resource: before + room})
-    answers = _together(callers, add)
+    answers = together(callers, add)
     assert sorted(answers) == ["OK"] * room + ["RESOURCE_EXHAUSTED"] * (callers - room)
     assert _used(user, way.resource) == before + room
-
-
-def _together(count: int, call: Any) -> list[str]:
-    """Make a call so many times at once; give how each ended."""
-    barrier, answers = threading.Barrier(count), []
-
-    def run() -> None:
-        barrier.wait()
-        try:
-            call()
-        except grpc.RpcError as error:
-            answers.append(error.code().name)
-        else:
-            answers.append("OK")
-
-    threads = [threading.Thread(target=run) for _ in range(count)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    return answers
 
 
 def test_from_eighty_percent_on_a_write_warns(service: Service, user: User) -> None:
@@ -180,7 +169,8 @@ def test_from_eighty_percent_on_a_write_warns(service: Service, user: User) -> N
 
 def test_limits_are_set_one_by_one_and_lifted(service: Service, user: User) -> None:
     """A mask names the limits to write; one that it names and the message leaves out is lifted."""
-    assert user.channel.quotas.GetQuotas(pb.GetQuotasRequest()) == pb.Quotas(owner_id=user.id)
+    unset = user.channel.quotas.GetQuotas(pb.GetQuotasRequest())
+    assert unset == pb.Quotas(owner_id=user.id, etag=unset.etag)
     set_limits(service, user, servers=0, documents=7)
     found = user.channel.quotas.GetQuotas(pb.GetQuotasRequest(owner_id="me"))
     assert (found.servers, found.HasField("servers"), found.documents) == (0, True, 7)

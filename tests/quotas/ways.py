@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import itertools
+import threading
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Final
 
+import grpc
 from google.protobuf.field_mask_pb2 import FieldMask
 
 from moragmeta.v1 import api_keys_pb2, databases_pb2, documents_pb2, jobs_pb2, quotas_pb2, servers_pb2
@@ -116,6 +118,27 @@ def _retry(user: User) -> Callable[[], Any]:
     id = a_job(user).id
     user.channel.jobs.CancelJob(jobs_pb2.CancelJobRequest(id=id))
     return lambda: user.channel.jobs.RetryJob(jobs_pb2.RetryJobRequest(id=id))
+
+
+def together(count: int, call: Any) -> list[str]:
+    """Make a call so many times at once; give how each ended."""
+    barrier, answers = threading.Barrier(count), []
+
+    def run() -> None:
+        barrier.wait()
+        try:
+            call()
+        except grpc.RpcError as error:
+            answers.append(error.code().name)
+        else:
+            answers.append("OK")
+
+    threads = [threading.Thread(target=run) for _ in range(count)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return answers
 
 
 @dataclass(frozen=True)

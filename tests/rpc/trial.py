@@ -135,7 +135,7 @@ class Trial:
             usage,
             self.streams,
             AuditWriter(self.database),
-            _KEY,
+            KeyHasher(_KEY),
         )
         self._server = grpc.aio.server()
         self._server.add_generic_rpc_handlers((self.dispatcher.handler(self.servicer),))

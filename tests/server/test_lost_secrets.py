@@ -14,7 +14,7 @@ from morag_meta.config import ConfigurationError, Settings
 from morag_meta.db import migrate
 from morag_meta.ids import new_id
 from morag_meta.server.preparation import opened, prepare
-from morag_meta.server.secrets import credential_ring, root_secret
+from morag_meta.server.secrets import credential_rings, root_secrets
 from morag_meta.servers.secrets import seal
 from morag_meta.users.actions import create_user
 
@@ -42,18 +42,18 @@ def test_copy_without_its_secrets_is_refused(settings: Settings, tmp_path: Path)
     for ending in ("secret-key", "credential-keys"):
         shutil.copy(tmp_path / f"x.db.{ending}", copy / f"w.db.{ending}")
     assert prepare(elsewhere) is None
-    assert root_secret(elsewhere).subkey("api-key") == root_secret(settings).subkey("api-key")
+    assert root_secrets(elsewhere).keys("api-key")() == root_secrets(settings).keys("api-key")()
 
 
 def test_lost_ring_is_made_anew_only_while_nothing_is_sealed(settings: Settings, tmp_path: Path) -> None:
     """Without a stored credential a lost ring costs nothing; with one it is refused."""
     prepare(settings)
     (tmp_path / "x.db.credential-keys").unlink()
-    ring = credential_ring(settings)
+    ring = credential_rings(settings)()
     _add_server(settings, ring)
     (tmp_path / "x.db.credential-keys").unlink()
     with pytest.raises(ConfigurationError, match="holds what needs the lost file"):
-        credential_ring(settings)
+        credential_rings(settings)
     assert not (tmp_path / "x.db.credential-keys").exists()
 
 
@@ -64,7 +64,7 @@ def test_users_without_keys_need_no_secret(settings: Settings) -> None:
         create_user(uow, name="Ada", email="ada@example.org")
         uow.commit()
     assert prepare(settings) is None
-    assert root_secret(settings).subkey("api-key")
+    assert root_secrets(settings).keys("api-key")()
 
 
 def _add_server(settings: Settings, ring: CredentialRing) -> None:

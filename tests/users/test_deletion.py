@@ -8,7 +8,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from morag_meta.auth.principal import Role
-from morag_meta.db.schema import job_floors, metadata
+from morag_meta.db.schema import job_events, job_floors, metadata
 from moragmeta.v1 import (
     api_keys_pb2,
     databases_pb2,
@@ -69,15 +69,12 @@ def _populate(user: User, friend: User) -> None:
 
 
 def _rows_of(service: Service, owner_id: str) -> dict[str, int]:
-    """Count the rows of an owner in every table, the user's own among them.
-
-    Not the floor of the log, a bare number that stays: it tells who watches everybody that events are gone.
-    """
+    """Count the rows of an owner in every table, the user's own among them."""
     counts = {}
     with service.database.engine.connect() as connection:
         for table in metadata.sorted_tables:
             column = table.c.get("owner_id", table.c.id if table.name == "users" else None)
-            if column is not None and table is not job_floors:
+            if column is not None:
                 statement = sa.select(sa.func.count()).select_from(table).where(column == owner_id)
                 counts[table.name] = connection.execute(statement).scalar_one()
     return counts
@@ -108,6 +105,8 @@ def test_deleted_user_leaves_no_row(service: Service, new_person: NewPerson) -> 
         service.admin.channel.quotas.SetQuotas(quotas_pb2.SetQuotasRequest(quotas=quotas))
     with service.database.unit_of_work() as uow:
         uow.api_keys.add_calls([_calls_of(user) for user in (bystander, goner)])
+        for user in (bystander, goner):
+            uow.connection.execute(sa.insert(job_floors).values(owner_id=user.id, position=1))
         turns = [{"owner_id": user.id, "priority": 2, "turn_time": None} for user in (bystander, goner)]
         uow.queue.turns.note(turns)
         uow.commit()
@@ -127,10 +126,7 @@ def test_deleted_user_leaves_no_row(service: Service, new_person: NewPerson) -> 
 
 
 def _places_of(service: Service, needles: set[str]) -> set[str]:
-    """Give every column of every table in which one of the texts stands, however deep in a value.
-
-    But for the owner of a floor of the log: who watches everybody learns by it that events are gone.
-    """
+    """Give every column of every table in which one of the texts stands, however deep in a value."""
     found = set()
     with service.database.engine.connect() as connection:
         for table in metadata.tables.values():
@@ -139,7 +135,7 @@ def _places_of(service: Service, needles: set[str]) -> set[str]:
                     told = value.decode(errors="replace") if isinstance(value, bytes) else str(value)
                     if any(needle in told for needle in needles):
                         found.add(f"{table.name}.{column}")
-    return found - {"job_floors.owner_id"}
+    return found
 
 
 def _ids_of(service: Service, owner_id: str) -> set[str]:
@@ -151,6 +147,35 @@ def _ids_of(service: Service, owner_id: str) -> set[str]:
                 for table in metadata.tables.values()
                 if {"id", "owner_id"} <= set(table.c.keys())
             )
+        )
+
+
+def _have_an_admin_act(service: Service, made: pb.User, unique: str) -> None:
+    """Let an ADMIN do things to a user and the user's things, under request ids, and give a floor."""
+    admin = service.admin.channel
+    server = servers_pb2.Server(
+        name=f"{unique} server", kind=servers_pb2.SERVER_KIND_QDRANT, host=unique, port=1
+    )
+    admin.servers.CreateServer(servers_pb2.CreateServerRequest(server=server, owner_id=made.id))
+    of_admin = admin.servers.CreateServer(
+        servers_pb2.CreateServerRequest(
+            server=servers_pb2.Server(
+                name=f"{unique} 2", kind=servers_pb2.SERVER_KIND_QDRANT, host=unique, port=1
+            ),
+            owner_id=made.id,
+            request_id=f"{made.id}-made"[-40:],
+        )
+    )
+    changed = servers_pb2.Server(id=of_admin.id, port=2)
+    admin.servers.UpdateServer(
+        servers_pb2.UpdateServerRequest(server=changed, request_id=f"{made.id}-changed"[-40:])
+    )
+    with service.database.unit_of_work() as uow:
+        uow.connection.execute(sa.insert(job_floors).values(owner_id=made.id, position=1))
+        uow.commit()
+    for id in ("s", "r"):
+        admin.users.SetUserRole(
+            pb.SetUserRoleRequest(id=made.id, role=options_pb2.ROLE_USER, request_id=f"{made.id}{id}"[-40:])
         )
 
 
@@ -170,22 +195,60 @@ def test_a_deleted_user_is_named_nowhere(service: Service) -> None:
         uow.resets.ask(made.email)
         uow.quotas.set(made.id, {"servers": 9})
         uow.commit()
-    server = servers_pb2.Server(
-        name=f"{unique} server", kind=servers_pb2.SERVER_KIND_QDRANT, host=unique, port=1
-    )
-    admin.servers.CreateServer(servers_pb2.CreateServerRequest(server=server, owner_id=made.id))
-    for id in ("s", "r"):
-        admin.users.SetUserRole(
-            pb.SetUserRoleRequest(id=made.id, role=options_pb2.ROLE_USER, request_id=f"{made.id}{id}"[-40:])
-        )
+    _have_an_admin_act(service, made, unique)
     needles = {unique, *_ids_of(service, made.id)}
     before = _places_of(service, needles)
     assert {"users.email", "servers.host", "reset_requests.email", "request_records.receipt"} <= before
+    assert "job_floors.owner_id" in before
     admin.users.DeactivateUser(pb.DeactivateUserRequest(id=made.id))
     admin.users.DeleteUser(pb.DeleteUserRequest(id=made.id))
     # What the audit says was done stays, by ids of what is gone, and of a user known by a pseudonym alone.
     assert _places_of(service, needles) == {"audit_events.credential_id", "audit_events.target_id"}
     assert _places_of(service, {unique, made.id, made.email}) == set()
+
+
+def test_a_deleted_admins_worker_is_named_in_nobodys_jobs(service: Service, user: User) -> None:
+    """What a worker that served everybody did stays in others' jobs, by an id that is nobody's."""
+    gone, watcher = service.new_user(Role.ADMIN), service.admin.channel
+    kind = f"SERVED_{gone.id[-6:]}"
+    worker = workers_pb2.Worker(name="w", kinds=[kind], serves_everyone=True)
+    stub = gone.channel.workers
+    worker_id = stub.RegisterWorker(workers_pb2.RegisterWorkerRequest(worker=worker)).id
+    job = user.channel.jobs.CreateJob(jobs_pb2.CreateJobRequest(job=jobs_pb2.Job(kind=kind)))
+    (lease,) = stub.LeaseJobs(workers_pb2.LeaseJobsRequest(worker_id=worker_id)).leases
+    report = jobs_pb2.CompleteJobRequest(id=job.id, attempt=1, report_number=1, lease_token=lease.token)
+    gone.channel.jobs.CompleteJob(report)
+    before = _places_of(service, {worker_id})
+    assert {"jobs.worker_id", "job_events.worker_id", "workers.id"} <= before
+    watcher.users.DeactivateUser(pb.DeactivateUserRequest(id=gone.id))
+    watcher.users.DeleteUser(pb.DeleteUserRequest(id=gone.id))
+    assert _places_of(service, {worker_id}) <= {"audit_events.target_id"}
+    known = user.channel.jobs.GetJob(jobs_pb2.GetJobRequest(id=job.id))
+    assert known.worker_id not in ("", worker_id)
+    with service.database.engine.connect() as connection:
+        ids = connection.execute(
+            sa.select(job_events.c.worker_id).where(job_events.c.job_id == job.id)
+        ).scalars()
+        assert set(ids) - {None} == {known.worker_id}
+
+
+def test_who_resumes_on_a_deleted_user_is_told_that_events_are_gone(service: Service, user: User) -> None:
+    """The floor of a deleted user goes into that of all who are gone, which holds for each of them."""
+    channel = service.admin.channel
+    job = jobs_pb2.Job(kind="ODD")
+    for _ in range(2):
+        made = user.channel.jobs.CreateJob(jobs_pb2.CreateJobRequest(job=job))
+        user.channel.jobs.CancelJob(jobs_pb2.CancelJobRequest(id=made.id))
+    chosen = jobs_pb2.JobFilter(owner_id=user.id)
+    stream = channel.jobs.WatchJobs(jobs_pb2.WatchJobsRequest(filter=chosen, include_snapshot=False))
+    token = next(each.resume_token for each in stream if each.resume_token)
+    stream.cancel()
+    made = user.channel.jobs.CreateJob(jobs_pb2.CreateJobRequest(job=job))
+    channel.users.DeactivateUser(pb.DeactivateUserRequest(id=user.id))
+    channel.users.DeleteUser(pb.DeleteUserRequest(id=user.id))
+    request = jobs_pb2.WatchJobsRequest(filter=chosen, resume_token=token)
+    with refused("OUT_OF_RANGE", "POSITION_TRIMMED"):
+        list(channel.jobs.WatchJobs(request))
 
 
 def test_active_user_is_not_deleted(service: Service, user: User) -> None:

@@ -10,6 +10,7 @@ from morag_meta.conformance.cases import (
     databases,
     documents,
     etags,
+    exports,
     fields,
     grants,
     health,
@@ -50,6 +51,7 @@ _AREAS = (
     watch_job,
     watch_jobs,
     quotas,
+    exports,
     health,
 )
 

@@ -59,6 +59,17 @@ def a_batch_is_taken_as_a_whole_or_not_at_all(bench: Bench) -> None:
     same("the documents", used, 0)
 
 
+@AREA.admin_case
+def an_old_etag_sets_no_quota(bench: Bench) -> None:
+    """SetQuotas with an etag that is not the present one is ABORTED, and changes nothing."""
+    member, quotas = bench.add_user(), bench.admin.quotas
+    old = quotas.GetQuotas(pb.GetQuotasRequest(owner_id=member.id)).etag
+    first = quotas.SetQuotas(pb.SetQuotasRequest(quotas=pb.Quotas(owner_id=member.id, servers=1, etag=old)))
+    with refused("ABORTED", "ETAG_MISMATCH"):
+        quotas.SetQuotas(pb.SetQuotasRequest(quotas=pb.Quotas(owner_id=member.id, servers=2, etag=old)))
+    same("the quotas", quotas.GetQuotas(pb.GetQuotasRequest(owner_id=member.id)), first)
+
+
 @AREA.case
 def who_has_no_quota_is_told_so(bench: Bench) -> None:
     """A user reads the own use, of everything that can be bounded."""

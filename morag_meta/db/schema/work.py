@@ -156,7 +156,7 @@ job_log = table(
 )
 
 # Up to which position events of an owner have been removed: who resumes before that may miss some.
-# It outlives its owner, and so has no foreign key.
+# When its owner is deleted it goes into that of all who are gone, '', and so has no foreign key.
 job_floors = table(
     "job_floors",
     sa.Column("owner_id", identifier(), primary_key=True),

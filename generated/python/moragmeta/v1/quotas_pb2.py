@@ -27,7 +27,7 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from moragmeta.v1 import options_pb2 as moragmeta_dot_v1_dot_options__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19moragmeta/v1/quotas.proto\x12\x0cmoragmeta.v1\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1amoragmeta/v1/options.proto\"\xd3\x03\n\x06Quotas\x12\x1a\n\x08owner_id\x18\x01 \x01(\tB\x08\xd2\xf3\x18\x04\x18\x01H\x03\x12\x37\n\x0bupdate_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x06\xd2\xf3\x18\x02\x10\x01\x12.\n\tdocuments\x18\x03 \x01(\x03\x42\x16\xd2\xf3\x18\x12\x31\x00\x00\x00\x00\x00\x00\x00\x00\x39\x00\x00\x00\x00\x00\x00@CH\x00\x88\x01\x01\x12\x32\n\rstorage_bytes\x18\x04 \x01(\x03\x42\x16\xd2\xf3\x18\x12\x31\x00\x00\x00\x00\x00\x00\x00\x00\x39\x00\x00\x00\x00\x00\x00@CH\x01\x88\x01\x01\x12.\n\tdatabases\x18\x05 \x01(\x03\x42\x16\xd2\xf3\x18\x12\x31\x00\x00\x00\x00\x00\x00\x00\x00\x39\x00\x00\x00\x00\x00\x00@CH\x02\x88\x01\x01\x12,\n\x07servers\x18\x06 \x01(\x03\x42\x16\xd2\xf3\x18\x12\x31\x00\x00\x00\x00\x00\x00\x00\x00\x39\x00\x00\x00\x00\x00\x00@CH\x03\x88\x01\x01\x12-\n\x08\x61pi_keys\x18\x07 \x01(\x03\x42\x16\xd2\xf3\x18\x12\x31\x00\x00\x00\x00\x00\x00\x00\x00\x39\x00\x00\x00\x00\x00\x00@CH\x04\x88\x01\x01\x12.\n\topen_jobs\x18\x08 \x01(\x03\x42\x16\xd2\xf3\x18\x12\x31\x00\x00\x00\x00\x00\x00\x00\x00\x39\x00\x00\x00\x00\x00\x00@CH\x05\x88\x01\x01\x42\x0c\n\n_documentsB\x10\n\x0e_storage_bytesB\x0c\n\n_databasesB\n\n\x08_serversB\x0b\n\t_api_keysB\x0c\n\n_open_jobs\"\xae\x02\n\x05Usage\x12\x10\n\x08owner_id\x18\x01 \x01(\t\x12,\n\tdocuments\x18\x02 \x01(\x0b\x32\x19.moragmeta.v1.ResourceUse\x12\x30\n\rstorage_bytes\x18\x03 \x01(\x0b\x32\x19.moragmeta.v1.ResourceUse\x12,\n\tdatabases\x18\x04 \x01(\x0b\x32\x19.moragmeta.v1.ResourceUse\x12*\n\x07servers\x18\x05 \x01(\x0b\x32\x19.moragmeta.v1.ResourceUse\x12+\n\x08\x61pi_keys\x18\x06 \x01(\x0b\x32\x19.moragmeta.v1.ResourceUse\x12,\n\topen_jobs\x18\x07 \x01(\x0b\x32\x19.moragmeta.v1.ResourceUse\"M\n\x0bResourceUse\x12\x0c\n\x04used\x18\x01 \x01(\x03\x12\x12\n\x05limit\x18\x02 \x01(\x03H\x00\x88\x01\x01\x12\x12\n\nnear_limit\x18\x03 \x01(\x08\x42\x08\n\x06_limit\",\n\x10GetQuotasRequest\x12\x18\n\x08owner_id\x18\x01 \x01(\tB\x06\xd2\xf3\x18\x02H\x03\"\x8f\x01\n\x10SetQuotasRequest\x12,\n\x06quotas\x18\x01 \x01(\x0b\x32\x14.moragmeta.v1.QuotasB\x06\xd2\xf3\x18\x02\x08\x01\x12/\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMask\x12\x1c\n\nrequest_id\x18\x03 \x01(\tB\x08\xd2\xf3\x18\x04(@H\x05\"+\n\x0fGetUsageRequest\x12\x18\n\x08owner_id\x18\x01 \x01(\tB\x06\xd2\xf3\x18\x02H\x03\x32\xc0\x02\n\x0cQuotaService\x12Y\n\tGetQuotas\x12\x1e.moragmeta.v1.GetQuotasRequest\x1a\x14.moragmeta.v1.Quotas\"\x16\x90\x02\x01\xca\xf3\x18\x0f\x10\x01\x1a\x0bquotas:read\x12}\n\tSetQuotas\x12\x1e.moragmeta.v1.SetQuotasRequest\x1a\x14.moragmeta.v1.Quotas\":\xca\xf3\x18\x10\x10\x03\x1a\x0cquotas:write\xda\xf3\x18\"\n\x0fuser.set_quotas\x12\x0fquotas.owner_id\x12V\n\x08GetUsage\x12\x1d.moragmeta.v1.GetUsageRequest\x1a\x13.moragmeta.v1.Usage\"\x16\x90\x02\x01\xca\xf3\x18\x0f\x10\x01\x1a\x0bquotas:readBc\n\x11\x64\x65v.morag.meta.v1B\x0bQuotasProtoP\x01Z?github.com/morag-dev/morag-meta/gen/go/moragmeta/v1;moragmetav1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19moragmeta/v1/quotas.proto\x12\x0cmoragmeta.v1\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1amoragmeta/v1/options.proto\"\xa0\x04\n\x06Quotas\x12\x1a\n\x08owner_id\x18\x01 \x01(\tB\x08\xd2\xf3\x18\x04\x18\x01H\x03\x12\x37\n\x0bupdate_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x06\xd2\xf3\x18\x02\x10\x01\x12.\n\tdocuments\x18\x03 \x01(\x03\x42\x16\xd2\xf3\x18\x12\x31\x00\x00\x00\x00\x00\x00\x00\x00\x39\x00\x00\x00\x00\x00\x00@CH\x00\x88\x01\x01\x12\x32\n\rstorage_bytes\x18\x04 \x01(\x03\x42\x16\xd2\xf3\x18\x12\x31\x00\x00\x00\x00\x00\x00\x00\x00\x39\x00\x00\x00\x00\x00\x00@CH\x01\x88\x01\x01\x12.\n\tdatabases\x18\x05 \x01(\x03\x42\x16\xd2\xf3\x18\x12\x31\x00\x00\x00\x00\x00\x00\x00\x00\x39\x00\x00\x00\x00\x00\x00@CH\x02\x88\x01\x01\x12,\n\x07servers\x18\x06 \x01(\x03\x42\x16\xd2\xf3\x18\x12\x31\x00\x00\x00\x00\x00\x00\x00\x00\x39\x00\x00\x00\x00\x00\x00@CH\x03\x88\x01\x01\x12-\n\x08\x61pi_keys\x18\x07 \x01(\x03\x42\x16\xd2\xf3\x18\x12\x31\x00\x00\x00\x00\x00\x00\x00\x00\x39\x00\x00\x00\x00\x00\x00@CH\x04\x88\x01\x01\x12.\n\topen_jobs\x18\x08 \x01(\x03\x42\x16\xd2\xf3\x18\x12\x31\x00\x00\x00\x00\x00\x00\x00\x00\x39\x00\x00\x00\x00\x00\x00@CH\x05\x88\x01\x01\x12\x14\n\x04\x65tag\x18\t \x01(\tB\x06\xd2\xf3\x18\x02(@\x12\x35\n\x08\x64\x65\x66\x61ults\x18\n \x01(\x0b\x32\x1b.moragmeta.v1.DefaultQuotasB\x06\xd2\xf3\x18\x02\x10\x01\x42\x0c\n\n_documentsB\x10\n\x0e_storage_bytesB\x0c\n\n_databasesB\n\n\x08_serversB\x0b\n\t_api_keysB\x0c\n\n_open_jobs\"\xf5\x01\n\rDefaultQuotas\x12\x16\n\tdocuments\x18\x01 \x01(\x03H\x00\x88\x01\x01\x12\x1a\n\rstorage_bytes\x18\x02 \x01(\x03H\x01\x88\x01\x01\x12\x16\n\tdatabases\x18\x03 \x01(\x03H\x02\x88\x01\x01\x12\x14\n\x07servers\x18\x04 \x01(\x03H\x03\x88\x01\x01\x12\x15\n\x08\x61pi_keys\x18\x05 \x01(\x03H\x04\x88\x01\x01\x12\x16\n\topen_jobs\x18\x06 \x01(\x03H\x05\x88\x01\x01\x42\x0c\n\n_documentsB\x10\n\x0e_storage_bytesB\x0c\n\n_databasesB\n\n\x08_serversB\x0b\n\t_api_keysB\x0c\n\n_open_jobs\"\xae\x02\n\x05Usage\x12\x10\n\x08owner_id\x18\x01 \x01(\t\x12,\n\tdocuments\x18\x02 \x01(\x0b\x32\x19.moragmeta.v1.ResourceUse\x12\x30\n\rstorage_bytes\x18\x03 \x01(\x0b\x32\x19.moragmeta.v1.ResourceUse\x12,\n\tdatabases\x18\x04 \x01(\x0b\x32\x19.moragmeta.v1.ResourceUse\x12*\n\x07servers\x18\x05 \x01(\x0b\x32\x19.moragmeta.v1.ResourceUse\x12+\n\x08\x61pi_keys\x18\x06 \x01(\x0b\x32\x19.moragmeta.v1.ResourceUse\x12,\n\topen_jobs\x18\x07 \x01(\x0b\x32\x19.moragmeta.v1.ResourceUse\"d\n\x0bResourceUse\x12\x0c\n\x04used\x18\x01 \x01(\x03\x12\x12\n\x05limit\x18\x02 \x01(\x03H\x00\x88\x01\x01\x12\x12\n\nnear_limit\x18\x03 \x01(\x08\x12\x15\n\rdefault_limit\x18\x04 \x01(\x08\x42\x08\n\x06_limit\",\n\x10GetQuotasRequest\x12\x18\n\x08owner_id\x18\x01 \x01(\tB\x06\xd2\xf3\x18\x02H\x03\"\x8f\x01\n\x10SetQuotasRequest\x12,\n\x06quotas\x18\x01 \x01(\x0b\x32\x14.moragmeta.v1.QuotasB\x06\xd2\xf3\x18\x02\x08\x01\x12/\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMask\x12\x1c\n\nrequest_id\x18\x03 \x01(\tB\x08\xd2\xf3\x18\x04(@H\x05\"+\n\x0fGetUsageRequest\x12\x18\n\x08owner_id\x18\x01 \x01(\tB\x06\xd2\xf3\x18\x02H\x03\x32\xc0\x02\n\x0cQuotaService\x12Y\n\tGetQuotas\x12\x1e.moragmeta.v1.GetQuotasRequest\x1a\x14.moragmeta.v1.Quotas\"\x16\x90\x02\x01\xca\xf3\x18\x0f\x10\x01\x1a\x0bquotas:read\x12}\n\tSetQuotas\x12\x1e.moragmeta.v1.SetQuotasRequest\x1a\x14.moragmeta.v1.Quotas\":\xca\xf3\x18\x10\x10\x03\x1a\x0cquotas:write\xda\xf3\x18\"\n\x0fuser.set_quotas\x12\x0fquotas.owner_id\x12V\n\x08GetUsage\x12\x1d.moragmeta.v1.GetUsageRequest\x1a\x13.moragmeta.v1.Usage\"\x16\x90\x02\x01\xca\xf3\x18\x0f\x10\x01\x1a\x0bquotas:readBc\n\x11\x64\x65v.morag.meta.v1B\x0bQuotasProtoP\x01Z?github.com/morag-dev/morag-meta/gen/go/moragmeta/v1;moragmetav1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -51,6 +51,10 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_QUOTAS'].fields_by_name['api_keys']._serialized_options = b'\322\363\030\0221\000\000\000\000\000\000\000\0009\000\000\000\000\000\000@C'
   _globals['_QUOTAS'].fields_by_name['open_jobs']._loaded_options = None
   _globals['_QUOTAS'].fields_by_name['open_jobs']._serialized_options = b'\322\363\030\0221\000\000\000\000\000\000\000\0009\000\000\000\000\000\000@C'
+  _globals['_QUOTAS'].fields_by_name['etag']._loaded_options = None
+  _globals['_QUOTAS'].fields_by_name['etag']._serialized_options = b'\322\363\030\002(@'
+  _globals['_QUOTAS'].fields_by_name['defaults']._loaded_options = None
+  _globals['_QUOTAS'].fields_by_name['defaults']._serialized_options = b'\322\363\030\002\020\001'
   _globals['_GETQUOTASREQUEST'].fields_by_name['owner_id']._loaded_options = None
   _globals['_GETQUOTASREQUEST'].fields_by_name['owner_id']._serialized_options = b'\322\363\030\002H\003'
   _globals['_SETQUOTASREQUEST'].fields_by_name['quotas']._loaded_options = None
@@ -66,17 +70,19 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_QUOTASERVICE'].methods_by_name['GetUsage']._loaded_options = None
   _globals['_QUOTASERVICE'].methods_by_name['GetUsage']._serialized_options = b'\220\002\001\312\363\030\017\020\001\032\013quotas:read'
   _globals['_QUOTAS']._serialized_start=139
-  _globals['_QUOTAS']._serialized_end=606
-  _globals['_USAGE']._serialized_start=609
-  _globals['_USAGE']._serialized_end=911
-  _globals['_RESOURCEUSE']._serialized_start=913
-  _globals['_RESOURCEUSE']._serialized_end=990
-  _globals['_GETQUOTASREQUEST']._serialized_start=992
-  _globals['_GETQUOTASREQUEST']._serialized_end=1036
-  _globals['_SETQUOTASREQUEST']._serialized_start=1039
-  _globals['_SETQUOTASREQUEST']._serialized_end=1182
-  _globals['_GETUSAGEREQUEST']._serialized_start=1184
-  _globals['_GETUSAGEREQUEST']._serialized_end=1227
-  _globals['_QUOTASERVICE']._serialized_start=1230
-  _globals['_QUOTASERVICE']._serialized_end=1550
+  _globals['_QUOTAS']._serialized_end=683
+  _globals['_DEFAULTQUOTAS']._serialized_start=686
+  _globals['_DEFAULTQUOTAS']._serialized_end=931
+  _globals['_USAGE']._serialized_start=934
+  _globals['_USAGE']._serialized_end=1236
+  _globals['_RESOURCEUSE']._serialized_start=1238
+  _globals['_RESOURCEUSE']._serialized_end=1338
+  _globals['_GETQUOTASREQUEST']._serialized_start=1340
+  _globals['_GETQUOTASREQUEST']._serialized_end=1384
+  _globals['_SETQUOTASREQUEST']._serialized_start=1387
+  _globals['_SETQUOTASREQUEST']._serialized_end=1530
+  _globals['_GETUSAGEREQUEST']._serialized_start=1532
+  _globals['_GETUSAGEREQUEST']._serialized_end=1575
+  _globals['_QUOTASERVICE']._serialized_start=1578
+  _globals['_QUOTASERVICE']._serialized_end=1898
 # @@protoc_insertion_point(module_scope)

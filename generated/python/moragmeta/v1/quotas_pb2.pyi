@@ -20,7 +20,9 @@ DESCRIPTOR: _descriptor.FileDescriptor
 
 @_typing.final
 class Quotas(_message.Message):
-    """The limits of one user. A field that is not set is no limit."""
+    """The limits of one user. For a field that is not set the limit of `defaults`
+    holds, and where that is not set either, there is none.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -32,6 +34,8 @@ class Quotas(_message.Message):
     SERVERS_FIELD_NUMBER: _builtins.int
     API_KEYS_FIELD_NUMBER: _builtins.int
     OPEN_JOBS_FIELD_NUMBER: _builtins.int
+    ETAG_FIELD_NUMBER: _builtins.int
+    DEFAULTS_FIELD_NUMBER: _builtins.int
     owner_id: _builtins.str
     """Whose quotas these are: the user's id, or in a request also `me` or nothing
     for the caller.
@@ -52,9 +56,19 @@ class Quotas(_message.Message):
     """
     open_jobs: _builtins.int
     """The greatest number of jobs that have not ended. 0 to 2^53."""
+    etag: _builtins.str
+    """Changes whenever a limit is set. Sent in SetQuotas, it must be the present
+    one.
+    """
     @_builtins.property
     def update_time(self) -> _timestamp_pb2.Timestamp:
         """When a limit was last set; not set where none ever was."""
+
+    @_builtins.property
+    def defaults(self) -> Global___DefaultQuotas:
+        """The installation's limits for what is not set above; not set where it has
+        none. To lift one of them for a user, set the user's own to 2^53.
+        """
 
     def __init__(
         self,
@@ -67,10 +81,12 @@ class Quotas(_message.Message):
         servers: _builtins.int | None = ...,
         api_keys: _builtins.int | None = ...,
         open_jobs: _builtins.int | None = ...,
+        etag: _builtins.str = ...,
+        defaults: Global___DefaultQuotas | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_api_keys", b"_api_keys", "_databases", b"_databases", "_documents", b"_documents", "_open_jobs", b"_open_jobs", "_servers", b"_servers", "_storage_bytes", b"_storage_bytes", "api_keys", b"api_keys", "databases", b"databases", "documents", b"documents", "open_jobs", b"open_jobs", "servers", b"servers", "storage_bytes", b"storage_bytes", "update_time", b"update_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_api_keys", b"_api_keys", "_databases", b"_databases", "_documents", b"_documents", "_open_jobs", b"_open_jobs", "_servers", b"_servers", "_storage_bytes", b"_storage_bytes", "api_keys", b"api_keys", "databases", b"databases", "defaults", b"defaults", "documents", b"documents", "open_jobs", b"open_jobs", "servers", b"servers", "storage_bytes", b"storage_bytes", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_api_keys", b"_api_keys", "_databases", b"_databases", "_documents", b"_documents", "_open_jobs", b"_open_jobs", "_servers", b"_servers", "_storage_bytes", b"_storage_bytes", "api_keys", b"api_keys", "databases", b"databases", "documents", b"documents", "open_jobs", b"open_jobs", "owner_id", b"owner_id", "servers", b"servers", "storage_bytes", b"storage_bytes", "update_time", b"update_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_api_keys", b"_api_keys", "_databases", b"_databases", "_documents", b"_documents", "_open_jobs", b"_open_jobs", "_servers", b"_servers", "_storage_bytes", b"_storage_bytes", "api_keys", b"api_keys", "databases", b"databases", "defaults", b"defaults", "documents", b"documents", "etag", b"etag", "open_jobs", b"open_jobs", "owner_id", b"owner_id", "servers", b"servers", "storage_bytes", b"storage_bytes", "update_time", b"update_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__api_keys: _TypeAlias = _typing.Literal["api_keys"]  # noqa: Y015
     _WhichOneofArgType__api_keys: _TypeAlias = _typing.Literal["_api_keys", b"_api_keys"]  # noqa: Y015
@@ -98,6 +114,73 @@ class Quotas(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__storage_bytes) -> _WhichOneofReturnType__storage_bytes | None: ...
 
 Global___Quotas: _TypeAlias = Quotas  # noqa: Y015
+
+@_typing.final
+class DefaultQuotas(_message.Message):
+    """The limits of all who have none of their own, as the installation is
+    configured. A field that is not set is no limit.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DOCUMENTS_FIELD_NUMBER: _builtins.int
+    STORAGE_BYTES_FIELD_NUMBER: _builtins.int
+    DATABASES_FIELD_NUMBER: _builtins.int
+    SERVERS_FIELD_NUMBER: _builtins.int
+    API_KEYS_FIELD_NUMBER: _builtins.int
+    OPEN_JOBS_FIELD_NUMBER: _builtins.int
+    documents: _builtins.int
+    """The greatest number of documents that are not DELETED."""
+    storage_bytes: _builtins.int
+    """The greatest sum of their `size_bytes`, in bytes."""
+    databases: _builtins.int
+    """The greatest number of databases."""
+    servers: _builtins.int
+    """The greatest number of servers."""
+    api_keys: _builtins.int
+    """The greatest number of API keys that are neither revoked nor replaced."""
+    open_jobs: _builtins.int
+    """The greatest number of jobs that have not ended."""
+    def __init__(
+        self,
+        *,
+        documents: _builtins.int | None = ...,
+        storage_bytes: _builtins.int | None = ...,
+        databases: _builtins.int | None = ...,
+        servers: _builtins.int | None = ...,
+        api_keys: _builtins.int | None = ...,
+        open_jobs: _builtins.int | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_api_keys", b"_api_keys", "_databases", b"_databases", "_documents", b"_documents", "_open_jobs", b"_open_jobs", "_servers", b"_servers", "_storage_bytes", b"_storage_bytes", "api_keys", b"api_keys", "databases", b"databases", "documents", b"documents", "open_jobs", b"open_jobs", "servers", b"servers", "storage_bytes", b"storage_bytes"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_api_keys", b"_api_keys", "_databases", b"_databases", "_documents", b"_documents", "_open_jobs", b"_open_jobs", "_servers", b"_servers", "_storage_bytes", b"_storage_bytes", "api_keys", b"api_keys", "databases", b"databases", "documents", b"documents", "open_jobs", b"open_jobs", "servers", b"servers", "storage_bytes", b"storage_bytes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__api_keys: _TypeAlias = _typing.Literal["api_keys"]  # noqa: Y015
+    _WhichOneofArgType__api_keys: _TypeAlias = _typing.Literal["_api_keys", b"_api_keys"]  # noqa: Y015
+    _WhichOneofReturnType__databases: _TypeAlias = _typing.Literal["databases"]  # noqa: Y015
+    _WhichOneofArgType__databases: _TypeAlias = _typing.Literal["_databases", b"_databases"]  # noqa: Y015
+    _WhichOneofReturnType__documents: _TypeAlias = _typing.Literal["documents"]  # noqa: Y015
+    _WhichOneofArgType__documents: _TypeAlias = _typing.Literal["_documents", b"_documents"]  # noqa: Y015
+    _WhichOneofReturnType__open_jobs: _TypeAlias = _typing.Literal["open_jobs"]  # noqa: Y015
+    _WhichOneofArgType__open_jobs: _TypeAlias = _typing.Literal["_open_jobs", b"_open_jobs"]  # noqa: Y015
+    _WhichOneofReturnType__servers: _TypeAlias = _typing.Literal["servers"]  # noqa: Y015
+    _WhichOneofArgType__servers: _TypeAlias = _typing.Literal["_servers", b"_servers"]  # noqa: Y015
+    _WhichOneofReturnType__storage_bytes: _TypeAlias = _typing.Literal["storage_bytes"]  # noqa: Y015
+    _WhichOneofArgType__storage_bytes: _TypeAlias = _typing.Literal["_storage_bytes", b"_storage_bytes"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__api_keys) -> _WhichOneofReturnType__api_keys | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__databases) -> _WhichOneofReturnType__databases | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__documents) -> _WhichOneofReturnType__documents | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__open_jobs) -> _WhichOneofReturnType__open_jobs | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__servers) -> _WhichOneofReturnType__servers | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__storage_bytes) -> _WhichOneofReturnType__storage_bytes | None: ...
+
+Global___DefaultQuotas: _TypeAlias = DefaultQuotas  # noqa: Y015
 
 @_typing.final
 class Usage(_message.Message):
@@ -166,22 +249,26 @@ class ResourceUse(_message.Message):
     USED_FIELD_NUMBER: _builtins.int
     LIMIT_FIELD_NUMBER: _builtins.int
     NEAR_LIMIT_FIELD_NUMBER: _builtins.int
+    DEFAULT_LIMIT_FIELD_NUMBER: _builtins.int
     used: _builtins.int
     """How much there is."""
     limit: _builtins.int
     """How much there may be; not set where there is no limit."""
     near_limit: _builtins.bool
     """Whether it is at 80 % of the limit or more."""
+    default_limit: _builtins.bool
+    """Whether the limit is the installation's, as the user has none of their own."""
     def __init__(
         self,
         *,
         used: _builtins.int = ...,
         limit: _builtins.int | None = ...,
         near_limit: _builtins.bool = ...,
+        default_limit: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_limit", b"_limit", "limit", b"limit"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_limit", b"_limit", "limit", b"limit", "near_limit", b"near_limit", "used", b"used"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_limit", b"_limit", "default_limit", b"default_limit", "limit", b"limit", "near_limit", b"near_limit", "used", b"used"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__limit: _TypeAlias = _typing.Literal["limit"]  # noqa: Y015
     _WhichOneofArgType__limit: _TypeAlias = _typing.Literal["_limit", b"_limit"]  # noqa: Y015
@@ -224,13 +311,15 @@ class SetQuotasRequest(_message.Message):
     """Makes a repeat of the call harmless."""
     @_builtins.property
     def quotas(self) -> Global___Quotas:
-        """The limits to set, of the user `owner_id`."""
+        """The limits to set, of the user `owner_id`, and, to be sure that nobody set
+        them meanwhile, the `etag` that was read.
+        """
 
     @_builtins.property
     def update_mask(self) -> _field_mask_pb2.FieldMask:
         """Which of `documents`, `storage_bytes`, `databases`, `servers`, `api_keys`
         and `open_jobs` to write. A limit that it names and the message leaves out
-        is lifted.
+        is given up, so that the default holds.
         """
 
     def __init__(

@@ -26,7 +26,8 @@ if _version_not_supported:
 
 
 class QuotaServiceStub:
-    """Bounds what a user may have. Nothing is bounded unless an ADMIN sets it.
+    """Bounds what a user may have. Nothing is bounded unless an ADMIN sets it, or
+    the installation has limits for who has none of their own.
 
     A quota bounds what belongs to a user, whoever makes it: what an ADMIN makes
     for a user counts as that user's. A call that would take the use beyond a
@@ -66,7 +67,8 @@ class QuotaServiceStub:
 
 
 class QuotaServiceServicer:
-    """Bounds what a user may have. Nothing is bounded unless an ADMIN sets it.
+    """Bounds what a user may have. Nothing is bounded unless an ADMIN sets it, or
+    the installation has limits for who has none of their own.
 
     A quota bounds what belongs to a user, whoever makes it: what an ADMIN makes
     for a user counts as that user's. A call that would take the use beyond a
@@ -97,7 +99,8 @@ class QuotaServiceServicer:
         A limit below the present use removes nothing: it refuses what would add to
         it. Holds for every call that begins after the answer; one that is under way
         while the first limit of a user is set may still be judged by none.
-        Idempotent. Adds NOT_FOUND.
+        Idempotent. Adds NOT_FOUND, and ABORTED when `quotas.etag` is sent and is not
+        the present one.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -140,7 +143,8 @@ def add_QuotaServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class QuotaService:
-    """Bounds what a user may have. Nothing is bounded unless an ADMIN sets it.
+    """Bounds what a user may have. Nothing is bounded unless an ADMIN sets it, or
+    the installation has limits for who has none of their own.
 
     A quota bounds what belongs to a user, whoever makes it: what an ADMIN makes
     for a user counts as that user's. A call that would take the use beyond a

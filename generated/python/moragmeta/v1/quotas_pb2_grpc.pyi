@@ -27,7 +27,8 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class QuotaServiceStub:
-    """Bounds what a user may have. Nothing is bounded unless an ADMIN sets it.
+    """Bounds what a user may have. Nothing is bounded unless an ADMIN sets it, or
+    the installation has limits for who has none of their own.
 
     A quota bounds what belongs to a user, whoever makes it: what an ADMIN makes
     for a user counts as that user's. A call that would take the use beyond a
@@ -58,7 +59,8 @@ class QuotaServiceStub:
     A limit below the present use removes nothing: it refuses what would add to
     it. Holds for every call that begins after the answer; one that is under way
     while the first limit of a user is set may still be judged by none.
-    Idempotent. Adds NOT_FOUND.
+    Idempotent. Adds NOT_FOUND, and ABORTED when `quotas.etag` is sent and is not
+    the present one.
     """
     GetUsage: _grpc.UnaryUnaryMultiCallable[_quotas_pb2.GetUsageRequest, _quotas_pb2.Usage]
     """Gets what oneself, or for an ADMIN any user, has of everything that can be
@@ -69,7 +71,8 @@ class QuotaServiceStub:
 
 @_typing.type_check_only
 class QuotaServiceAsyncStub(QuotaServiceStub):
-    """Bounds what a user may have. Nothing is bounded unless an ADMIN sets it.
+    """Bounds what a user may have. Nothing is bounded unless an ADMIN sets it, or
+    the installation has limits for who has none of their own.
 
     A quota bounds what belongs to a user, whoever makes it: what an ADMIN makes
     for a user counts as that user's. A call that would take the use beyond a
@@ -97,7 +100,8 @@ class QuotaServiceAsyncStub(QuotaServiceStub):
     A limit below the present use removes nothing: it refuses what would add to
     it. Holds for every call that begins after the answer; one that is under way
     while the first limit of a user is set may still be judged by none.
-    Idempotent. Adds NOT_FOUND.
+    Idempotent. Adds NOT_FOUND, and ABORTED when `quotas.etag` is sent and is not
+    the present one.
     """
     GetUsage: _aio.UnaryUnaryMultiCallable[_quotas_pb2.GetUsageRequest, _quotas_pb2.Usage]  # type: ignore[assignment]
     """Gets what oneself, or for an ADMIN any user, has of everything that can be
@@ -107,7 +111,8 @@ class QuotaServiceAsyncStub(QuotaServiceStub):
     """
 
 class QuotaServiceServicer(metaclass=_abc_1.ABCMeta):
-    """Bounds what a user may have. Nothing is bounded unless an ADMIN sets it.
+    """Bounds what a user may have. Nothing is bounded unless an ADMIN sets it, or
+    the installation has limits for who has none of their own.
 
     A quota bounds what belongs to a user, whoever makes it: what an ADMIN makes
     for a user counts as that user's. A call that would take the use beyond a
@@ -145,7 +150,8 @@ class QuotaServiceServicer(metaclass=_abc_1.ABCMeta):
         A limit below the present use removes nothing: it refuses what would add to
         it. Holds for every call that begins after the answer; one that is under way
         while the first limit of a user is set may still be judged by none.
-        Idempotent. Adds NOT_FOUND.
+        Idempotent. Adds NOT_FOUND, and ABORTED when `quotas.etag` is sent and is not
+        the present one.
         """
 
     @_abc_1.abstractmethod

@@ -1,0 +1,197 @@
+"""Every statement that renews what an old generation of a secret made: keyed hashes and sealed credentials.
+
+Each walks along an index and takes a batch of rows that are not of the generation that makes now. A row is
+changed only where it still is as it was read, so that any number may renew at once, be killed, and begin
+anew. Tries are moved by ``auth/tries.py``, and when what is renewed stands in ``server/renewing.py``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import sqlalchemy as sa
+
+from morag_meta.db.schema import api_keys, password_resets, request_records, servers, sessions, tries
+from morag_meta.db.statements import Path, owned, system
+from morag_meta.db.unit import Row, Unit
+
+_WHY: Final = "a change of the service's secret concerns what everybody has"
+
+
+@dataclass(frozen=True, slots=True)
+class Hashed:
+    """A column of keyed hashes: how its rows are walked along, and by what each is found again."""
+
+    name: str
+    column: sa.Column[Any]
+    order: sa.Column[Any]
+    key: tuple[sa.Column[Any], ...]
+
+    @property
+    def table(self) -> Any:
+        """The table that has the column."""
+        return self.column.table
+
+
+KEYS: Final = Hashed("api_keys", api_keys.c.key_hash, api_keys.c.id, (api_keys.c.owner_id, api_keys.c.id))
+RESETS: Final = Hashed(
+    "password_resets",
+    password_resets.c.token_hash,
+    password_resets.c.owner_id,
+    (password_resets.c.owner_id,),
+)
+REQUESTS: Final = Hashed(
+    "request_records",
+    request_records.c.fingerprint,
+    request_records.c.create_time,
+    (request_records.c.owner_id, request_records.c.method, request_records.c.request_id),
+)
+TRIES: Final = Hashed(
+    "tries", tries.c.account, tries.c.expire_time, (tries.c.kind, tries.c.account, tries.c.address)
+)
+
+_SEALED: Final = (servers.c.password_sealed, servers.c.api_key_sealed)
+
+
+def _of(column: sa.Column[Any], name: str = "prefix") -> sa.ColumnElement[bool]:
+    """Whether a text begins with the bound one; the letters' case counts on every database."""
+    beginning = sa.bindparam(name, type_=sa.String())
+    return sa.func.substr(column, 1, sa.bindparam(f"{name}_length", type_=sa.Integer)) == beginning
+
+
+def _old(hashed: Hashed) -> sa.ColumnElement[bool]:
+    old = sa.not_(_of(hashed.column))
+    return sa.and_(old, hashed.column != "") if hashed is TRIES else old  # of addresses, whoever it was
+
+
+def _batch(hashed: Hashed, *, after: bool) -> sa.Select[Any]:
+    columns = dict.fromkeys((*hashed.key, hashed.order, hashed.column))
+    batch = sa.select(*columns).where(_old(hashed)).order_by(hashed.order)
+    if after:
+        batch = batch.where(hashed.order >= sa.bindparam("after", type_=hashed.order.type))
+    return system(batch.limit(sa.bindparam("limit", type_=sa.Integer)), _WHY, Path.SECRETS)
+
+
+def _bound(key: sa.Column[Any]) -> str:
+    return key.name if key.name == "owner_id" else f"of_{key.name}"
+
+
+def _renew(hashed: Hashed) -> sa.Update:
+    same = [
+        key == sa.bindparam(key.name if key.name == "owner_id" else f"of_{key.name}") for key in hashed.key
+    ]
+    unchanged = hashed.column == sa.bindparam("was")
+    return sa.update(hashed.table).where(*same, unchanged).values({hashed.column: sa.bindparam("new")})
+
+
+_HASHES: Final = (KEYS, RESETS, REQUESTS)
+_BATCHES: Final = {
+    (each.name, after): _batch(each, after=after) for each in (*_HASHES, TRIES) for after in (False, True)
+}
+_RENEWALS: Final = {each.name: _renew(each) for each in _HASHES}
+_COUNTS: Final = {
+    each.name: system(
+        sa.select(sa.func.count().label("rows")).select_from(each.table).where(_old(each)), _WHY, Path.SECRETS
+    )
+    for each in (*_HASHES, TRIES)
+}
+
+_OLD_SEALS: Final = sa.or_(*(sa.and_(column.is_not(None), sa.not_(_of(column))) for column in _SEALED))
+_SERVERS: Final = system(
+    sa.select(servers.c.id, servers.c.owner_id, *_SEALED)
+    .where(_OLD_SEALS, servers.c.id >= sa.bindparam("after"))
+    .order_by(servers.c.id)
+    .limit(sa.bindparam("limit", type_=sa.Integer)),
+    _WHY,
+    Path.SECRETS,
+)
+_COUNT_SERVERS: Final = system(
+    sa.select(sa.func.count().label("rows")).select_from(servers).where(_OLD_SEALS), _WHY, Path.SECRETS
+)
+_RESEAL: Final = {
+    column.name: sa.update(servers)
+    .where(owned(servers), servers.c.id == sa.bindparam("of_id"), column == sa.bindparam("was"))
+    .values({column: sa.bindparam("new")})
+    for column in _SEALED
+}
+
+_OPEN: Final = sa.and_(
+    sessions.c.end_time.is_(None),
+    sessions.c.expire_time > sa.bindparam("now", type_=sessions.c.expire_time.type),
+    sa.not_(_of(sessions.c.refresh_hash)),
+)
+_OLD_SESSIONS: Final = system(
+    sa.select(sa.func.count().label("rows"), sa.func.max(sessions.c.expire_time).label("last")).where(_OPEN),
+    _WHY,
+    Path.SECRETS,
+)
+_END_SESSIONS: Final = system(
+    sa.update(sessions).where(_OPEN).values(end_time=sa.bindparam("new_end_time")), _WHY, Path.SECRETS
+)
+
+
+class RenewalStore:
+    """What an old generation made."""
+
+    def __init__(self, unit: Unit) -> None:
+        """Work within the unit."""
+        self._unit = unit
+
+    def old(self, hashed: Hashed, generation: str, after: Any, limit: int) -> list[Row]:
+        """Give a batch of rows whose hash is of another generation, in the order of ``hashed``.
+
+        It begins with rows at ``after``, None for the first ones.
+        """
+        where = {} if after is None else {"after": after}
+        statement = _BATCHES[hashed.name, after is not None]
+        return self._unit.all(statement, limit=limit, **_beginning(f"{generation}."), **where)
+
+    def renew(self, hashed: Hashed, rows: Sequence[tuple[Row, str]]) -> None:
+        """Give each row its new hash, unless it has changed meanwhile."""
+        column = hashed.column.name
+        given = [_found(hashed, row) | {"was": row[column], "new": new} for row, new in rows]
+        self._unit.run_many(_RENEWALS[hashed.name], given)
+
+    def sealed(self, key_id: str, after: str, limit: int) -> list[Row]:
+        """Give servers with a credential that another key than this one sealed, in the order of their ids."""
+        return self._unit.all(_SERVERS, after=after, limit=limit, **_beginning(f"v1.{key_id}."))
+
+    def reseal(self, row: Row, name: str, sealed: str) -> None:
+        """Write a credential that was sealed anew, unless it was changed meanwhile."""
+        given = {"owner_id": row["owner_id"], "of_id": row["id"]}
+        self._unit.run(_RESEAL[name], **given, was=row[name], new=sealed)
+
+    def count(self, hashed: Hashed, generation: str) -> int:
+        """Give the number of rows whose hash is of another generation than this."""
+        return _rows(self._unit.one(_COUNTS[hashed.name], **_beginning(f"{generation}.")))
+
+    def count_sealed(self, key_id: str) -> int:
+        """Give the number of servers with a credential that another key sealed."""
+        return _rows(self._unit.one(_COUNT_SERVERS, **_beginning(f"v1.{key_id}.")))
+
+    def old_sessions(self, generation: str) -> Row:
+        """Give ``rows``, the number of open sessions whose refresh token another key made, and ``last``.
+
+        That is when the last of them ends; None where there are none.
+        """
+        found = self._unit.one(_OLD_SESSIONS, now=self._unit.now, **_beginning(f"{generation}."))
+        return found or {"rows": 0, "last": None}
+
+    def end_sessions(self, generation: str) -> int:
+        """End those sessions now, and give their number."""
+        given = {"now": self._unit.now, "new_end_time": self._unit.now}
+        return self._unit.run(_END_SESSIONS, **given, **_beginning(f"{generation}."))
+
+
+def _beginning(prefix: str) -> dict[str, Any]:
+    return {"prefix": prefix, "prefix_length": len(prefix)}
+
+
+def _found(hashed: Hashed, row: Row) -> dict[str, Any]:
+    return {_bound(key): row[key.name] for key in hashed.key}
+
+
+def _rows(row: Mapping[str, Any] | None) -> int:
+    return 0 if row is None else int(row["rows"])
