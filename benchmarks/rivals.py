@@ -43,25 +43,25 @@ class DispatchedServicer:
     async def RawGetDocument(  # noqa: D102, N802
         self, request: documents_pb2.GetDocumentRequest, call: Call
     ) -> documents_pb2.Document:
-        return await self._raw.get_document(call.reach, request.id)
+        return await self._raw.get_document(call.reach.owner_id, request.id)
 
     @composes
     async def OrmGetDocument(  # noqa: D102, N802
         self, request: documents_pb2.GetDocumentRequest, call: Call
     ) -> documents_pb2.Document:
-        return await self._orm.get_document(call.reach, request.id)
+        return await self._orm.get_document(call.reach.owner_id, request.id)
 
     @composes
     async def RawListDocuments(  # noqa: D102, N802
         self, request: documents_pb2.ListDocumentsRequest, call: Call
     ) -> documents_pb2.ListDocumentsResponse:
-        return await self._raw.list_documents(call.reach_of(request.owner_id), request.page_size)
+        return await self._raw.list_documents(call.owner_for(request.owner_id), request.page_size)
 
     @composes
     async def RawUpdateJobProgress(  # noqa: D102, N802
         self, request: jobs_pb2.UpdateJobProgressRequest, call: Call
     ) -> jobs_pb2.UpdateJobProgressResponse:
-        return await self._raw.update_progress(call.reach, request)
+        return await self._raw.update_progress(call.reach.owner_id, request)
 
 
 class BareMethods:

@@ -228,7 +228,8 @@ class Settings(BaseSettings):
     api_key_burst: int = count(0, "Calls at once of such a key; 0 for those of a second.", 0, 1_000_000)
     public_rate: float = rate(
         20,
-        "Calls per second without a credential (Login), of one address; 0 for no limit. Of each process.",
+        "Calls per second without a credential (Login), and apart from them with API keys that do not exist, "
+        "of one address; 0 for no limit. Of each process.",
     )
     public_burst: int = count(500, "Such calls at once; 0 for those of a second.", 0, 1_000_000)
     api_key_usage_interval: float = seconds(5, "Pause between two writes of key usage.", 0.05, 3600)

@@ -40,6 +40,7 @@ class Reason(enum.StrEnum):
     SCOPE_NOT_ALLOWED = enum.auto()
     FILTER_NOT_ALLOWED = enum.auto()
     ADDRESS_NOT_ALLOWED = enum.auto()
+    KEY_NARROWED = enum.auto()
     GRANT_TOO_LOW = enum.auto()
     RESOURCE_NOT_FOUND = enum.auto()
     RESOURCE_EXISTS = enum.auto()

@@ -12,8 +12,11 @@ from typing import Any
 from morag_meta.api_keys.rules import EVERY_SCOPE, check_name, check_not_revoked, check_rotatable, grace_end
 from morag_meta.api_keys.store import INHERITED
 from morag_meta.auth.keys import KeyHasher, new_key, prefix_of
-from morag_meta.auth.principal import Principal
+from morag_meta.auth.narrowing import Narrowing, Reach, columns_of
+from morag_meta.auth.principal import Principal, Role
+from morag_meta.auth.sharing import Grantee, Level
 from morag_meta.auth.standing import standing_of
+from morag_meta.db.statements import EVERYONE
 from morag_meta.db.unit import Row
 from morag_meta.errors import Reason, Stale, Unauthenticated
 from morag_meta.ids import new_id
@@ -50,6 +53,31 @@ def create_key(
         **traits,
     )
     return row, secret
+
+
+def narrowing_columns(
+    uow: UnitOfWork,
+    owner: Row,
+    database_ids: Sequence[str],
+    server_ids: Sequence[str],
+    bound: Narrowing | None = None,
+) -> dict[str, Any]:
+    """Give the columns of what a key of an owner is narrowed to; of neither any it is not.
+
+    What it names must be there and in the owner's reach, and within what ``bound``, the narrowing of the key
+    that makes it, reaches. Once a key is made it is not looked at again.
+
+    Raises:
+        NotFound: something is not.
+    """
+    is_admin = Role[owner["role"]] is Role.ADMIN
+    reach = Reach(EVERYONE if is_admin else owner["id"], bound)
+    grantee = None if is_admin else Grantee(owner["id"], Level.READER, bound)
+    for database_id in sorted(set(database_ids)):
+        uow.databases.get(reach, database_id, grantee)
+    for server_id in sorted(set(server_ids)):
+        uow.servers.get(reach, server_id)
+    return columns_of(database_ids, server_ids)
 
 
 def lock_grantor(uow: UnitOfWork, caller: Principal) -> Principal:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from morag_meta.api_keys.rules import DEFAULT_GRACE, EVERY_SCOPE, LONGEST_GRACE, state_of
 from morag_meta.auth.addresses import address_of
+from morag_meta.auth.narrowing import Narrowing
 from morag_meta.auth.principal import Principal, Rate
 from morag_meta.auth.rates import Allowance
 from morag_meta.auth.standing import limit_of
@@ -18,6 +19,7 @@ from moragmeta.v1 import options_pb2
 
 _STATE = "API_KEY_STATE_"
 _VERDICT = "API_KEY_VERDICT_"
+_NOT_NARROWED = Narrowing()
 
 
 def key_to_proto(row: Row, now: dt.datetime) -> pb.ApiKey:
@@ -42,11 +44,14 @@ def key_to_proto(row: Row, now: dt.datetime) -> pb.ApiKey:
         successor_id=row["successor_id"] or "",
         allowed_addresses=row["allowed_addresses"] or (),
         rate_limit=_limit_to_proto(limit_of(row)),
+        database_ids=row["database_ids"] or (),
+        server_ids=row["server_ids"] or (),
     )
 
 
 def principal_to_proto(principal: Principal, peer: str) -> pb.Principal:
     """Give the message of a caller at gRPC's ``peer``."""
+    narrowing = principal.narrowing or _NOT_NARROWED
     return pb.Principal(
         user_id=principal.user_id,
         role=_role(principal),
@@ -55,6 +60,8 @@ def principal_to_proto(principal: Principal, peer: str) -> pb.Principal:
         scopes=_scopes(principal),
         expire_time=to_timestamp(principal.expire_time),
         address=address_of(peer),
+        database_ids=narrowing.databases,
+        server_ids=narrowing.servers,
     )
 
 
@@ -67,6 +74,9 @@ def verdict_to_proto(
         response.key_id, response.owner_id = holder.key_id, holder.user_id
         response.owner_role = _role(holder)
         response.scopes.extend(_scopes(holder))
+        narrowing = holder.narrowing or _NOT_NARROWED
+        response.database_ids.extend(narrowing.databases)
+        response.server_ids.extend(narrowing.servers)
         if holder.expire_time is not None:
             write_time(response.expire_time, holder.expire_time)
     if allowance is not None:

@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from morag_meta import forms
 from morag_meta.auth.addresses import canonical_range, contains
+from morag_meta.auth.narrowing import Narrowing
 from morag_meta.auth.principal import Rate, Role
 from morag_meta.auth.standing import limit_of
 from morag_meta.errors import Forbidden, Reason, invalid, wrong_state
@@ -31,8 +32,8 @@ LONGEST_GRACE: Final = dt.timedelta(days=30)
 class Grantor:
     """What bounds the keys that a caller makes or changes.
 
-    ``role`` is the caller's. ``scopes``, ``end``, ``addresses`` and ``limit`` are those of the API key that
-    calls; None, or no addresses, for a caller who is not bound, such as a session.
+    ``role`` is the caller's. ``scopes``, ``end``, ``addresses``, ``limit`` and ``narrowing`` are those of the
+    API key that calls; None, or no addresses, for a caller who is not bound, such as a session.
     """
 
     role: Role
@@ -40,6 +41,7 @@ class Grantor:
     end: dt.datetime | None = None
     addresses: tuple[str, ...] = ()
     limit: Rate | None = None
+    narrowing: Narrowing | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,13 +149,15 @@ def check_addresses(asked: Iterable[str], *, field: str) -> list[str]:
 def check_within(key: Mapping[str, Any], *, grantor: Grantor, path: str) -> None:
     """Refuse a key that would do more, live longer, or be used from elsewhere, than the key that makes it.
 
+    That what it is narrowed to lies within what that one reaches is seen by looking for it there.
+
     ``key`` has the columns of the key as it is to be; ``path`` is what a client calls it ("api_key.").
 
     Raises:
         Forbidden: a scope is beyond the grantor's, or of everybody's rows, and the grantor no ADMIN
             (SCOPE_NOT_ALLOWED).
-        Invalid: names the end that is after the grantor's, addresses that are not among the grantor's, or
-            the rate that is beyond the grantor's.
+        Invalid: names the end that is after the grantor's, addresses that are not among the grantor's, the
+            rate that is beyond the grantor's, or that it is not narrowed as the grantor is.
     """
     for scope in key["scopes"]:
         if _is_of_everybody(scope) and grantor.role is not Role.ADMIN:
@@ -167,6 +171,8 @@ def check_within(key: Mapping[str, Any], *, grantor: Grantor, path: str) -> None
     own = limit_of(key)
     if grantor.limit is not None and not (own is not None and own.is_within(grantor.limit)):
         raise invalid(f"{path}rate_limit", "must not be more than that of the calling key")
+    if grantor.narrowing is not None and Narrowing.of(key) is None:
+        raise invalid(f"{path}database_ids", "must name databases, or server_ids servers, as the calling key")
     bound = grantor.addresses
     if bound and not (addresses and all(contains(bound, each) for each in addresses)):
         raise invalid(f"{path}allowed_addresses", f"must be within the calling key's, {', '.join(bound)}")

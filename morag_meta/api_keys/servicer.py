@@ -38,7 +38,7 @@ from morag_meta.auth.principal import Principal, Role
 from morag_meta.auth.rates import Allowance
 from morag_meta.auth.standing import Standing, columns_of
 from morag_meta.db.statements import EVERYONE
-from morag_meta.errors import NotFound
+from morag_meta.errors import NotFound, not_found
 from morag_meta.rpc.call import Call
 from morag_meta.rpc.etags import check_etag
 from morag_meta.rpc.masks import masked
@@ -51,6 +51,7 @@ _PATH = "api_key."
 _STANDING = ("scopes", "expire_time", "allowed_addresses", "rate_limit")
 
 _USAGE_DAYS = 30
+_WRITE_SCOPE = "api_keys:write"
 
 StandingOf = Callable[[str], Awaitable[Standing]]
 
@@ -61,8 +62,27 @@ def _grantor(uow: UnitOfWork, call: Call) -> Grantor:
     if not principal.key_id:
         return Grantor(principal.role)
     return Grantor(
-        principal.role, principal.scopes, principal.expire_time, principal.addresses, principal.limit
+        principal.role,
+        principal.scopes,
+        principal.expire_time,
+        principal.addresses,
+        principal.limit,
+        principal.narrowing,
     )
+
+
+def _reach(call: Call, key_id: str) -> str:
+    """Whose key somebody ends or replaces; a caller who may not do that to others does it to their own alone.
+
+    Raises:
+        NotFound: it is another key, and the calling one is narrowed or may not write keys.
+    """
+    principal = call.principal
+    if principal.key_id == key_id:
+        return principal.user_id
+    if principal.narrowing is not None or not principal.has_scope(_WRITE_SCOPE):
+        raise not_found("api_key", key_id)
+    return call.whole_reach
 
 
 class ApiKeyServicer:
@@ -92,7 +112,7 @@ class ApiKeyServicer:
         self._policy = policy
 
     def _replay(self, uow: UnitOfWork, call: Call, receipt: dict[str, Any]) -> pb.ApiKey:
-        return key_to_proto(uow.api_keys.get(call.reach, receipt["id"]), uow.now)
+        return key_to_proto(uow.api_keys.get(call.reach.owner_id, receipt["id"]), uow.now)
 
     def _replay_creation(
         self, uow: UnitOfWork, call: Call, receipt: dict[str, Any]
@@ -117,6 +137,13 @@ class ApiKeyServicer:
         owner_id = call.owner_for(request.owner_id)
         grantor = _grantor(uow, call)
         standing = self._granted(uow, call, owner_id, request.api_key, _STANDING)
+        standing |= actions.narrowing_columns(
+            uow,
+            uow.users.get(EVERYONE, owner_id),
+            request.api_key.database_ids,
+            request.api_key.server_ids,
+            grantor.narrowing,
+        )
         check_within(standing, grantor=grantor, path=_PATH)
         row, secret = actions.create_key(
             uow,
@@ -130,13 +157,13 @@ class ApiKeyServicer:
 
     @reads(point=True)
     def GetApiKey(self, uow: UnitOfWork, request: pb.GetApiKeyRequest, call: Call) -> pb.ApiKey:
-        return key_to_proto(uow.api_keys.get(call.reach, request.id), uow.now)
+        return key_to_proto(uow.api_keys.get(call.whole_reach, request.id), uow.now)
 
     @reads()
     def ListApiKeys(
         self, uow: UnitOfWork, request: pb.ListApiKeysRequest, call: Call
     ) -> pb.ListApiKeysResponse:
-        owner = call.reach_of(request.owner_id)
+        owner = call.owner_for(request.owner_id)
         page = self._pages.page(
             call,
             request,
@@ -154,7 +181,7 @@ class ApiKeyServicer:
         standing = [name for name in names if name in _STANDING]
         if standing:
             uow.epoch.lock()
-        row = uow.api_keys.lock(call.reach, request.api_key.id)
+        row = uow.api_keys.lock(call.whole_reach, request.api_key.id)
         check_etag(request.api_key.etag, row)
         check_changeable(row, uow.now)
         values: dict[str, Any] = {
@@ -170,7 +197,7 @@ class ApiKeyServicer:
 
     @writes(replay=_replay_deletion, receipt=lambda _: {})
     def DeleteApiKey(self, uow: UnitOfWork, request: pb.DeleteApiKeyRequest, call: Call) -> Empty:
-        row = actions.lock_key(uow, call.reach, request.id)
+        row = actions.lock_key(uow, call.whole_reach, request.id)
         check_etag(request.etag, row)
         uow.api_keys.delete(row)
         uow.epoch.bump()
@@ -178,19 +205,19 @@ class ApiKeyServicer:
 
     @writes(replay=_replay)
     def RevokeApiKey(self, uow: UnitOfWork, request: pb.RevokeApiKeyRequest, call: Call) -> pb.ApiKey:
-        row = actions.lock_key(uow, call.reach, request.id)
+        row = actions.lock_key(uow, _reach(call, request.id), request.id)
         check_etag(request.etag, row)
         return key_to_proto(actions.revoke(uow, row), uow.now)
 
     @writes(replay=_replay)
     def DisableApiKey(self, uow: UnitOfWork, request: pb.DisableApiKeyRequest, call: Call) -> pb.ApiKey:
-        row = actions.lock_key(uow, call.reach, request.id)
+        row = actions.lock_key(uow, _reach(call, request.id), request.id)
         check_etag(request.etag, row)
         return key_to_proto(actions.disable(uow, row), uow.now)
 
     @writes(replay=_replay)
     def EnableApiKey(self, uow: UnitOfWork, request: pb.EnableApiKeyRequest, call: Call) -> pb.ApiKey:
-        row = actions.lock_key(uow, call.reach, request.id)
+        row = actions.lock_key(uow, call.whole_reach, request.id)
         check_etag(request.etag, row)
         check_within(row, grantor=_grantor(uow, call), path="")
         return key_to_proto(actions.enable(uow, row), uow.now)
@@ -203,7 +230,7 @@ class ApiKeyServicer:
         self, uow: UnitOfWork, request: pb.RotateApiKeyRequest, call: Call
     ) -> pb.RotateApiKeyResponse:
         grace = grace_from_proto(request)
-        row = actions.lock_key(uow, call.reach, request.id)
+        row = actions.lock_key(uow, _reach(call, request.id), request.id)
         check_etag(request.etag, row)
         check_within(row, grantor=_grantor(uow, call), path="")
         self._policy.check(row["expire_time"], now=uow.now, field="id")
@@ -223,7 +250,7 @@ class ApiKeyServicer:
     def GetApiKeyUsage(
         self, uow: UnitOfWork, request: pb.GetApiKeyUsageRequest, call: Call
     ) -> pb.ApiKeyUsage:
-        row = uow.api_keys.get(call.reach, request.id)
+        row = uow.api_keys.get(call.whole_reach, request.id)
         today = uow.now.replace(hour=0, minute=0, second=0, microsecond=0)
         first = today - dt.timedelta(days=(request.days or _USAGE_DAYS) - 1)
         return usage_to_proto(

@@ -32,6 +32,8 @@ _PLAIN: Final[Row] = {
     "allowed_addresses": None,
     "rate_per_1000_s": None,
     "rate_burst": None,
+    "database_ids": None,
+    "server_ids": None,
     "revoke_time": None,
     "disable_time": None,
     "predecessor_id": None,
@@ -41,12 +43,13 @@ _PLAIN: Final[Row] = {
     "revision": 1,
 }
 """A new key of which nothing is asked; it has no scopes, and so may nothing."""
-INHERITED: Final = (
+_WRITABLE: Final = (
     *("name", "description", "scopes", "expire_time", "allowed_addresses", "rate_per_1000_s", "rate_burst"),
 )
+INHERITED: Final = (*_WRITABLE, "database_ids", "server_ids")
 """What a key that replaces another one has of it."""
 _CHANGED: Final = (
-    *INHERITED,
+    *_WRITABLE,
     *("former_name", "disable_time", "successor_id", "revoke_time", "revision", "update_time"),
 )
 _CHANGE: Final = (

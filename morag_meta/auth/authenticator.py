@@ -21,6 +21,7 @@ from morag_meta.auth.epoch import EpochWatch
 from morag_meta.auth.generations import found_by
 from morag_meta.auth.keys import KeyHasher, is_key
 from morag_meta.auth.principal import Principal
+from morag_meta.auth.rates import Rates
 from morag_meta.auth.standing import UNKNOWN, Standing, standing_of
 from morag_meta.auth.store import StandingStore
 from morag_meta.auth.tokens import Tokens, is_access_token
@@ -82,10 +83,12 @@ class Authenticator:
         tokens: Tokens,
         epochs: EpochWatch,
         usage: KeyUsage,
+        rates: Rates,
         *,
         cache_size: int = 10_000,
     ) -> None:
         """Prove through these parts, remembering at most ``cache_size`` principals, and as many refusals."""
+        self._rates = rates
         self._database = database
         self._hasher = hasher
         self._tokens = tokens
@@ -104,6 +107,7 @@ class Authenticator:
         Raises:
             Unauthenticated: CREDENTIAL_MISSING, or CREDENTIAL_INVALID, which does not say why.
             Forbidden: the key is bound to other addresses (ADDRESS_NOT_ALLOWED).
+            Exhausted: too many API keys that do not exist came from there (RATE_LIMITED).
             Unavailable: the credential is not known yet, or no longer trusted, and the database is away.
         """
         credential = _credential(metadata)
@@ -111,7 +115,7 @@ class Authenticator:
         now = time.time()
         entry = self._known(place, now)
         if entry is None:
-            entry = await self._look_up(place, credential)
+            entry = await self._look_up_once(place, credential, peer)
         principal = entry.standing.principal
         if principal is None:
             raise _refused(entry.standing.holder)
@@ -159,6 +163,19 @@ class Authenticator:
         if entry is not None and now < entry.until and self._epochs.counts(entry.epoch):
             return entry
         return None
+
+    async def _look_up_once(self, place: tuple[str, ...], credential: str, peer: str) -> _Entry:
+        """Look a caller up, unless it would be one made-up key too many of an address.
+
+        Whoever was let in before is looked up again whatever its address did.
+        """
+        is_stranger = is_key(credential) and self._principals.get(place) is None
+        if is_stranger:
+            self._rates.check_stranger(peer)
+        entry = await self._look_up(place, credential)
+        if is_stranger and entry.standing.holder is None:
+            self._rates.note_stranger(peer)
+        return entry
 
     async def _look_up(self, place: tuple[str, ...], credential: str) -> _Entry:
         if is_key(credential):

@@ -8,6 +8,8 @@ import math
 from dataclasses import dataclass
 from typing import Final, Self
 
+from morag_meta.auth.narrowing import Narrowing
+
 
 class Role(enum.IntEnum):
     """What a user may do, in the order of power; names as in the database, numbers as in the protos."""
@@ -41,7 +43,7 @@ class Principal:
     ``scopes`` is None where every scope is held. ``key_id`` is empty for a session's access token, and
     ``session_id`` for an API key. ``expire_time`` is when the credential ends (aware UTC), None for never.
     ``addresses`` are the canonical ranges from which it may be used, none for anywhere. ``limit`` is the
-    rate of its calls where it has one of its own.
+    rate of its calls where it has one of its own, and ``narrowing`` what an API key is narrowed to.
     """
 
     user_id: str
@@ -52,6 +54,7 @@ class Principal:
     expire_time: dt.datetime | None
     addresses: tuple[str, ...] = ()
     limit: Rate | None = None
+    narrowing: Narrowing | None = None
 
     def has_scope(self, scope: str) -> bool:
         """Whether the credential holds a scope; one of everybody's rows (``:all``) is an ADMIN's to give."""

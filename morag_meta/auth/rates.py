@@ -1,5 +1,7 @@
 """How many calls somebody may make: each key by its limit, each address by that of the public methods.
 
+API keys that do not exist count for their address as public calls do, each that the database was asked for.
+
 The counters live in the process and are written nowhere: what is let through is exact within a process, and
 over several processes of one service each lets through as much, so that a caller whom they all serve gets at
 most so many times the limit. A restart fills every bucket.
@@ -39,16 +41,20 @@ class Buckets:
 
     def take(self, place: str, limit: Rate, now: float) -> float:
         """Take a token at ``now`` (monotonic seconds); give 0.0, or the seconds until there is one."""
-        step = 1 / limit.per_second
-        full_at = max(self._full_at.get(place, now), now) + step
-        wait = full_at - now - limit.burst * step
-        if wait > _TOLERANCE:
+        wait = self.wait(place, limit, now)
+        if wait:
             return wait
-        self._full_at[place] = full_at
+        self._full_at[place] = max(self._full_at.get(place, now), now) + 1 / limit.per_second
         self._full_at.move_to_end(place)
         if len(self._full_at) > self._size:
             self._full_at.popitem(last=False)
         return 0.0
+
+    def wait(self, place: str, limit: Rate, now: float) -> float:
+        """Give 0.0 where there is a token at ``now``, or the seconds until there is one; take none."""
+        step = 1 / limit.per_second
+        wait = max(self._full_at.get(place, now), now) + step - now - limit.burst * step
+        return wait if wait > _TOLERANCE else 0.0
 
     def left(self, place: str, limit: Rate, now: float) -> int:
         """Count the tokens that are there."""
@@ -73,12 +79,13 @@ class Rates:
         of_addresses: Rate | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Rate keys without a limit of their own, and addresses that call public methods; None is none."""
+        """Rate keys without a limit of their own, and addresses without a known credential; None is not."""
         self._of_keys = of_keys
         self._of_addresses = of_addresses
         self._clock = clock
         self._keys = Buckets()
         self._addresses = Buckets()
+        self._strangers = Buckets()  # apart from public calls, so that made-up keys keep nobody from Login
 
     @classmethod
     def unlimited(cls) -> Self:
@@ -108,6 +115,24 @@ class Rates:
             wait = self._addresses.take(_place_of(address_of(peer)), limit, self._clock())
             if wait:
                 raise _limited("the address", limit, wait)
+
+    def check_stranger(self, peer: str) -> None:
+        """Refuse an API key that nothing is known of yet, where its address has shown too many made-up ones.
+
+        Raises:
+            Exhausted: as ``admit_key``.
+        """
+        limit = self._of_addresses
+        if limit is not None:
+            wait = self._strangers.wait(_place_of(address_of(peer)), limit, self._clock())
+            if wait:
+                raise _limited("the address, with API keys that do not exist,", limit, wait)
+
+    def note_stranger(self, peer: str) -> None:
+        """Count an API key that was looked for and does not exist; those looked for at once all count."""
+        limit = self._of_addresses
+        if limit is not None:
+            self._strangers.take(_place_of(address_of(peer)), limit, self._clock())
 
     def allowance(self, principal: Principal) -> Allowance | None:
         """Say what a key may still do, and take nothing of it; None where it has no limit."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import enum
 from dataclasses import dataclass
 
+from morag_meta.auth.narrowing import Narrowing
 from morag_meta.errors import Forbidden, Reason
 
 
@@ -22,10 +23,14 @@ class Level(enum.IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class Grantee:
-    """A user to whom what is not theirs may be shared, and what a grant must allow at least."""
+    """A user to whom what is not theirs may be shared, and what a grant must allow at least.
+
+    ``narrowing`` is that of the API key by which the user comes: only what lies within it is shared then.
+    """
 
     user_id: str
     needs: Level
+    narrowing: Narrowing | None = None
 
     def check(self, level: str) -> None:
         """Refuse a grant of a level, as named in the database, that does not allow enough.

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
+from morag_meta.auth.narrowing import Narrowing
 from morag_meta.auth.principal import Principal, Rate, Role
 
 ALL_SCOPES: Final = "*"
@@ -61,6 +62,7 @@ def standing_of(row: Mapping[str, Any], end: dt.datetime | None, now: dt.datetim
         expire_time=row["expire_time"] if end is None else end,
         addresses=tuple(row["allowed_addresses"] or ()) if is_key else (),
         limit=limit_of(row) if is_key else None,
+        narrowing=Narrowing.of(row) if is_key else None,
     )
     return Standing(_verdict(row, (row["expire_time"], end), now), holder)
 

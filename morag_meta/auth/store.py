@@ -49,6 +49,8 @@ _KEY_COLUMNS: Final = (
     api_keys.c.allowed_addresses,
     api_keys.c.rate_per_1000_s,
     api_keys.c.rate_burst,
+    api_keys.c.database_ids,
+    api_keys.c.server_ids,
     api_keys.c.revoke_time.label("end_time"),
 )
 _KEY_BY_HASH: Final = _standing(
@@ -91,8 +93,8 @@ class StandingStore:
     """What a credential stands for, read with the epoch in one statement.
 
     Keys of each row: epoch, credential_id, expire_time, end_time, user_id, role, active, and for an API key
-    scopes, disable_time, allowed_addresses, rate_per_1000_s and rate_burst. All but the epoch are None when
-    the credential does not exist.
+    scopes, disable_time, allowed_addresses, rate_per_1000_s, rate_burst, database_ids and server_ids. All
+    but the epoch are None when the credential does not exist.
     """
 
     def __init__(self, unit: Unit) -> None:

@@ -11,6 +11,7 @@ import typer
 from morag_meta.api_keys import actions
 from morag_meta.api_keys.rules import DEFAULT_GRACE, LONGEST_GRACE, check_addresses, check_scopes, state_of
 from morag_meta.audit.actions import note_operator
+from morag_meta.auth.narrowing import MOST_NAMED
 from morag_meta.auth.principal import Rate, Role
 from morag_meta.auth.standing import columns_of
 from morag_meta.cli.accounts import person, unit_of_work
@@ -18,6 +19,7 @@ from morag_meta.cli.options import DatabaseUrl, Format, Output, read_settings
 from morag_meta.cli.output import print_json, print_table, say
 from morag_meta.db.statements import EVERYONE
 from morag_meta.db.unit import Row
+from morag_meta.errors import invalid
 from morag_meta.rpc.access import known_scopes
 from morag_meta.server.app import key_policy
 from morag_meta.server.preparation import key_hasher
@@ -39,7 +41,7 @@ _SHOWN = (
     "last_used_time",
     "use_count",
 )
-_TOLD = (*_SHOWN, "allowed_addresses")  # as JSON, which any width holds
+_TOLD = (*_SHOWN, "allowed_addresses", "database_ids", "server_ids")  # as JSON, which any width holds
 
 
 @app.command()
@@ -72,6 +74,20 @@ def create(
     burst: Annotated[
         int, typer.Option("--burst", min=0, max=1_000_000, help="Calls at once; 0 for those of a second.")
     ] = 0,
+    database: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--database", metavar="ID", help="A database to which it is narrowed; repeatable, up to 32."
+        ),
+    ] = None,
+    server: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--server",
+            metavar="ID",
+            help="A server to whose databases it is narrowed; repeatable, up to 32.",
+        ),
+    ] = None,
     output: Output = Format.TABLE,
     database_url: DatabaseUrl = None,
 ) -> None:
@@ -93,6 +109,7 @@ def create(
             expire_time=end,
             allowed_addresses=check_addresses(address or [], field="--address"),
             **columns_of(Rate.of(rate, burst)),
+            **_narrowing(uow, user, database or [], server or []),
         )
         note_operator(uow, "key create", "api_key.create", target_id=row["id"], owner_id=user["id"])
         uow.commit()
@@ -166,6 +183,14 @@ def rotate(
     else:
         say(f"the old key {old['id']} ends at {_cell(old['expire_time'])}")
         say(f"API key: {secret}")
+
+
+def _narrowing(uow: UnitOfWork, owner: Row, database_ids: list[str], server_ids: list[str]) -> dict[str, Any]:
+    """Give the columns of what a key is narrowed to."""
+    for option, ids in (("--database", database_ids), ("--server", server_ids)):
+        if len(set(ids)) > MOST_NAMED:
+            raise invalid(option, f"may be given {MOST_NAMED} times")
+    return actions.narrowing_columns(uow, owner, database_ids, server_ids)
 
 
 def _changed(

@@ -7,9 +7,11 @@ from __future__ import annotations
 
 from typing import Any
 
+from morag_meta.auth.narrowing import check_outside
 from morag_meta.auth.sharing import Level
 from morag_meta.databases.convert import database_to_proto
 from morag_meta.databases.rules import check_childless
+from morag_meta.db.unit import Row
 from morag_meta.errors import invalid
 from morag_meta.ids import new_id
 from morag_meta.rpc.call import Call
@@ -44,11 +46,13 @@ class DatabaseServicer:
 
     @writes(replay=_replay)
     def CreateDatabase(self, uow: UnitOfWork, request: pb.CreateDatabaseRequest, call: Call) -> pb.Database:
-        owner, database = call.owner_for(request.owner_id), request.database
-        uow.servers.hold(owner, database.server_id)
+        reach, database = call.reach_of(request.owner_id), request.database
+        if reach.narrowing is not None and not reach.narrowing.servers:
+            check_outside(reach, "a new database")
+        uow.servers.hold(reach, database.server_id)
         row = uow.databases.add(
             new_id(),
-            owner,
+            reach.owner_id,
             server_id=database.server_id,
             name=database.name,
             description=database.description,
@@ -63,17 +67,22 @@ class DatabaseServicer:
     def ListDatabases(
         self, uow: UnitOfWork, request: pb.ListDatabasesRequest, call: Call
     ) -> pb.ListDatabasesResponse:
-        owner = call.reach_of(request.owner_id)
+        reach = call.reach_of(request.owner_id)
         if request.shared and request.owner_id:
             raise invalid("shared", "must not be set together with owner_id")
-        list_page = uow.databases.page_shared if request.shared else uow.databases.page
+        filters = {"server_id": request.server_id, "name_contains": request.name_contains}
+
+        def fetch(after: Row | None, limit: int) -> list[Row]:
+            if request.shared:
+                narrowing = reach.narrowing
+                return uow.databases.page_shared(call.own, after, limit, narrowing=narrowing, **filters)
+            return uow.databases.page(reach, after, limit, **filters)
+
         page = self._pages.page(
             call,
             request,
             keys=("share_time" if request.shared else "create_time", "id"),
-            fetch=lambda after, limit: list_page(
-                owner, after, limit, server_id=request.server_id, name_contains=request.name_contains
-            ),
+            fetch=fetch,
             convert=database_to_proto,
         )
         return pb.ListDatabasesResponse(databases=page.items, next_page_token=page.next_token)

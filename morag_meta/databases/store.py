@@ -11,17 +11,28 @@ What does not live here: counting and detaching documents (``documents/store.py`
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from functools import lru_cache
 from typing import Any
 
 import sqlalchemy as sa
 
+from morag_meta.auth.narrowing import Narrowing, Whose, owner_of
 from morag_meta.auth.sharing import Grantee
 from morag_meta.db.counted import Resource, add, counted
 from morag_meta.db.schema import database_grants as grants
 from morag_meta.db.schema import databases
-from morag_meta.db.statements import EVERYONE, after_row, everyone, find_shared, owned, reach, shared
+from morag_meta.db.statements import (
+    EVERYONE,
+    after_row,
+    everyone,
+    find_shared,
+    narrow,
+    narrowed_to,
+    owned,
+    reach,
+    shared,
+)
 from morag_meta.db.text import contains
 from morag_meta.db.unit import Row, Unit
 from morag_meta.errors import not_found
@@ -35,6 +46,9 @@ _SHARED = shared(databases, databases.c.id).where(_ID)
 _LOCK_SHARED = _SHARED.with_for_update()
 _LOCK_ON_SERVER = (
     sa.select(databases).where(_ON_SERVER, owned(databases)).order_by(databases.c.id).with_for_update()
+)
+_SERVERS_OF = sa.select(databases.c.id, databases.c.server_id).where(
+    everyone(), databases.c.id.in_(sa.bindparam("database_ids", expanding=True))
 )
 _COUNT_ON_SERVER = sa.select(sa.func.count().label("count")).where(_ON_SERVER, owned(databases))
 _ADD = counted(sa.insert(databases))
@@ -98,28 +112,35 @@ class DatabaseStore:
         """Work within the unit."""
         self._unit = unit
 
-    def get(self, reach: str, database_id: str, grantee: Grantee | None = None) -> Row:
+    def get(self, reach: Whose, database_id: str, grantee: Grantee | None = None) -> Row:
         """Give one database; with its ``granted_level`` where it is beyond reach and shared with a grantee.
 
         Raises:
             NotFound: there is none within reach, and none shared.
             Forbidden: it is shared, but not for what is needed (GRANT_TOO_LOW).
         """
-        row = self._unit.one(_GET, id=database_id, owner_id=reach)
+        statement, bound = narrow(_GET, databases.c.id, reach)
+        row = self._unit.one(statement, id=database_id, **bound)
         return row or self._found(find_shared(self._unit, _SHARED, grantee, id=database_id), database_id)
 
-    def lock(self, reach: str, database_id: str, grantee: Grantee | None = None) -> Row:
+    def lock(self, reach: Whose, database_id: str, grantee: Grantee | None = None) -> Row:
         """Give one database as ``get`` does, locked until the transaction ends, as is the grant.
 
         Raises:
             NotFound, Forbidden: as ``get``.
         """
-        row = self._unit.one(_LOCK, id=database_id, owner_id=reach)
+        statement, bound = narrow(_LOCK, databases.c.id, reach)
+        row = self._unit.one(statement, id=database_id, **bound)
         return row or self._found(find_shared(self._unit, _LOCK_SHARED, grantee, id=database_id), database_id)
 
     def lock_on_server(self, owner_id: str, server_id: str) -> list[Row]:
         """Give every database on one server, locked until the transaction ends."""
         return self._unit.all(_LOCK_ON_SERVER, owner_id=owner_id, server_id=server_id)
+
+    def servers_of(self, database_ids: Collection[str]) -> dict[str, str]:
+        """Give the server of each of the databases that exists, whosever they are."""
+        rows = self._unit.all(_SERVERS_OF, owner_id=EVERYONE, database_ids=list(database_ids))
+        return {row["id"]: row["server_id"] for row in rows}
 
     def count_on_server(self, owner_id: str, server_id: str) -> int:
         """Count the databases on one server."""
@@ -128,7 +149,7 @@ class DatabaseStore:
 
     def page(
         self,
-        owner_id: str,
+        reach: Whose,
         after: Mapping[str, Any] | None,
         limit: int,
         *,
@@ -141,12 +162,13 @@ class DatabaseStore:
         counting; an empty filter matches all.
         """
         after = after or {}
-        statement = _page(owner_id == EVERYONE, bool(after), bool(server_id), bool(name_contains))
+        page = _page(owner_of(reach) == EVERYONE, bool(after), bool(server_id), bool(name_contains))
+        statement, bound = narrow(page, databases.c.id, reach)
         given = {
             key: value for key, value in {"server_id": server_id, "name": name_contains}.items() if value
         }
         position = {f"after_{key}": value for key, value in after.items()}
-        return self._unit.all(statement, owner_id=owner_id, limit=limit, **position, **given)
+        return self._unit.all(statement, limit=limit, **bound, **position, **given)
 
     def page_shared(
         self,
@@ -156,6 +178,7 @@ class DatabaseStore:
         *,
         server_id: str = "",
         name_contains: str = "",
+        narrowing: Narrowing | None = None,
     ) -> list[Row]:
         """List at most ``limit`` databases that are shared with a user, the last shared first.
 
@@ -166,8 +189,9 @@ class DatabaseStore:
         }
         if after:
             given |= {"after_create_time": after["share_time"], "after_id": after["id"]}
-        statement = _page_shared(bool(after), bool(server_id), bool(name_contains))
-        return self._unit.all(statement, grantee_id=grantee_id, limit=limit, **given)
+        page = _page_shared(bool(after), bool(server_id), bool(name_contains))
+        statement, bound = narrowed_to(page, databases.c.id, narrowing)
+        return self._unit.all(statement, grantee_id=grantee_id, limit=limit, **bound, **given)
 
     def add(
         self, database_id: str, owner_id: str, *, server_id: str, name: str, description: str = ""

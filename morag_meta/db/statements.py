@@ -1,21 +1,25 @@
 """The owner in a statement: the ways in which a store binds whose rows it may touch.
 
 Every statement over a table with an owner binds ``:owner_id``, or finds what is shared with ``:grantee_id``
-by ``shared``, or is marked by ``system`` with its reason; a house test reads all of them. Statements
-themselves live in each feature's ``store.py``.
+by ``shared``, or is marked by ``system`` with its reason; a house test reads all of them. For a narrowed API
+key a statement has one condition more, which ``narrow`` adds; for everybody else it stays as it is.
+Statements themselves live in each feature's ``store.py``.
 """
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any, TypeVar
 
 import sqlalchemy as sa
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.compiler import SQLCompiler
 
+from morag_meta.auth.narrowing import Narrowing, Whose, narrowing_of, owner_of
 from morag_meta.auth.sharing import Grantee
 from morag_meta.db.reach import EVERYONE, Path
 from morag_meta.db.schema import database_grants as grants
+from morag_meta.db.schema import databases, servers
 from morag_meta.db.unit import Row, Unit
 
 __all__ = [
@@ -25,10 +29,14 @@ __all__ = [
     "end_of_batch",
     "everyone",
     "find_shared",
+    "narrow",
+    "narrowed_to",
     "owned",
     "reach",
+    "server_of",
     "shared",
     "system",
+    "within",
 ]
 
 _Statement = TypeVar("_Statement", bound=sa.Executable)
@@ -71,10 +79,82 @@ def find_shared(
     Raises:
         Forbidden: the row is shared, but not for what is needed (GRANT_TOO_LOW).
     """
-    row = None if grantee is None else unit.one(statement, grantee_id=grantee.user_id, **parameters)
-    if grantee is not None and row is not None:
+    if grantee is None:
+        return None
+    statement, bound = narrowed_to(statement, grants.c.database_id, grantee.narrowing)
+    row = unit.one(statement, grantee_id=grantee.user_id, **bound, **parameters)
+    if row is not None:
         grantee.check(row["granted_level"])
     return row
+
+
+def narrow(
+    statement: sa.Select[Any], column: sa.Column[Any], whose: Whose
+) -> tuple[sa.Select[Any], dict[str, Any]]:
+    """Let a statement find only what lies within a reach; give it with what it binds, the owner included.
+
+    ``column`` says of each row in which database it is, or is the id of the servers. For a reach that is not
+    narrowed the statement stays as it is.
+    """
+    statement, bound = narrowed_to(statement, column, narrowing_of(whose))
+    return statement, {"owner_id": owner_of(whose), **bound}
+
+
+def narrowed_to(
+    statement: sa.Select[Any], column: sa.Column[Any], narrowing: Narrowing | None
+) -> tuple[sa.Select[Any], dict[str, Any]]:
+    """Let a statement find only what lies within a narrowing, if any; give it with what that binds."""
+    if narrowing is None:
+        return statement, {}
+    if column is servers.c.id:
+        return _narrowed(statement, column, "servers"), {"within_servers": list(narrowing.servers)}
+    return _narrowed(statement, column, narrowing.shape), narrowing.bound
+
+
+def within(column: sa.ColumnElement[Any], shape: str, *, row_by_row: bool = False) -> sa.ColumnElement[bool]:
+    """Rows whose database, or server, lies within a narrowing of a shape; it binds the ``bound`` of that.
+
+    ``column`` holds the id of each row's database, or of servers, or is a subquery that finds that id. With
+    ``row_by_row`` databases are never begun with: for what is read from the front of a queue.
+    """
+    named = column.in_(sa.bindparam("within_databases", expanding=True))
+    if column is servers.c.id:
+        return column.in_(sa.bindparam("within_servers", expanding=True))
+    if shape == "servers" and not row_by_row:
+        return _on_servers(column)
+    # Beside an alternative PostgreSQL would gather all databases on these servers, whosever, by reading all.
+    looked_up = server_of(column).in_(sa.bindparam("within_servers", expanding=True))
+    return {"databases": named, "servers": looked_up, "both": sa.or_(named, looked_up)}[shape]
+
+
+def _on_servers(database_id: sa.ColumnElement[Any]) -> sa.ColumnElement[bool]:
+    """Rows whose database is on one of the bound servers.
+
+    Databases and their rows have one owner, and saying so lets a database begin with the few databases on the
+    servers, by the index that has them by owner and server, as well as with the rows in their order.
+    """
+    bound: sa.BindParameter[Any] = sa.bindparam("within_servers", expanding=True)
+    if database_id is databases.c.id:
+        return databases.c.server_id.in_(bound)
+    place = databases.alias("place")
+    found = sa.select(sa.literal(1)).where(place.c.id == database_id, place.c.server_id.in_(bound))
+    table = getattr(database_id, "table", None)
+    if isinstance(table, sa.Table):
+        found = found.where(place.c.owner_id == table.c.owner_id).correlate(table)
+    return found.exists()
+
+
+def server_of(database_id: sa.ColumnElement[Any]) -> sa.ColumnElement[Any]:
+    """The server of the database whose id a column holds; null where that is gone."""
+    if database_id is databases.c.id:
+        return databases.c.server_id
+    place = databases.alias("place")
+    return sa.select(place.c.server_id).where(place.c.id == database_id).scalar_subquery()
+
+
+@lru_cache(maxsize=1024)
+def _narrowed(statement: sa.Select[Any], column: sa.Column[Any], shape: str) -> sa.Select[Any]:
+    return statement.where(within(column, shape))
 
 
 def after_row(

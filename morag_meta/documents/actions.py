@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
+from morag_meta.auth.narrowing import Reach, Whose, among, check_outside, owner_of
 from morag_meta.auth.sharing import Grantee, Level
 from morag_meta.db.unit import Row
 from morag_meta.documents import rules
@@ -41,7 +42,7 @@ Upload = tuple[Mapping[str, Any], OnDuplicate]
 
 def create_document(
     uow: UnitOfWork,
-    owner_id: str,
+    owner: Whose,
     fields: Mapping[str, Any],
     on_duplicate: OnDuplicate = OnDuplicate.REJECT,
     grantee: Grantee | None = None,
@@ -54,31 +55,36 @@ def create_document(
 
     Raises:
         NotFound: the owner has no such database, or there is no such owner.
+        Forbidden: it would be in no database, and the API key that asks is narrowed (KEY_NARROWED).
         AlreadyExists: it is there and is to be rejected, or two documents have its identities.
         Collision: a concurrent change won.
     """
-    owners = lock_databases(uow, owner_id, [fields.get("database_id")], grantee)
-    row, outcome = _upload(uow, owner_id, fields, on_duplicate, owners)
+    _check_inside(owner, fields.get("database_id"))
+    owners = lock_databases(uow, owner, [fields.get("database_id")], grantee)
+    row, outcome = _upload(uow, owner_of(owner), fields, on_duplicate, owners)
     if outcome is Outcome.CREATED:
         _count(uow, row, 1)
-    hold_grants(uow, owner_id, owners, grantee)
+    hold_grants(uow, owner, owners, grantee)
     return row, outcome
 
 
 def create_documents(
-    uow: UnitOfWork, owner_id: str, uploads: Sequence[Upload], grantee: Grantee | None = None
+    uow: UnitOfWork, owner: Whose, uploads: Sequence[Upload], grantee: Grantee | None = None
 ) -> list[tuple[Row, Outcome]]:
     """Register several documents, one after the other.
 
     Raises:
         MetaError: as ``create_document``, naming the item as ``requests[<position>]``.
     """
+    owner_id = owner_of(owner)
     database_ids = [fields.get("database_id") for fields, _ in uploads]
+    for database_id in database_ids:
+        _check_inside(owner, database_id)
     if not all(database_ids):
         # Several rows in no database, in an order of the caller's: two batches at once would wait for
         # each other, as those of a database do not, which lock it first.
         uow.documents.lock_owner(owner_id)
-    owners = lock_databases(uow, owner_id, database_ids, grantee)
+    owners = lock_databases(uow, owner, database_ids, grantee)
     created: Counter[str] = Counter()
     done = []
     for position, (fields, on_duplicate) in enumerate(uploads):
@@ -93,13 +99,13 @@ def create_documents(
         done.append((row, outcome))
     for database_id, count in sorted(created.items()):
         uow.databases.add_to_count(owners[database_id], database_id, count)
-    hold_grants(uow, owner_id, owners, grantee)
+    hold_grants(uow, owner, owners, grantee)
     return done
 
 
 def list_page(
     uow: UnitOfWork,
-    reach: str,
+    reach: Whose,
     chosen: Filter,
     order: Order,
     after: Row | None,
@@ -113,13 +119,15 @@ def list_page(
     rows = uow.documents.page(reach, chosen, order, after, limit)
     if rows or grantee is None or chosen.database_id in ("", NO_DATABASE):
         return rows
-    owner_id = uow.grants.owner_of(grantee.user_id, chosen.database_id)
-    return rows if owner_id is None else uow.documents.page(owner_id, chosen, order, after, limit)
+    owner_id = uow.grants.owner_of(grantee, chosen.database_id)
+    if owner_id is None:
+        return rows
+    return uow.documents.page(Reach(owner_id, grantee.narrowing), chosen, order, after, limit)
 
 
 def update_document(
     uow: UnitOfWork,
-    reach: str,
+    reach: Whose,
     document_id: str,
     changes: Mapping[str, Any],
     *,
@@ -130,13 +138,16 @@ def update_document(
 
     Raises:
         NotFound: there is no such document within reach, or its owner has no such database.
-        Forbidden: by a grant it would leave the databases that are shared for writing.
+        Forbidden: by a grant it would leave the databases that are shared for writing (GRANT_TOO_LOW), or
+            by a narrowed API key all databases (KEY_NARROWED).
         WrongState: the document is deleted.
         AlreadyExists: another live document has one of its identities.
         Stale: it has another etag.
         Collision: a concurrent change won.
     """
     row = _lock_with_databases(uow, reach, document_id, grantee, changes.get("database_id"))
+    if "database_id" in changes:
+        _check_inside(reach, changes["database_id"])
     if _is_shared(row) and "database_id" in changes:
         _check_destination(uow, row, changes["database_id"], grantee)
     check_etag(etag, row)
@@ -152,7 +163,7 @@ def update_document(
 
 
 def delete_document(
-    uow: UnitOfWork, reach: str, document_id: str, *, etag: str = "", grantee: Grantee | None = None
+    uow: UnitOfWork, reach: Whose, document_id: str, *, etag: str = "", grantee: Grantee | None = None
 ) -> Row:
     """Delete a document so that it can be undeleted, and cancel its open ingestion job.
 
@@ -172,7 +183,7 @@ def delete_document(
 
 
 def undelete_document(
-    uow: UnitOfWork, reach: str, document_id: str, *, etag: str = "", grantee: Grantee | None = None
+    uow: UnitOfWork, reach: Whose, document_id: str, *, etag: str = "", grantee: Grantee | None = None
 ) -> Row:
     """Bring a deleted document back.
 
@@ -230,20 +241,27 @@ def _still_same(row: Row, match: Match, scope: str, fields: Mapping[str, Any]) -
 
 def _lock_with_databases(
     uow: UnitOfWork,
-    reach: str,
+    reach: Whose,
     document_id: str,
     grantee: Grantee | None,
     destination: str | None = None,
 ) -> Row:
     """Lock a document after the database that it is in and the one that it is to be moved to."""
     seen = uow.documents.get(reach, document_id, grantee)
-    owners = lock_databases(uow, seen["owner_id"], [seen["database_id"], destination])
+    its = among(reach, seen["owner_id"])
+    owners = lock_databases(uow, its, [seen["database_id"], destination])
     row = uow.documents.lock(reach, document_id, grantee)
     if row["database_id"] != seen["database_id"]:
         raise Collision
     if destination and destination not in owners:
         raise not_found("database", destination)
     return row
+
+
+def _check_inside(whose: Whose, database_id: str | None) -> None:
+    """Refuse to put a document into no database where only some databases are reached."""
+    if not database_id:
+        check_outside(whose, "a document in no database")
 
 
 def _is_shared(row: Row) -> bool:

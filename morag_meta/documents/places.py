@@ -8,13 +8,14 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterable, Mapping
 
+from morag_meta.auth.narrowing import Whose, owner_of
 from morag_meta.auth.sharing import Grantee
 from morag_meta.errors import NotFound
 from morag_meta.uow import UnitOfWork
 
 
 def lock_databases(
-    uow: UnitOfWork, owner_id: str, database_ids: Iterable[str | None], grantee: Grantee | None = None
+    uow: UnitOfWork, owner: Whose, database_ids: Iterable[str | None], grantee: Grantee | None = None
 ) -> dict[str, str]:
     """Lock databases in the order of their ids, and give the owner of each that is there.
 
@@ -25,13 +26,13 @@ def lock_databases(
     """
     owners = {}
     for database_id in sorted({database_id for database_id in database_ids if database_id}):
-        found = _lock(uow, owner_id, database_id, grantee)
+        found = _lock(uow, owner, database_id, grantee)
         if found is not None:
             owners[database_id] = found
     return owners
 
 
-def hold_grants(uow: UnitOfWork, owner_id: str, owners: Mapping[str, str], grantee: Grantee | None) -> None:
+def hold_grants(uow: UnitOfWork, owner: Whose, owners: Mapping[str, str], grantee: Grantee | None) -> None:
     """Lock the grants by which databases of other ``owners`` were written, which must still allow it.
 
     After the documents: whoever changes a document or a job by a grant locks that first, and then the grant.
@@ -40,16 +41,16 @@ def hold_grants(uow: UnitOfWork, owner_id: str, owners: Mapping[str, str], grant
         NotFound, Forbidden: a grant was revoked, or lowered, meanwhile.
     """
     for database_id, its_owner in owners.items():
-        if grantee is not None and its_owner != owner_id:
-            uow.databases.lock(owner_id, database_id, grantee)
+        if grantee is not None and its_owner != owner_of(owner):
+            uow.databases.lock(owner, database_id, grantee)
 
 
-def _lock(uow: UnitOfWork, owner_id: str, database_id: str, grantee: Grantee | None) -> str | None:
+def _lock(uow: UnitOfWork, owner: Whose, database_id: str, grantee: Grantee | None) -> str | None:
     """Lock a database and give its owner; None where there is none for who asks."""
     with contextlib.suppress(NotFound):
-        return str(uow.databases.lock(owner_id, database_id)["owner_id"])
+        return str(uow.databases.lock(owner, database_id)["owner_id"])
     if grantee is not None:
         with contextlib.suppress(NotFound):
-            seen = uow.databases.get(owner_id, database_id, grantee)
+            seen = uow.databases.get(owner, database_id, grantee)
             return str(uow.databases.lock(seen["owner_id"], database_id)["owner_id"])
     return None

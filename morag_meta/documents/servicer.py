@@ -78,7 +78,7 @@ class DocumentServicer:
     def CreateDocument(
         self, uow: UnitOfWork, request: pb.CreateDocumentRequest, call: Call
     ) -> pb.CreateDocumentResponse:
-        owner, fields = call.owner_for(request.owner_id), fields_from_proto(request.document)
+        owner, fields = call.reach_of(request.owner_id), fields_from_proto(request.document)
         on_duplicate = on_duplicate_from_proto(request.on_duplicate)
         return _created(
             *actions.create_document(uow, owner, fields, on_duplicate, call.grantee(Level.WRITER))
@@ -88,7 +88,7 @@ class DocumentServicer:
     def BatchCreateDocuments(
         self, uow: UnitOfWork, request: pb.BatchCreateDocumentsRequest, call: Call
     ) -> pb.BatchCreateDocumentsResponse:
-        owner = call.owner_for(request.owner_id)
+        owner = call.reach_of(request.owner_id)
         uploads = []
         for position, item in enumerate(request.requests):
             path = f"requests[{position}]"
@@ -127,13 +127,13 @@ class DocumentServicer:
     def ListDocuments(
         self, uow: UnitOfWork, request: pb.ListDocumentsRequest, call: Call
     ) -> pb.ListDocumentsResponse:
-        owner, grantee = call.reach_of(request.owner_id), call.grantee(Level.READER)
+        reach, grantee = call.reach_of(request.owner_id), call.grantee(Level.READER)
         chosen, order = filter_from_proto(request), parse_order(request.order_by)
         page = self._pages.page(
             call,
             request,
             keys=(order.column, "id"),
-            fetch=lambda after, limit: actions.list_page(uow, owner, chosen, order, after, limit, grantee),
+            fetch=lambda after, limit: actions.list_page(uow, reach, chosen, order, after, limit, grantee),
             convert=document_to_proto,
         )
         return pb.ListDocumentsResponse(documents=page.items, next_page_token=page.next_token)

@@ -8,15 +8,18 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Collection, Mapping
+from dataclasses import replace
 from functools import cache
 from typing import Any
 
 import sqlalchemy as sa
 
+from morag_meta.auth.narrowing import Reach, Whose, narrowing_of, owner_of
 from morag_meta.auth.sharing import Grantee
 from morag_meta.db.counted import Resource, add, counted, is_limited, note_change
+from morag_meta.db.schema import database_grants as grants
 from morag_meta.db.schema import documents, users
-from morag_meta.db.statements import find_shared, owned, reach, shared
+from morag_meta.db.statements import find_shared, narrow, narrowed_to, owned, reach, shared
 from morag_meta.db.unit import Row, Unit
 from morag_meta.documents import rules
 from morag_meta.documents.identity import IDENTITIES, Match, scope_of
@@ -81,67 +84,85 @@ def _find_same(fields: frozenset[str]) -> sa.CompoundSelect[Any]:
     )
 
 
+def _settled(chosen: Filter, whose: Whose) -> tuple[Filter, Whose]:
+    """Say the same of a filter and a reach by the database alone, where that is enough."""
+    narrowing = narrowing_of(whose)
+    if narrowing is None:
+        return chosen, whose
+    database_id, rest = narrowing.settle(chosen.database_id)
+    return replace(chosen, database_id=database_id), Reach(owner_of(whose), rest)
+
+
 class DocumentStore:
     """The documents of one unit of work.
 
-    ``reach`` is an owner's id, or ``-`` for everybody's. Rows that are changed were locked in the same
-    unit; where a row turns out to have changed meanwhile, the change raises ``Collision``.
+    ``reach`` is an owner's id, or ``-`` for everybody's, or what of it an API key reaches. Rows that are
+    changed were locked in the same unit; where a row turns out to have changed meanwhile, the change raises
+    ``Collision``.
     """
 
     def __init__(self, unit: Unit) -> None:
         """Work within the unit."""
         self._unit = unit
 
-    def get(self, reach: str, document_id: str, grantee: Grantee | None = None) -> Row:
+    def get(self, reach: Whose, document_id: str, grantee: Grantee | None = None) -> Row:
         """Give a document, a deleted one too; also one beyond reach that is shared with a grantee.
 
         Raises:
             NotFound: there is none within reach, and none shared.
             Forbidden: it is shared, but not for what is needed (GRANT_TOO_LOW).
         """
-        row = self._unit.one(_GET, document_id=document_id, owner_id=reach)
+        statement, bound = narrow(_GET, documents.c.database_id, reach)
+        row = self._unit.one(statement, document_id=document_id, **bound)
         row = row or find_shared(self._unit, _SHARED, grantee, document_id=document_id)
         if row is None:
             raise not_found("document", document_id)
         return row
 
-    def lock(self, reach: str, document_id: str, grantee: Grantee | None = None) -> Row:
+    def lock(self, reach: Whose, document_id: str, grantee: Grantee | None = None) -> Row:
         """Give a document as ``get`` does that nobody else changes before this unit ends, nor the grant.
 
         Raises:
             NotFound, Forbidden: as ``get``.
         """
-        row = self._unit.one(_LOCK, document_id=document_id, owner_id=reach)
+        statement, bound = narrow(_LOCK, documents.c.database_id, reach)
+        row = self._unit.one(statement, document_id=document_id, **bound)
         row = row or find_shared(self._unit, _LOCK_SHARED, grantee, document_id=document_id)
         if row is None:
             raise not_found("document", document_id)
         return row
 
-    def lock_if_free(self, reach: str, document_id: str) -> Row | None:
+    def lock_if_free(self, reach: Whose, document_id: str) -> Row | None:
         """Give a document as ``lock`` does, or None where somebody else has locked it, or it is gone."""
-        return self._unit.one(_LOCK_IF_FREE, document_id=document_id, owner_id=reach)
+        statement, bound = narrow(_LOCK_IF_FREE, documents.c.database_id, reach)
+        return self._unit.one(statement, document_id=document_id, **bound)
 
     def lock_owner(self, owner_id: str) -> None:
         """Make other units that lock the same owner wait until this one ends; no owner locks nothing."""
         self._unit.one(_LOCK_OWNER, owner_id=owner_id)
 
     def find_many(
-        self, reach: str, document_ids: Collection[str], grantee: Grantee | None = None
+        self, reach: Whose, document_ids: Collection[str], grantee: Grantee | None = None
     ) -> dict[str, Row]:
         """Give those of the documents that exist within reach, or are shared, by their ids."""
-        rows = self._unit.all(_GET_MANY, document_ids=list(document_ids), owner_id=reach)
+        statement, bound = narrow(_GET_MANY, documents.c.database_id, reach)
+        rows = self._unit.all(statement, document_ids=list(document_ids), **bound)
         found = {row["id"]: row for row in rows}
         rest = [document_id for document_id in document_ids if document_id not in found]
         if rest and grantee is not None:
-            rows = self._unit.all(_SHARED_MANY, document_ids=rest, grantee_id=grantee.user_id)
+            statement, bound = narrowed_to(_SHARED_MANY, grants.c.database_id, grantee.narrowing)
+            rows = self._unit.all(statement, document_ids=rest, grantee_id=grantee.user_id, **bound)
             found |= {row["id"]: row for row in rows}
         return found
 
-    def page(self, reach: str, chosen: Filter, order: Order, after: Row | None, limit: int) -> list[Row]:
+    def page(self, reach: Whose, chosen: Filter, order: Order, after: Row | None, limit: int) -> list[Row]:
         """Give at most ``limit`` documents that pass the filter, in the order, after the row ``after``."""
-        statement = page_statement(reach, chosen, order, self._unit.dialect, following=after is not None)
-        parameters = page_parameters(chosen, order, self._unit.dialect, after)
-        return self._unit.all(statement, owner_id=reach, limit=limit, **parameters)
+        owner, dialect = owner_of(reach), self._unit.dialect
+        chosen, reach = _settled(chosen, reach)
+        page = page_statement(owner, chosen, order, dialect, following=after is not None)
+        statement, bound = narrow(page, documents.c.database_id, reach)
+        parameters = page_parameters(chosen, order, dialect, after)
+        return self._unit.all(statement, limit=limit, **bound, **parameters)
 
     def find_same(self, owner_id: str, scope: str, fields: Mapping[str, Any]) -> list[Match]:
         """Find the live documents of a scope that share an identity with the fields."""

@@ -55,3 +55,13 @@ def revoke_access(
     database = uow.databases.lock(reach, database_id, caller)
     uow.grants.remove(database["owner_id"], database_id, grantee_id)
     uow.epoch.bump()
+
+
+def give_up_access(uow: UnitOfWork, grantee: Grantee, database_id: str) -> bool:
+    """End the grant of a user who no longer wants it; say whether there was one."""
+    uow.epoch.lock()
+    owner_id = uow.grants.owner_of(grantee, database_id)
+    if owner_id is None:
+        return False
+    revoke_access(uow, owner_id, database_id, grantee.user_id)
+    return True

@@ -9,7 +9,7 @@ from typing import Any
 
 from morag_meta.auth.sharing import Level
 from morag_meta.errors import invalid, not_found
-from morag_meta.grants.actions import grant_access, revoke_access
+from morag_meta.grants.actions import give_up_access, grant_access, revoke_access
 from morag_meta.grants.convert import grant_to_proto, level_name
 from morag_meta.rpc.call import Call
 from morag_meta.rpc.methods import reads, writes
@@ -46,7 +46,7 @@ class GrantServicer:
     def GrantAccess(self, uow: UnitOfWork, request: pb.GrantAccessRequest, call: Call) -> pb.Grant:
         row = grant_access(
             uow,
-            call.reach,
+            call.whole_reach,
             request.database_id,
             request.grantee_id,
             level=level_name(request.level),
@@ -60,7 +60,13 @@ class GrantServicer:
         self, uow: UnitOfWork, request: pb.RevokeAccessRequest, call: Call
     ) -> pb.RevokeAccessResponse:
         caller = call.grantee(Level.OWNER)
-        revoke_access(uow, call.reach, request.database_id, request.grantee_id, caller=caller)
+        gave_up = (
+            caller is not None
+            and request.grantee_id == call.own
+            and give_up_access(uow, caller, request.database_id)
+        )
+        if not gave_up:
+            revoke_access(uow, call.whole_reach, request.database_id, request.grantee_id, caller=caller)
         return pb.RevokeAccessResponse()
 
     @reads()
@@ -71,7 +77,7 @@ class GrantServicer:
         return pb.ListGrantsResponse(grants=page.items, next_page_token=page.next_token)
 
     def _on(self, uow: UnitOfWork, request: pb.ListGrantsRequest, call: Call) -> Page[pb.Grant]:
-        database = uow.databases.get(call.reach, request.database_id, call.grantee(Level.OWNER))
+        database = uow.databases.get(call.whole_reach, request.database_id, call.grantee(Level.OWNER))
         return self._pages.page(
             call,
             request,
@@ -81,7 +87,7 @@ class GrantServicer:
         )
 
     def _to(self, uow: UnitOfWork, request: pb.ListGrantsRequest, call: Call) -> Page[pb.Grant]:
-        grantee_id = call.reach_of("" if request.grantee_id == "me" else request.grantee_id)
+        grantee_id = call.owner_for("" if request.grantee_id == "me" else request.grantee_id)
         return self._pages.page(
             call,
             request,

@@ -12,8 +12,9 @@ from typing import Any, Final
 
 import sqlalchemy as sa
 
+from morag_meta.auth.sharing import Grantee
 from morag_meta.db.schema import database_grants as grants
-from morag_meta.db.statements import Path, after_row, owned, system
+from morag_meta.db.statements import Path, after_row, narrowed_to, owned, system
 from morag_meta.db.unit import Row, Unit
 from morag_meta.errors import not_found
 
@@ -68,9 +69,10 @@ class GrantStore:
         """Give the grant of a user on an owner's database, if there is one."""
         return self._unit.one(_FIND, owner_id=owner_id, database_id=database_id, grantee_id=grantee_id)
 
-    def owner_of(self, grantee_id: str, database_id: str) -> str | None:
-        """Give the owner of a database that is shared with a user; None where it is not."""
-        row = self._unit.one(_OWNER, database_id=database_id, grantee_id=grantee_id)
+    def owner_of(self, grantee: Grantee, database_id: str) -> str | None:
+        """Give the owner of a database that is shared with a user, whatever for; None where it is not."""
+        statement, bound = narrowed_to(_OWNER, _c.database_id, grantee.narrowing)
+        row = self._unit.one(statement, database_id=database_id, grantee_id=grantee.user_id, **bound)
         return None if row is None else row["owner_id"]
 
     def shares_any(self, owner_id: str) -> bool:

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
+from morag_meta.auth.narrowing import Whose, among, check_outside, narrowing_of, owner_of
 from morag_meta.auth.sharing import Grantee
 from morag_meta.db.unit import Row
 from morag_meta.errors import AlreadyExists, Reason, invalid, wrong_state
@@ -59,7 +60,7 @@ class Plan:
 
 def create_job(  # noqa: PLR0913 - a job has these parts, all but two of them optional
     uow: UnitOfWork,
-    owner_id: str,
+    owner: Whose,
     *,
     kind: str,
     document_id: str | None = None,
@@ -77,6 +78,7 @@ def create_job(  # noqa: PLR0913 - a job has these parts, all but two of them op
     Raises:
         Invalid: ``not_before`` is too far away.
         NotFound: the owner has no such document.
+        Forbidden: it would be of no document, and the API key that asks is narrowed (KEY_NARROWED).
         WrongState: the document is deleted.
         AlreadyExists: the document has an open INGESTION job (JOB_ALREADY_OPEN).
     """
@@ -87,8 +89,11 @@ def create_job(  # noqa: PLR0913 - a job has these parts, all but two of them op
         "parameters": dict(parameters or {}),
         "predecessor_id": predecessor_id,
     }
-    if document_id:
-        document = uow.documents.lock(owner_id, document_id, grantee)
+    owner_id = owner_of(owner)
+    if not document_id:
+        check_outside(owner, "a job of no document")
+    else:
+        document = uow.documents.lock(owner, document_id, grantee)
         owner_id = document["owner_id"]
         if document["state"] == "DELETED":
             raise wrong_state("document", document["state"], "the document is deleted")
@@ -124,7 +129,7 @@ def _planned(plan: Plan, *, remote: bool, document_type: str | None) -> dict[str
     }
 
 
-def start_job(uow: UnitOfWork, reach: str, job_id: str, *, etag: str = "", lease_ms: int = LEASE_MS) -> Row:
+def start_job(uow: UnitOfWork, reach: Whose, job_id: str, *, etag: str = "", lease_ms: int = LEASE_MS) -> Row:
     """Lease one job to whoever asks; its document is being ingested from now on.
 
     Raises:
@@ -136,7 +141,7 @@ def start_job(uow: UnitOfWork, reach: str, job_id: str, *, etag: str = "", lease
 
 
 def report_progress(
-    uow: UnitOfWork, reach: str, job_id: str, report: Report, *, percentage: int, phase: str
+    uow: UnitOfWork, reach: Whose, job_id: str, report: Report, *, percentage: int, phase: str
 ) -> tuple[Row, Outcome]:
     """Take a report of progress; the percentage never falls within an attempt.
 
@@ -160,7 +165,7 @@ def report_progress(
 
 def complete_job(
     uow: UnitOfWork,
-    reach: str,
+    reach: Whose,
     job_id: str,
     report: Report,
     *,
@@ -197,7 +202,9 @@ def complete_job(
     return ended, outcome
 
 
-def fail_job(uow: UnitOfWork, reach: str, job_id: str, report: Report, *, error: str) -> tuple[Row, Outcome]:
+def fail_job(
+    uow: UnitOfWork, reach: Whose, job_id: str, report: Report, *, error: str
+) -> tuple[Row, Outcome]:
     """End a job with an error; its document is what it was before.
 
     Raises:
@@ -222,7 +229,7 @@ def fail_job(uow: UnitOfWork, reach: str, job_id: str, report: Report, *, error:
 
 def cancel_job(
     uow: UnitOfWork,
-    reach: str,
+    reach: Whose,
     job_id: str,
     *,
     reason: str = "",
@@ -242,7 +249,7 @@ def cancel_job(
     return uow.jobs.end(row, Verb.CANCEL, summary=reason or row["summary"])
 
 
-def retry_job(uow: UnitOfWork, reach: str, job_id: str, grantee: Grantee | None = None) -> Row:
+def retry_job(uow: UnitOfWork, reach: Whose, job_id: str, grantee: Grantee | None = None) -> Row:
     """Make a new job that does what a failed or cancelled one was to do.
 
     By a grant only while its document is still in a database that is shared for writing.
@@ -252,9 +259,10 @@ def retry_job(uow: UnitOfWork, reach: str, job_id: str, grantee: Grantee | None 
     """
     row = uow.jobs.get(reach, job_id, grantee)
     rules.check_retry(row["state"])
+    owner_id = grantee.user_id if grantee is not None and "granted_level" in row else row["owner_id"]
     return create_job(
         uow,
-        grantee.user_id if grantee is not None and "granted_level" in row else row["owner_id"],
+        among(reach, owner_id),
         kind=row["kind"],
         document_id=row["document_id"],
         priority=row["priority"],
@@ -277,13 +285,14 @@ def _plan_of(row: Row) -> Plan:
     )
 
 
-def lock_with_document(uow: UnitOfWork, reach: str, job_id: str, grantee: Grantee | None = None) -> Row:
+def lock_with_document(uow: UnitOfWork, reach: Whose, job_id: str, grantee: Grantee | None = None) -> Row:
     """Lock a job, and before it the document that an INGESTION job carries along.
 
-    By a grant the document is locked whatever the job is, and must still be in a database that is shared.
+    By a grant, or a narrowed API key, the document is locked whatever the job is, and must still be in a
+    database that is shared, or within the narrowing.
     """
     row = uow.jobs.get(reach, job_id, grantee)
-    if "granted_level" in row:
+    if "granted_level" in row or narrowing_of(reach) is not None:
         uow.documents.lock(reach, row["document_id"], grantee)
     elif row["kind"] == INGESTION:
         uow.documents.lock(row["owner_id"], row["document_id"])

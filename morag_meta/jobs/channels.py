@@ -90,10 +90,13 @@ class Frame:
 
 
 def judge_of(chosen: Filter) -> Callable[[Mapping[str, Any]], bool | None]:
-    """Give what judges an event's row: whether it leaves the filter, or None where it never was within."""
+    """Give what judges an event's row: whether it leaves the filter, or None where it never was within.
+
+    For a filter that is narrowed to servers the row has the ``server_id`` of its database.
+    """
     kinds, types = frozenset(chosen.kinds), frozenset(chosen.document_types)
     states, workers = frozenset(chosen.states), frozenset(chosen.worker_ids)
-    database_id, document_id = chosen.database_id, chosen.document_id
+    database_id, document_id, narrowing = chosen.database_id, chosen.document_id, chosen.narrowing
 
     def passes(state: str | None, worker_id: str | None) -> bool:
         return (not states or state in states) and (not workers or worker_id in workers)
@@ -106,6 +109,8 @@ def judge_of(chosen: Filter) -> Callable[[Mapping[str, Any]], bool | None]:
         if (database_id and row["database_id"] != database_id) or (
             document_id and row["document_id"] != document_id
         ):
+            return None
+        if narrowing is not None and not narrowing.covers(row["database_id"], row.get("server_id")):
             return None
         if passes(row["state"], row["worker_id"]):
             return False

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
+from morag_meta.auth.narrowing import Reach
 from morag_meta.errors import invalid
 from morag_meta.jobs.actions import Plan
 from morag_meta.jobs.limits import MAX_ATTEMPTS, SCHEDULE_TO_CLOSE_MS, SCHEDULE_TO_START_MS
@@ -149,14 +150,15 @@ def event_to_proto(row: Mapping[str, Any]) -> pb.JobEvent:
     )
 
 
-def filter_from_proto(message: pb.JobFilter, owner_id: str) -> Filter:
-    """Give the filter that a message says, for the owner that the caller may see.
+def filter_from_proto(message: pb.JobFilter, reach: Reach) -> Filter:
+    """Give the filter that a message says, of what the caller may see.
 
     Raises:
         Invalid: it names a state that is none.
     """
     return Filter(
-        owner_id=owner_id,
+        owner_id=reach.owner_id,
+        narrowing=reach.narrowing,
         database_id=message.database_id,
         document_id=message.document_id,
         kinds=tuple(dict.fromkeys(message.kinds)),

@@ -20,7 +20,7 @@ from morag_meta.db.faults import unavailable
 from morag_meta.db.statements import EVERYONE
 from morag_meta.errors import MetaError, Unavailable
 from morag_meta.jobs.channels import PAGE, Channel, Event, Topic
-from morag_meta.jobs.listing import Filter
+from morag_meta.jobs.listing import Filter, is_by_server
 from morag_meta.jobs.log import GONE
 from morag_meta.jobs.resume import Seal
 from morag_meta.jobs.sequencer import Sequencer
@@ -59,6 +59,7 @@ class Feed:
         self._following = False
         self._topics: dict[str, Topic] = {}
         self._channels: dict[str, dict[Filter, Channel]] = {}
+        self._by_server = 0  # how many of the channels are narrowed to servers
         self._callbacks: list[tuple[Callable[[Row], None], Callable[[], bool]]] = []
         self._wake = asyncio.Event()
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -133,6 +134,7 @@ class Feed:
         channel = channels.get(chosen)
         if channel is None:
             channel = channels[chosen] = Channel(chosen, seal, self.position)
+            self._by_server += is_by_server(chosen)
         channel.watchers.add(stream)
         return channel
 
@@ -142,6 +144,7 @@ class Feed:
         channels = self._channels.get(channel.chosen.owner_id, {})
         if not channel.watchers and channels.get(channel.chosen) is channel:
             del channels[channel.chosen]
+            self._by_server -= is_by_server(channel.chosen)
             if not channels:
                 del self._channels[channel.chosen.owner_id]
 
@@ -213,10 +216,16 @@ class Feed:
             self._answered = time.monotonic()
             if rows:
                 await self._note_removals(rows[-1]["removals"])
-                self._give(rows)
+                self._give(await self._placed(rows) if self._by_server else rows)
             if len(rows) < _READ_AT_ONCE:
                 self._read_up_to = seen
                 return
+
+    async def _placed(self, rows: list[Row]) -> list[Row]:
+        """Give events with the ``server_id`` of each one's database, for who is narrowed to servers."""
+        ids = {row["database_id"] for row in rows} - {None}
+        found = await self._database.read(lambda uow: uow.databases.servers_of(ids)) if ids else {}
+        return [{**row, "server_id": found.get(row["database_id"])} for row in rows]
 
     async def _look(self) -> int:
         """See how far the log goes, what waits to enter it, and whether something was removed."""

@@ -12,9 +12,10 @@ from typing import Any, Final
 
 import sqlalchemy as sa
 
+from morag_meta.auth.narrowing import Narrowing
 from morag_meta.db.schema import job_events as events
 from morag_meta.db.schema import jobs
-from morag_meta.db.statements import EVERYONE, after_row, everyone, owned
+from morag_meta.db.statements import EVERYONE, after_row, everyone, owned, server_of, within
 from morag_meta.errors import invalid
 
 _c = jobs.c
@@ -22,7 +23,11 @@ _c = jobs.c
 
 @dataclass(frozen=True, slots=True)
 class Filter:
-    """Which jobs are meant; a part that is empty lets every job through."""
+    """Which jobs are meant; a part that is empty lets every job through.
+
+    ``narrowing`` is that of the API key by which they are asked for: it belongs to the filter, so that no
+    stream is shared by those who see different jobs.
+    """
 
     owner_id: str
     database_id: str = ""
@@ -31,10 +36,12 @@ class Filter:
     document_types: tuple[str, ...] = ()
     states: tuple[str, ...] = ()
     worker_ids: tuple[str, ...] = ()
+    narrowing: Narrowing | None = None
 
     def shape(self) -> tuple[str, ...]:
         """Name the parts that are set."""
-        return tuple(part for part in _CONDITIONS if getattr(self, part))
+        parts = tuple(part for part in _PARTS if getattr(self, part))
+        return parts if self.narrowing is None else (*parts, _WITHIN + self.narrowing.shape)
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +60,9 @@ _ORDERS: Final = {
     "update_time": Order("update_time", descending=False),
 }
 
+_WITHIN: Final = "within "
+_SHAPES: Final = ("databases", "servers", "both")
+_PARTS: Final = ("database_id", "document_id", "kinds", "document_types", "states", "worker_ids")
 _CONDITIONS: Final[Mapping[str, sa.ColumnElement[bool]]] = {
     "database_id": _c.database_id == sa.bindparam("database_id"),
     "document_id": _c.document_id == sa.bindparam("document_id"),
@@ -60,6 +70,7 @@ _CONDITIONS: Final[Mapping[str, sa.ColumnElement[bool]]] = {
     "document_types": _c.document_type.in_(sa.bindparam("document_types", expanding=True)),
     "states": _c.state.in_(sa.bindparam("states", expanding=True)),
     "worker_ids": _c.worker_id.in_(sa.bindparam("worker_ids", expanding=True)),
+    **{_WITHIN + shape: within(_c.database_id, shape) for shape in _SHAPES},
 }
 
 _e = events.c
@@ -76,12 +87,24 @@ _EVENT_CONDITIONS: Final[Mapping[str, sa.ColumnElement[bool]]] = {
         _e.worker_id.in_(sa.bindparam("worker_ids", expanding=True)),
         _e.previous_worker_id.in_(sa.bindparam("worker_ids", expanding=True)),
     ),
+    **{_WITHIN + shape: within(_e.database_id, shape) for shape in _SHAPES},
 }
 
 
 def event_conditions(shape: tuple[str, ...]) -> list[sa.ColumnElement[bool]]:
     """Let pass the events of jobs that match those parts of a filter after the change or before it."""
     return [_EVENT_CONDITIONS[part] for part in shape]
+
+
+def is_by_server(chosen: Filter) -> bool:
+    """Whether a filter is narrowed to servers, so that those of events must be known."""
+    return chosen.narrowing is not None and bool(chosen.narrowing.servers)
+
+
+def event_columns(shape: tuple[str, ...]) -> list[sa.ColumnElement[Any]]:
+    """Give what is read with events of such a filter: ``server_id``, where servers decide which they are."""
+    by_server = {_WITHIN + "servers", _WITHIN + "both"} & {*shape}
+    return [server_of(_e.database_id).label("server_id")] if by_server else []
 
 
 def parse_order(order_by: str) -> Order:
@@ -105,10 +128,10 @@ def conditions_of(of_everyone: bool, shape: tuple[str, ...]) -> list[sa.ColumnEl
 def parameters_of(chosen: Filter) -> dict[str, Any]:
     """Give what the conditions of a filter bind."""
     values: dict[str, Any] = {"owner_id": chosen.owner_id}
-    for part in chosen.shape():
-        value = getattr(chosen, part)
-        values[part] = list(value) if isinstance(value, tuple) else value
-    return values
+    for part in _PARTS:
+        if value := getattr(chosen, part):
+            values[part] = list(value) if isinstance(value, tuple) else value
+    return values if chosen.narrowing is None else values | chosen.narrowing.bound
 
 
 def page_statement(chosen: Filter, order: Order, *, following: bool) -> sa.Select[Any]:

@@ -21,7 +21,7 @@ from morag_meta.db.schema import users, workers
 from morag_meta.db.statements import EVERYONE, Path, everyone, owned, system
 from morag_meta.db.unit import Row, Unit
 from morag_meta.errors import Unavailable
-from morag_meta.jobs.listing import Filter, event_conditions, page_parameters
+from morag_meta.jobs.listing import Filter, event_columns, event_conditions, page_parameters
 
 BATCH: Final = 200
 GONE: Final = ""
@@ -235,5 +235,5 @@ def _number_named(size: int) -> sa.TextClause:
 def _page_of(of_everyone: bool, shape: tuple[str, ...]) -> sa.Select[Any]:  # noqa: FBT001 - the key of a cache
     end = events.c.position <= sa.bindparam("end", type_=sa.BigInteger)
     whose = everyone() if of_everyone else owned(events)
-    chosen = sa.select(events).where(whose, _AFTER, end, *event_conditions(shape))
+    chosen = sa.select(events, *event_columns(shape)).where(whose, _AFTER, end, *event_conditions(shape))
     return chosen.order_by(events.c.position).limit(_LIMIT)

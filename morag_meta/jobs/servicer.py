@@ -9,6 +9,7 @@ from collections.abc import Awaitable
 from typing import Any
 
 from morag_meta.auth.generations import Keys
+from morag_meta.auth.narrowing import Reach
 from morag_meta.auth.sharing import Level
 from morag_meta.db.statements import EVERYONE
 from morag_meta.db.unit import Row
@@ -52,7 +53,7 @@ def _outcome_of(receipt: dict[str, Any]) -> pb.ReportOutcome.ValueType:
     return pb.REPORT_OUTCOME_IGNORED if receipt["ignored"] else pb.REPORT_OUTCOME_REPEATED
 
 
-def reporter(call: Call, token: str) -> tuple[str, Holder]:
+def reporter(call: Call, token: str) -> tuple[Reach, Holder]:
     """Give whose jobs a report may be of, and who makes it.
 
     A key that may only work shows the token of its lease, whoever's job it is.
@@ -60,14 +61,14 @@ def reporter(call: Call, token: str) -> tuple[str, Holder]:
     everyone = call.principal.has_scope("jobs:work:all")
     if call.principal.has_scope("jobs:write") and not (everyone and token):
         return call.reach, Holder(token)
-    return (EVERYONE if everyone else call.own), Holder(token, must_show=True)
+    return Reach(EVERYONE if everyone else call.own, call.narrowing), Holder(token, must_show=True)
 
 
-def reach_of_reports(call: Call) -> str:
+def reach_of_reports(call: Call) -> Reach:
     """Give whose jobs the caller may have reported, of which an earlier answer is repeated."""
     if call.principal.has_scope("jobs:work:all"):
-        return EVERYONE
-    return call.reach if call.principal.has_scope("jobs:write") else call.own
+        return Reach(EVERYONE, call.narrowing)
+    return call.reach if call.principal.has_scope("jobs:write") else Reach(call.own, call.narrowing)
 
 
 class JobServicer:
@@ -111,7 +112,7 @@ class JobServicer:
             raise invalid("job.document_id", "is required for the kind INGESTION")
         row = actions.create_job(
             uow,
-            call.owner_for(request.owner_id),
+            call.reach_of(request.owner_id),
             kind=job.kind,
             document_id=job.document_id or None,
             priority=job.priority or pb.JOB_PRIORITY_NORMAL,

@@ -26,7 +26,7 @@ def as_owner_sees(uow: UnitOfWork, chosen: Filter, grantee: Grantee | None) -> F
     """Give a filter of the database that it names as its owner would; as it is where it is not shared."""
     if grantee is None or not may_be_shared(chosen, grantee):
         return chosen
-    owner_id = uow.grants.owner_of(grantee.user_id, chosen.database_id)
+    owner_id = uow.grants.owner_of(grantee, chosen.database_id)
     return chosen if owner_id is None else replace(chosen, owner_id=owner_id)
 
 
@@ -36,7 +36,7 @@ def lean(
     """Let a stream end with ``lost`` once the database is no longer shared with the grantee."""
 
     async def holds() -> bool:
-        found = await feed.read(lambda uow: uow.grants.owner_of(grantee.user_id, database_id), point=True)
+        found = await feed.read(lambda uow: uow.grants.owner_of(grantee, database_id), point=True)
         return found is not None
 
     stream.ground = Ground((grantee.user_id, database_id), holds, lost)

@@ -13,13 +13,14 @@ from typing import Any, Final
 
 import sqlalchemy as sa
 
+from morag_meta.auth.narrowing import Whose, owner_of
 from morag_meta.auth.sharing import Grantee
 from morag_meta.db.clock import clock
 from morag_meta.db.counted import Resource, add, counted
 from morag_meta.db.schema import database_grants as grants
 from morag_meta.db.schema import job_events as events
 from morag_meta.db.schema import job_log, jobs
-from morag_meta.db.statements import Path, find_shared, owned, reach, shared, system
+from morag_meta.db.statements import Path, find_shared, narrow, owned, reach, shared, system
 from morag_meta.db.unit import Row, Unit
 from morag_meta.errors import Collision, not_found
 from morag_meta.jobs.limits import due_time
@@ -88,26 +89,30 @@ _CORRECT = sa.update(jobs).where(_ONE, owned(jobs)).values(due_time=sa.bindparam
 
 
 class JobStore:
-    """The jobs of one unit of work; ``reach`` is an owner's id, or ``-`` for everybody's."""
+    """The jobs of one unit of work.
+
+    ``reach`` is an owner's id, or ``-`` for everybody's, or what of it an API key reaches.
+    """
 
     def __init__(self, unit: Unit) -> None:
         """Work within the unit."""
         self._unit = unit
 
-    def get(self, reach: str, job_id: str, grantee: Grantee | None = None) -> Row:
+    def get(self, reach: Whose, job_id: str, grantee: Grantee | None = None) -> Row:
         """Give a job; also one beyond reach of a database that is shared with a grantee.
 
         Raises:
             NotFound: there is none within reach, and none shared.
             Forbidden: it is shared, but not for what is needed (GRANT_TOO_LOW).
         """
-        row = self._unit.one(_GET, job_id=job_id, owner_id=reach)
+        statement, bound = narrow(_GET, jobs.c.database_id, reach)
+        row = self._unit.one(statement, job_id=job_id, **bound)
         row = row or find_shared(self._unit, _SHARED, grantee, job_id=job_id)
         if row is None:
             raise not_found("job", job_id)
         return row
 
-    def lock(self, reach: str, job_id: str, grantee: Grantee | None = None) -> Row:
+    def lock(self, reach: Whose, job_id: str, grantee: Grantee | None = None) -> Row:
         """Give a job as ``get`` does that nobody else changes before this unit ends, nor the grant.
 
         With it the database's ``clock``.
@@ -115,7 +120,8 @@ class JobStore:
         Raises:
             NotFound, Forbidden: as ``get``.
         """
-        row = self._unit.one(_LOCK, job_id=job_id, owner_id=reach)
+        statement, bound = narrow(_LOCK, jobs.c.database_id, reach)
+        row = self._unit.one(statement, job_id=job_id, **bound)
         row = row or find_shared(self._unit, _LOCK_SHARED, grantee, job_id=job_id)
         if row is None:
             raise not_found("job", job_id)
@@ -235,7 +241,7 @@ class JobStore:
         self.end(row, Verb.CANCEL, summary=summary)
         return job_id
 
-    def position(self, reach: str, job_id: str, grantee: Grantee | None = None) -> Row:
+    def position(self, reach: Whose, job_id: str, grantee: Grantee | None = None) -> Row:
         """Give ``event_number``, ``state`` and the number of the ``oldest`` event that is kept.
 
         With them the log's ``log_position`` and ``removals``, all as of one moment, and the job's
@@ -244,15 +250,17 @@ class JobStore:
         Raises:
             NotFound, Forbidden: as ``get``.
         """
-        row = self._unit.one(_POSITION, job_id=job_id, owner_id=reach)
+        statement, bound = narrow(_POSITION, jobs.c.database_id, reach)
+        row = self._unit.one(statement, job_id=job_id, **bound)
         row = row or find_shared(self._unit, _POSITION_SHARED, grantee, job_id=job_id)
         if row is None:
             raise not_found("job", job_id)
         return row
 
-    def events_after(self, reach: str, job_id: str, number: int, limit: int) -> list[Row]:
-        """Give at most ``limit`` events of a job that follow a number, in their order."""
-        return self._unit.all(_EVENTS, job_id=job_id, owner_id=reach, after_number=number, limit=limit)
+    def events_after(self, reach: Whose, job_id: str, number: int, limit: int) -> list[Row]:
+        """Give at most ``limit`` events of a job within reach that follow a number, in their order."""
+        given = {"job_id": job_id, "owner_id": owner_of(reach), "after_number": number, "limit": limit}
+        return self._unit.all(_EVENTS, **given)
 
     def newest_events(self, job_ids: Collection[str]) -> dict[str, int]:
         """Give the number of the newest event of each job that exists."""

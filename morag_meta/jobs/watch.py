@@ -9,6 +9,7 @@ from __future__ import annotations
 import datetime as dt
 from functools import partial
 
+from morag_meta.auth.narrowing import Whose
 from morag_meta.auth.sharing import Grantee
 from morag_meta.db.unit import Row
 from morag_meta.errors import OutOfRange, Reason, Unavailable, not_found
@@ -23,7 +24,7 @@ from moragmeta.v1 import jobs_pb2 as pb
 
 
 async def watch(
-    feed: Feed, stream: Stream, reach: str, job_id: str, after_sequence: int, grantee: Grantee | None = None
+    feed: Feed, stream: Stream, reach: Whose, job_id: str, after_sequence: int, grantee: Grantee | None = None
 ) -> None:
     """Send every event of a job after a number, in order and once each, and return after the final one.
 
@@ -56,7 +57,7 @@ class _Watcher:
         self,
         feed: Feed,
         stream: Stream,
-        reach: str,
+        reach: Whose,
         job_id: str,
         position: int,
         grantee: Grantee | None = None,

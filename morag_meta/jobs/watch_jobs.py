@@ -14,6 +14,7 @@ from typing import Final
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from morag_meta.auth.generations import Keys
+from morag_meta.auth.narrowing import Reach
 from morag_meta.auth.principal import Role
 from morag_meta.auth.sharing import Grantee
 from morag_meta.db.statements import EVERYONE
@@ -53,7 +54,7 @@ def wish_of(request: pb.WatchJobsRequest, call: Call) -> tuple[Wish, str]:
         Forbidden: OWNER_NOT_ALLOWED, or FILTER_NOT_ALLOWED where a worker's key names no worker.
     """
     owner_id, must_own = _whose(call, request.filter.owner_id)
-    chosen = filter_from_proto(request.filter, owner_id)
+    chosen = filter_from_proto(request.filter, Reach(owner_id, call.narrowing))
     if must_own and not chosen.worker_ids:
         raise _not_its_workers()
     chosen = replace(
@@ -73,7 +74,7 @@ def _whose(call: Call, named: str) -> tuple[str, str]:
     works_for_all = principal.has_scope("jobs:work:all")
     as_worker = works_for_all and named == EVERYONE and principal.role is not Role.ADMIN
     if principal.has_scope("jobs:read") and not as_worker:
-        return call.reach_of(named), ""
+        return call.owner_for(named), ""
     if works_for_all:
         return named or EVERYONE, call.own
     if named not in ("", call.own):

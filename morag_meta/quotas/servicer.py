@@ -21,7 +21,7 @@ from moragmeta.v1 import quotas_pb2 as pb
 
 def _owner_id(uow: UnitOfWork, call: Call, sent: str) -> str:
     """Give the id of the user who is meant, who exists and is in reach."""
-    owner_id: str = uow.users.get(call.reach, call.own if sent in ("", "me") else sent)["id"]
+    owner_id: str = uow.users.get(call.whole_reach, call.own if sent in ("", "me") else sent)["id"]
     return owner_id
 
 

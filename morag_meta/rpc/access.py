@@ -12,6 +12,7 @@ from typing import Final
 from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
 from google.protobuf.descriptor_pool import Default
 
+from morag_meta.auth.narrowing import narrowed
 from morag_meta.auth.principal import Principal, Role
 from morag_meta.errors import Forbidden, Reason
 from moragmeta.v1 import options_pb2
@@ -65,6 +66,8 @@ class Access:
     """Of which an API key needs one."""
     any_scope: bool = False
     """Whether an API key needs none."""
+    admits_narrowed: bool = False
+    """Whether an API key may call it that is narrowed to some databases or servers."""
 
 
 def service(full_name: str) -> ServiceDescriptor:
@@ -77,21 +80,26 @@ def access_of(method: MethodDescriptor) -> Access:
     """Read what a method declares.
 
     Raises:
-        UndeclaredAccess: it declares nothing, or neither a role nor that it is public.
+        UndeclaredAccess: it declares nothing, or neither a role nor that it is public, or not what it means
+            for narrowed keys although keys may call it.
     """
     options = method.GetOptions()
     declared = options.Extensions[options_pb2.access]
     if not options.HasExtension(options_pb2.access) or not (declared.public or declared.minimum_role):
         raise UndeclaredAccess(f"{method.full_name} does not declare its access; add option (access)")
     role = Role(declared.minimum_role) if declared.minimum_role else Role.VIEWER
-    return Access(declared.public, role, tuple(declared.scopes), declared.any_scope)
+    takes_keys = not declared.public and (declared.scopes or declared.any_scope)
+    if takes_keys and not declared.narrowed_keys:
+        raise UndeclaredAccess(f"{method.full_name} does not say what it means for narrowed API keys")
+    admits_narrowed = declared.narrowed_keys == options_pb2.NARROWED_KEYS_ADMITTED
+    return Access(declared.public, role, tuple(declared.scopes), declared.any_scope, admits_narrowed)
 
 
 def check_access(access: Access, principal: Principal) -> None:
     """Refuse a caller whose role or key does not allow the method.
 
     Raises:
-        Forbidden: ROLE_TOO_LOW, SESSION_REQUIRED or SCOPE_MISSING.
+        Forbidden: ROLE_TOO_LOW, SESSION_REQUIRED, SCOPE_MISSING or KEY_NARROWED.
     """
     if access.public:
         return
@@ -100,16 +108,18 @@ def check_access(access: Access, principal: Principal) -> None:
         raise Forbidden(
             f"the role {needed} is needed", reason=Reason.ROLE_TOO_LOW, metadata={"required_role": needed}
         )
-    if not principal.key_id or access.any_scope:
+    if not principal.key_id:
         return
-    if not access.scopes:
+    if not access.scopes and not access.any_scope:
         raise Forbidden("a session's access token is needed, not an API key", reason=Reason.SESSION_REQUIRED)
-    if not any(map(principal.has_scope, access.scopes)):
+    if not access.any_scope and not any(map(principal.has_scope, access.scopes)):
         raise Forbidden(
             f"the API key lacks the scope {' or '.join(access.scopes)}",
             reason=Reason.SCOPE_MISSING,
             metadata={"required_scope": access.scopes[0]},
         )
+    if principal.narrowing is not None and not access.admits_narrowed:
+        raise narrowed("the API key is narrowed to some databases or servers, and this is about the account")
 
 
 def known_scopes(services: Iterable[str] = SERVICES) -> dict[str, Role]:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from morag_meta.auth.keys import KeyHasher
+from morag_meta.auth.narrowing import Narrowing, Reach, narrowed
 from morag_meta.auth.principal import Principal, Role
 from morag_meta.auth.sharing import Grantee, Level
 from morag_meta.db.statements import EVERYONE
@@ -50,19 +51,47 @@ class Call:
         return self.principal.user_id
 
     @property
-    def reach(self) -> str:
-        """Whose rows the caller may touch one by one: everyone's for an ADMIN, otherwise their own."""
-        return EVERYONE if self.principal.role is Role.ADMIN else self.principal.user_id
+    def narrowing(self) -> Narrowing | None:
+        """What the caller's API key is narrowed to, if it is."""
+        return self.principal.narrowing
+
+    @property
+    def reach(self) -> Reach:
+        """What the caller may touch row by row: everyone's for an ADMIN, otherwise their own.
+
+        Of a narrowed API key what lies within that. What is in no database, and so within no narrowing,
+        goes by ``whole_reach``.
+        """
+        return Reach(EVERYONE if self.principal.role is Role.ADMIN else self.own, self.narrowing)
+
+    @property
+    def whole_reach(self) -> str:
+        """Whose rows the caller may touch one by one, whatever they are.
+
+        Raises:
+            Forbidden: the caller's API key is narrowed (KEY_NARROWED).
+        """
+        if self.narrowing is not None:
+            raise narrowed("the API key is narrowed to some databases or servers")
+        return self.reach.owner_id
 
     def grantee(self, needs: Level) -> Grantee | None:
         """Give the caller as one to whom what is beyond their reach may be shared; None for an ADMIN."""
-        return None if self.principal.role is Role.ADMIN else Grantee(self.own, needs)
+        return None if self.principal.role is Role.ADMIN else Grantee(self.own, needs, self.narrowing)
 
-    def reach_of(self, owner_id: str) -> str:
-        """Whose rows a list shows: the caller's own when ``owner_id`` is empty.
+    def reach_of(self, owner_id: str) -> Reach:
+        """What a list shows, and whose a new row becomes: the caller's own when ``owner_id`` is empty.
 
         Raises:
             Forbidden: somebody who is not an ADMIN names another owner (OWNER_NOT_ALLOWED).
+        """
+        return Reach(self.owner_for(owner_id), self.narrowing)
+
+    def owner_for(self, owner_id: str) -> str:
+        """Whose something is that is in no database: the caller's own when ``owner_id`` is empty.
+
+        Raises:
+            Forbidden: as ``reach_of``.
         """
         if not owner_id or owner_id == self.own:
             return self.own
@@ -70,16 +99,12 @@ class Call:
             raise Forbidden("only an ADMIN may name another owner", reason=Reason.OWNER_NOT_ALLOWED)
         return owner_id
 
-    def owner_for(self, owner_id: str) -> str:
-        """Whose a new row becomes: the caller's own when ``owner_id`` is empty.
-
-        Raises:
-            Forbidden: as ``reach_of``.
-        """
-        return self.reach_of(owner_id)
-
     def fingerprint(self, request: Any) -> str:
-        """Give a keyed hash of the request without its request id; no password can be guessed from it."""
+        """Give a keyed hash of the request without its request id; no password can be guessed from it.
+
+        What the caller's key is narrowed to is part of it: no key is told what another one did that reaches
+        more.
+        """
         return self.fingerprints(request)[0]
 
     def fingerprints(self, request: Any) -> tuple[str, ...]:
@@ -89,4 +114,7 @@ class Call:
         bare = type(request)()
         bare.CopyFrom(request)
         bare.ClearField("request_id")
-        return self.hasher.digests(bare.SerializeToString(deterministic=True))
+        data = bare.SerializeToString(deterministic=True)
+        if self.narrowing is not None:
+            data += repr(self.narrowing).encode()
+        return self.hasher.digests(data)

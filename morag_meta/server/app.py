@@ -155,8 +155,9 @@ class App:
         self._reset_tokens = make_reset_tokens(settings, secrets)
         self._epochs = EpochWatch(self.database)
         self._usage = KeyUsage(self.database, interval=settings.api_key_usage_interval)
+        self._rates = Rates(key_policy(settings).limit, Rate.of(settings.public_rate, settings.public_burst))
         self.authenticator = Authenticator(
-            self.database, self._hasher, self._tokens, self._epochs, self._usage
+            self.database, self._hasher, self._tokens, self._epochs, self._usage, self._rates
         )
         self.audit = AuditWriter(self.database)
         self._streams = Streams(
@@ -171,7 +172,6 @@ class App:
         self._feed.on_event(self.openings.note_event, lambda: self.openings.waiting)
         self._probe = Probe(options)
         self._health = Health(self._probe, SERVICES)
-        self._rates = Rates(key_policy(settings).limit, Rate.of(settings.public_rate, settings.public_burst))
         self._dispatcher = self._make_dispatcher(KeyHasher(secrets.keys("request-fingerprint")))
         self._pages = Pages(secrets.keys("page-token"))
         self._token_keys = secrets.keys("resume-token")

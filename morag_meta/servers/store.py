@@ -13,9 +13,10 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from morag_meta.auth.narrowing import Whose, owner_of
 from morag_meta.db.counted import Resource, add, counted
 from morag_meta.db.schema import servers
-from morag_meta.db.statements import EVERYONE, after_row, everyone, owned, reach
+from morag_meta.db.statements import EVERYONE, after_row, everyone, narrow, owned, reach
 from morag_meta.db.text import contains
 from morag_meta.db.unit import Row, Unit
 from morag_meta.errors import not_found
@@ -57,7 +58,7 @@ class ServerStore:
         """Work within the unit."""
         self._unit = unit
 
-    def get(self, reach: str, server_id: str) -> Row:
+    def get(self, reach: Whose, server_id: str) -> Row:
         """Give one server.
 
         Raises:
@@ -65,7 +66,7 @@ class ServerStore:
         """
         return self._found(_GET, reach, server_id)
 
-    def lock(self, reach: str, server_id: str) -> Row:
+    def lock(self, reach: Whose, server_id: str) -> Row:
         """Give one server, locked until the transaction ends.
 
         Raises:
@@ -73,17 +74,17 @@ class ServerStore:
         """
         return self._found(_LOCK, reach, server_id)
 
-    def hold(self, owner_id: str, server_id: str) -> None:
+    def hold(self, reach: Whose, server_id: str) -> None:
         """Keep one owner's server from being changed or deleted until the transaction ends.
 
         Raises:
-            NotFound: that owner has no such server.
+            NotFound: that owner has no such server within reach.
         """
-        self._found(_HOLD, owner_id, server_id)
+        self._found(_HOLD, reach, server_id)
 
     def page(
         self,
-        owner_id: str,
+        reach: Whose,
         after: Mapping[str, Any] | None,
         limit: int,
         *,
@@ -97,13 +98,14 @@ class ServerStore:
         ``name_contains``, letter case counting; an empty filter matches all.
         """
         after = after or {}
-        statement = _page(
-            owner_id == EVERYONE, bool(after), bool(kinds), active is not None, bool(name_contains)
+        page = _page(
+            owner_of(reach) == EVERYONE, bool(after), bool(kinds), active is not None, bool(name_contains)
         )
+        statement, bound = narrow(page, servers.c.id, reach)
         filters = {"kinds": list(kinds), "active": active, "name": name_contains}
         given = {key: value for key, value in filters.items() if value not in ([], None, "")}
         position = {f"after_{key}": value for key, value in after.items()}
-        return self._unit.all(statement, owner_id=owner_id, limit=limit, **position, **given)
+        return self._unit.all(statement, limit=limit, **bound, **position, **given)
 
     def add(
         self,
@@ -148,8 +150,9 @@ class ServerStore:
         """Delete every server of one owner, whose databases are gone already."""
         self._unit.run(_REMOVE_ALL, owner_id=owner_id)
 
-    def _found(self, statement: sa.Select[Any], owner_id: str, server_id: str) -> Row:
-        row = self._unit.one(statement, id=server_id, owner_id=owner_id)
+    def _found(self, statement: sa.Select[Any], reach: Whose, server_id: str) -> Row:
+        statement, bound = narrow(statement, servers.c.id, reach)
+        row = self._unit.one(statement, id=server_id, **bound)
         if row is None:
             raise not_found("server", server_id)
         return row

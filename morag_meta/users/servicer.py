@@ -81,7 +81,7 @@ class UserServicer:
         self._registration = registration
 
     def _replay(self, uow: UnitOfWork, call: Call, receipt: dict[str, Any]) -> pb.User:
-        return user_to_proto(uow.users.get(call.reach, receipt["id"]))
+        return user_to_proto(uow.users.get(call.whole_reach, receipt["id"]))
 
     def _replay_deletion(self, uow: UnitOfWork, call: Call, receipt: dict[str, Any]) -> Empty:
         return Empty()
@@ -90,7 +90,7 @@ class UserServicer:
         return pb.EndSessionResponse()
 
     def _replay_settings(self, uow: UnitOfWork, call: Call, receipt: dict[str, Any]) -> pb.UserSettings:
-        return settings_to_proto(uow.settings.get(call.reach, receipt["owner_id"]))
+        return settings_to_proto(uow.settings.get(call.whole_reach, receipt["owner_id"]))
 
     @composes
     async def RegisterUser(self, request: pb.RegisterUserRequest, call: Call) -> pb.User:
@@ -147,7 +147,7 @@ class UserServicer:
     def ListSessions(
         self, uow: UnitOfWork, request: pb.ListSessionsRequest, call: Call
     ) -> pb.ListSessionsResponse:
-        owner = call.reach_of(request.owner_id)
+        owner = call.owner_for(request.owner_id)
         page = self._pages.page(
             call,
             request,
@@ -159,13 +159,13 @@ class UserServicer:
 
     @writes(replay=_replay_end, receipt=lambda _: {})
     def EndSession(self, uow: UnitOfWork, request: pb.EndSessionRequest, call: Call) -> pb.EndSessionResponse:
-        owner_id = uow.sessions.owner(call.reach, request.id)
+        owner_id = uow.sessions.owner(call.whole_reach, request.id)
         actions.end_session(uow, owner_id, request.id)
         return pb.EndSessionResponse()
 
     @reads(point=True)
     def GetUser(self, uow: UnitOfWork, request: pb.GetUserRequest, call: Call) -> pb.User:
-        return user_to_proto(uow.users.get(call.reach, _user_id(call, request.id)))
+        return user_to_proto(uow.users.get(call.whole_reach, _user_id(call, request.id)))
 
     @reads()
     def ListUsers(self, uow: UnitOfWork, request: pb.ListUsersRequest, call: Call) -> pb.ListUsersResponse:
@@ -175,7 +175,7 @@ class UserServicer:
             request,
             keys=("create_time", "id"),
             fetch=lambda after, limit: uow.users.page(
-                call.reach, after, limit, role=role_name(request.role), active=active, text=request.text
+                call.whole_reach, after, limit, role=role_name(request.role), active=active, text=request.text
             ),
             convert=user_to_proto,
         )
@@ -186,7 +186,7 @@ class UserServicer:
         values = user_from_proto(request.user, masked(request.user, request.update_mask))
         if not request.user.id:
             raise invalid("user.id", "is required")
-        row = uow.users.lock(call.reach, _user_id(call, request.user.id))
+        row = uow.users.lock(call.whole_reach, _user_id(call, request.user.id))
         check_etag(request.user.etag, row)
         if values.get("email", row["email"]) != row["email"]:
             check_email_change(call.principal, row["id"])
@@ -230,25 +230,25 @@ class UserServicer:
 
     @writes(replay=_replay)
     def SetUserRole(self, uow: UnitOfWork, request: pb.SetUserRoleRequest, call: Call) -> pb.User:
-        row = actions.lock_standing(uow, call.reach, _user_id(call, request.id))
+        row = actions.lock_standing(uow, call.whole_reach, _user_id(call, request.id))
         check_etag(request.etag, row)
         return user_to_proto(actions.set_role(uow, row, Role(request.role)))
 
     @writes(replay=_replay)
     def DeactivateUser(self, uow: UnitOfWork, request: pb.DeactivateUserRequest, call: Call) -> pb.User:
-        row = actions.lock_standing(uow, call.reach, _user_id(call, request.id))
+        row = actions.lock_standing(uow, call.whole_reach, _user_id(call, request.id))
         check_etag(request.etag, row)
         return user_to_proto(actions.deactivate(uow, row))
 
     @writes(replay=_replay)
     def ReactivateUser(self, uow: UnitOfWork, request: pb.ReactivateUserRequest, call: Call) -> pb.User:
-        row = actions.lock_standing(uow, call.reach, _user_id(call, request.id))
+        row = actions.lock_standing(uow, call.whole_reach, _user_id(call, request.id))
         check_etag(request.etag, row)
         return user_to_proto(actions.reactivate(uow, row))
 
     @writes(replay=_replay_deletion, receipt=lambda _: {})
     def DeleteUser(self, uow: UnitOfWork, request: pb.DeleteUserRequest, call: Call) -> Empty:
-        row = actions.lock_standing(uow, call.reach, _user_id(call, request.id))
+        row = actions.lock_standing(uow, call.whole_reach, _user_id(call, request.id))
         check_etag(request.etag, row)
         actions.delete_user(uow, row)
         self._throttle.forget(uow, user_id=row["id"], email=row["email"])
@@ -258,14 +258,14 @@ class UserServicer:
     def GetUserSettings(
         self, uow: UnitOfWork, request: pb.GetUserSettingsRequest, call: Call
     ) -> pb.UserSettings:
-        return settings_to_proto(uow.settings.get(call.reach, _user_id(call, request.owner_id or "me")))
+        return settings_to_proto(uow.settings.get(call.whole_reach, _user_id(call, request.owner_id or "me")))
 
     @writes(replay=_replay_settings, receipt=lambda response: {"owner_id": response.owner_id})
     def UpdateUserSettings(
         self, uow: UnitOfWork, request: pb.UpdateUserSettingsRequest, call: Call
     ) -> pb.UserSettings:
         values = settings_from_proto(request.settings, masked(request.settings, request.update_mask))
-        row = uow.settings.lock(call.reach, _user_id(call, request.settings.owner_id or "me"))
+        row = uow.settings.lock(call.whole_reach, _user_id(call, request.settings.owner_id or "me"))
         check_etag(request.settings.etag, row)
         if values.get("default_database_id"):
             uow.databases.get(row["owner_id"], values["default_database_id"])  # the user's own, or NOT_FOUND

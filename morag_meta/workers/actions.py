@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Final, Generic, Protocol, TypeVar
 
+from morag_meta.auth.narrowing import Narrowing, Reach
 from morag_meta.db.statements import EVERYONE
 from morag_meta.db.unit import Row
 from morag_meta.errors import NotFound, WrongState
@@ -76,12 +77,12 @@ def lease_jobs(
 
     Nothing waits for a lock here: what somebody else has locked, most likely to lease it, is passed by.
     """
-    wanted = Wanted(appetite.owner_id, appetite.states, appetite.kinds, appetite.document_types)
+    wanted = wanted_by(appetite)
     shown: list[M] = []
     had: list[Row] = []
     missed, size = False, 0
     for candidate in uow.queue.candidates(wanted, most + _SPARE):
-        row = _lock_if_free(uow, candidate)
+        row = _lock_if_free(uow, candidate, appetite.narrowing)
         if row is None or not _waits(row, appetite):
             missed = True  # somebody else was faster, and so there may be further candidates
         elif not _is_over(row) and (leased := _lease(uow, row, worker["id"], lease_ms)) is not None:
@@ -96,13 +97,22 @@ def lease_jobs(
 
 
 def held_leases(
-    uow: UnitOfWork, worker: Row, noted: Iterable[tuple[str, int]], show: Callable[[Taken], M]
+    uow: UnitOfWork,
+    worker: Row,
+    noted: Iterable[tuple[str, int]],
+    show: Callable[[Taken], M],
+    narrowing: Narrowing | None = None,
 ) -> Haul[M]:
-    """Give those leases of a worker, each noted as a job's id and its attempt, that it still holds."""
+    """Give those leases of a worker, each noted as a job's id and its attempt, that it still holds.
+
+    Within a narrowing are those whose document has not left it meanwhile.
+    """
     now, held = uow.queue.now(), []
     for job_id, attempt in noted:
         try:
-            row = uow.jobs.get(EVERYONE, job_id)
+            row = uow.jobs.get(Reach(EVERYONE, narrowing), job_id)
+            if narrowing is not None:
+                uow.documents.get(Reach(row["owner_id"], narrowing), row["document_id"])
         except NotFound:
             continue
         same = row["attempt"] == attempt and row["worker_id"] == worker["id"]
@@ -128,10 +138,20 @@ def renew_lease(
     return Verdict.GO_ON, expire_time
 
 
-def _lock_if_free(uow: UnitOfWork, candidate: Row) -> Row | None:
-    """Lock a job, and before it the document that an INGESTION job carries along, unless somebody has."""
-    if candidate["kind"] == INGESTION:
-        document = uow.documents.lock_if_free(candidate["owner_id"], candidate["document_id"])
+def wanted_by(appetite: Appetite) -> Wanted:
+    """Give what is asked for by an appetite."""
+    parts = appetite.states, appetite.kinds, appetite.document_types
+    return Wanted(appetite.owner_id, *parts, appetite.narrowing)
+
+
+def _lock_if_free(uow: UnitOfWork, candidate: Row, narrowing: Narrowing | None) -> Row | None:
+    """Lock a job, and before it the document that an INGESTION job carries along, unless somebody has.
+
+    Within a narrowing any document, so that what is shown of it has not left.
+    """
+    if candidate["kind"] == INGESTION or narrowing is not None:
+        reach = Reach(candidate["owner_id"], narrowing)
+        document = uow.documents.lock_if_free(reach, candidate["document_id"])
         if document is None:
             return None
     return uow.jobs.lock_if_free(candidate["owner_id"], candidate["id"])
@@ -139,7 +159,7 @@ def _lock_if_free(uow: UnitOfWork, candidate: Row) -> Row | None:
 
 def _waits(row: Row, appetite: Appetite) -> bool:
     """Whether a locked job still waits for such a worker, and its time has come."""
-    return appetite.takes(row) and (row["not_before"] is None or row["not_before"] <= row["clock"])
+    return appetite.wants(row) and (row["not_before"] is None or row["not_before"] <= row["clock"])
 
 
 def _is_over(row: Row) -> bool:

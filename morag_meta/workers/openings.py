@@ -21,8 +21,9 @@ from morag_meta.db.database import Database
 from morag_meta.db.unit import Row
 from morag_meta.errors import MetaError
 from morag_meta.jobs.store import TOPIC
-from morag_meta.jobs.wanted import WAITING_STATES, Wanted
+from morag_meta.jobs.wanted import WAITING_STATES
 from morag_meta.uow import UnitOfWork
+from morag_meta.workers.actions import wanted_by
 from morag_meta.workers.rules import Appetite
 
 _log = structlog.get_logger(__name__)
@@ -49,6 +50,12 @@ class Ticket:
         self.leased = False  # whether its worker got a lease meanwhile: perhaps by the same request
         self.told: dict[str, Job] = {}
         self.trying: dict[str, Job] = {}
+
+    @property
+    def is_by_server(self) -> bool:
+        """Whether what it takes is known only with the servers of jobs' databases."""
+        narrowing = None if self.appetite is None else self.appetite.narrowing
+        return narrowing is not None and bool(narrowing.servers)
 
     def set_out(self) -> None:
         """Say that the jobs told of are being tried for."""
@@ -195,7 +202,7 @@ class Openings:
             if not self._tickets:
                 return
             ids = hinted[start : start + _LOOKED_AT_ONCE]
-            for job in await self._database.read(_ready(ids)):
+            for job in await self._placed(await self._database.read(_ready(ids))):
                 self._tell(job)
 
     async def _look_for_all(self) -> None:
@@ -203,8 +210,16 @@ class Openings:
         self._all_due = time.monotonic() + _INTERVAL_SECONDS
         for appetite, waiting in Counter(ticket.appetite for ticket in self._tickets).items():
             if appetite is not None:
-                for job in await self._database.read(_candidates(appetite, waiting)):
+                for job in await self._placed(await self._database.read(_candidates(appetite, waiting))):
                     self._tell(job)
+
+    async def _placed(self, jobs: list[Row]) -> list[Job]:
+        """Give jobs with the ``server_id`` of each one's database, where somebody is narrowed to servers."""
+        ids = {job["database_id"] for job in jobs} - {None}
+        if not ids or not any(ticket.is_by_server for ticket in self._tickets):
+            return list(jobs)
+        found = await self._database.read(lambda uow: uow.databases.servers_of(ids))
+        return [{**job, "server_id": found.get(job["database_id"])} for job in jobs]
 
     def _tell(self, job: Job) -> None:
         """Wake the one who has waited longest of those who take a job, unless somebody was told of it."""
@@ -225,5 +240,4 @@ def _ready(ids: list[str]) -> Callable[[UnitOfWork], list[Row]]:
 
 
 def _candidates(appetite: Appetite, limit: int) -> Callable[[UnitOfWork], list[Row]]:
-    wanted = Wanted(appetite.owner_id, appetite.states, appetite.kinds, appetite.document_types)
-    return lambda uow: uow.queue.candidates(wanted, limit)
+    return lambda uow: uow.queue.candidates(wanted_by(appetite), limit)

@@ -9,6 +9,8 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
+from morag_meta.auth.narrowing import Narrowing
+
 EVERYBODY: Final = "-"
 """The owner of whom a worker of everybody's jobs asks."""
 
@@ -27,9 +29,15 @@ class Appetite:
     states: tuple[str, ...]
     kinds: tuple[str, ...] = ()
     document_types: tuple[str, ...] = ()
+    narrowing: Narrowing | None = None
 
     def takes(self, job: Mapping[str, Any]) -> bool:
-        """Whether a job, by its owner, state, kind and document type, is one of these."""
+        """Whether a job is one of these; what its ``server_id`` does not say is taken for none."""
+        within = self.narrowing is None or self.narrowing.covers(job["database_id"], job.get("server_id"))
+        return within and self.wants(job)
+
+    def wants(self, job: Mapping[str, Any]) -> bool:
+        """Whether a job, by its owner, state, kind and document type, is one of these, if it is in reach."""
         return (
             self.owner_id in (EVERYBODY, job["owner_id"])
             and job["state"] in self.states
@@ -45,6 +53,7 @@ def appetite(
     *,
     owner_id: str,
     may_serve_everyone: bool,
+    narrowing: Narrowing | None = None,
 ) -> Appetite | None:
     """Say which jobs a worker takes in one call, or None where it takes none at all.
 
@@ -56,7 +65,7 @@ def appetite(
         return None
     everyone = may_serve_everyone and worker["serves_everyone"]
     states = _STATES[worker["execution"]]
-    return Appetite(EVERYBODY if everyone else owner_id, states, both_kinds, both_types)
+    return Appetite(EVERYBODY if everyone else owner_id, states, both_kinds, both_types, narrowing)
 
 
 def _intersection(taken: Collection[str], asked: Collection[str]) -> tuple[str, ...] | None:

@@ -47,7 +47,7 @@ Leases = Haul[pb.Lease]
 
 def _reach(call: Call) -> str:
     """Whose workers the caller sees: a key that may only work sees its owner's."""
-    return call.reach if call.principal.has_scope("jobs:read") else call.own
+    return call.whole_reach if call.principal.has_scope("jobs:read") else call.own
 
 
 def _reach_of(call: Call, owner_id: str) -> str:
@@ -56,7 +56,7 @@ def _reach_of(call: Call, owner_id: str) -> str:
     Raises:
         Forbidden: they are not the caller's to see (OWNER_NOT_ALLOWED).
     """
-    owner = call.reach_of(owner_id)
+    owner = call.owner_for(owner_id)
     if _reach(call) not in (owner, EVERYONE):
         raise Forbidden("a key that may only work names no other owner", reason=Reason.OWNER_NOT_ALLOWED)
     return owner
@@ -189,6 +189,7 @@ def _appetite(worker: Row, request: pb.LeaseJobsRequest, call: Call) -> Appetite
         request.document_types,
         owner_id=call.own,
         may_serve_everyone=call.principal.has_scope("jobs:work:all"),
+        narrowing=call.narrowing,
     )
 
 
@@ -203,7 +204,7 @@ def _lease_once(
     """Lease jobs in one transaction, or find those that the same request leased before."""
     receipt = uow.requests.claim(call, request)
     if receipt is not None:
-        return actions.held_leases(uow, worker, receipt["leases"], lease_to_proto)
+        return actions.held_leases(uow, worker, receipt["leases"], lease_to_proto, call.narrowing)
     found: Leases = Haul([])
     if chosen is not None:
         found = actions.lease_jobs(

@@ -52,7 +52,7 @@ def test_service_knows_its_scopes() -> None:
     own = {"jobs:work": Role.VIEWER, "jobs:work:all": Role.ADMIN, "users:reset": Role.ADMIN}
     own |= {"api_keys:verify": Role.VIEWER, "api_keys:verify:all": Role.ADMIN}
     own |= {"quotas:write": Role.ADMIN, "audit:read": Role.ADMIN}
-    own["users:write"] = Role.VIEWER  # with which a VIEWER ends the own sessions
+    own |= dict.fromkeys(("users:write", "grants:write"), Role.VIEWER)  # to end own sessions, and own grants
     assert dict.fromkeys(reads, Role.VIEWER) | dict.fromkeys(writes, Role.USER) | own == _KNOWN
 
 

@@ -16,7 +16,8 @@ from morag_meta.api_keys.actions import create_key
 from morag_meta.auth.authenticator import Authenticator
 from morag_meta.auth.epoch import EpochWatch
 from morag_meta.auth.keys import KeyHasher
-from morag_meta.auth.principal import Role
+from morag_meta.auth.principal import Rate, Role
+from morag_meta.auth.rates import Rates
 from morag_meta.auth.tokens import Tokens
 from morag_meta.auth.usage import KeyUsage
 from morag_meta.db import migrate
@@ -32,13 +33,16 @@ TOKENS = Tokens(bytes(range(64)), bytes(range(64, 96)))
 class Process:
     """One process's view of a database: its cache, its watch, its counters."""
 
-    def __init__(self, url: str, *, trust: float = 5.0, cache_size: int = 10_000) -> None:
+    def __init__(
+        self, url: str, *, trust: float = 5.0, cache_size: int = 10_000, strangers: Rate | None = None
+    ) -> None:
         """Open the database; no background task runs unless a test starts it."""
         self.database = Database.open(url)
         self.epochs = EpochWatch(self.database, interval=0.1, trust=trust)
         self.usage = KeyUsage(self.database)
+        rates = Rates(of_addresses=strangers)
         self.authenticator = Authenticator(
-            self.database, HASHER, TOKENS, self.epochs, self.usage, cache_size=cache_size
+            self.database, HASHER, TOKENS, self.epochs, self.usage, rates, cache_size=cache_size
         )
         self.away = False
         self._statements: list[str] = []

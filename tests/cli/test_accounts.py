@@ -15,7 +15,7 @@ from morag_meta.auth.passwords import hash_password
 from morag_meta.db.schema import audit_events
 from morag_meta.exits import ExitCode
 from morag_meta.ids import new_id
-from moragmeta.v1 import databases_pb2, users_pb2
+from moragmeta.v1 import api_keys_pb2, databases_pb2, servers_pb2, users_pb2
 from tests.cli.command import Command
 from tests.grants.scene import tenant
 from tests.service import Service, User
@@ -131,6 +131,22 @@ def test_made_key_opens_the_service(cli: Command, service: Service, user: User) 
     printed = cli("key", "create", "cli", "--owner", user.email, "--database-url", service.url).out
     channel = service.channel(api_key=printed.removeprefix("API key: ").strip())
     assert channel.users.GetUser(users_pb2.GetUserRequest(id="me")).id == user.id
+
+
+def test_a_narrowed_key_is_made(cli: Command, service: Service, user: User, url: str) -> None:
+    """Key create narrows a key to databases and servers that are there, and key list shows to which."""
+    server = servers_pb2.Server(name="s", kind=servers_pb2.SERVER_KIND_QDRANT, host="h", port=1)
+    made = user.channel.servers.CreateServer(servers_pb2.CreateServerRequest(server=server))
+    words = ["key", "create", "narrow", "--owner", user.email, "--database-url", url]
+    assert cli(*words, "--database", new_id()).code == ExitCode.NOT_FOUND
+    many = [word for _ in range(33) for word in ("--server", new_id())]
+    assert cli(*words, *many).code == ExitCode.REFUSED
+    key = cli(*words, "--server", made.id, "-o", "json").json
+    listed = cli("key", "list", "--owner", user.email, "-o", "json", "--database-url", url).jsons
+    assert [each["server_ids"] for each in listed if each["id"] == key["id"]] == [[made.id]]
+    asked = api_keys_pb2.GetCurrentPrincipalRequest()
+    principal = service.channel(api_key=key["key"]).api_keys.GetCurrentPrincipal(asked)
+    assert list(principal.server_ids) == [made.id]
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,7 @@ from morag_meta.db import migrate
 from morag_meta.db.migrate import MigrationError, SchemaAhead, State
 from morag_meta.db.schema import metadata
 from morag_meta.db.url import normalize
+from morag_meta.ids import new_id
 from tests.backends.databases import Backend
 from tests.db.rows import NOW, OTHER, columns_of, engine_of, fill, read_all, tables_of
 
@@ -58,6 +59,25 @@ def test_names_of_revoked_keys_are_free_after_the_upgrade(empty_url: str) -> Non
     with engine_of(empty_url).connect() as connection:
         key = connection.execute(sa.select(keys.c.id, keys.c.name, keys.c.former_name)).one()
     assert key == (OTHER, f"\x1f{OTHER}", "ci")
+
+
+def test_narrowed_keys_do_not_become_wide_by_going_back(empty_url: str) -> None:
+    """A key that is narrowed is revoked where the schema goes back to one that cannot say so; others stay."""
+    migrate.upgrade(empty_url)
+    fill(empty_url, tables_of(empty_url))
+    keys, wide = metadata.tables["api_keys"], new_id()
+    with engine_of(empty_url).begin() as connection:
+        row = connection.execute(sa.select(keys)).mappings().one()
+        plain = {"id": wide, "name": "wide", "key_hash": "0" * 64, "database_ids": None, "server_ids": None}
+        connection.execute(sa.insert(keys).values({**row, **plain, "revoke_time": None}))
+        connection.execute(
+            sa.update(keys).where(keys.c.id == OTHER).values(database_ids=[OTHER], revoke_time=None)
+        )
+    migrate.downgrade(empty_url, "0009")
+    shown = sa.select(keys.c.id, keys.c.name, keys.c.revoke_time.is_not(None))
+    with engine_of(empty_url).connect() as connection:
+        found = {tuple(each) for each in connection.execute(shown)}
+    assert found == {(OTHER, f"\x1f{OTHER}", True), (wide, "wide", False)}
 
 
 def test_down_to_nothing_and_up_again(empty_url: str, any_revisions: pathlib.Path) -> None:

@@ -96,6 +96,8 @@ class Caller:
             request.include_snapshot = True
         if method.name == "RevokeAccess" and path != ("database_id",):
             request.database_id = self.mine.shared  # on which GrantAccess has given nothing meanwhile
+        if method.name == "RevokeAccess" and path == ("database_id",):
+            request.grantee_id = str(uuid.uuid4())  # the caller's own grant is theirs to give up
         return request
 
     def _fill(self, message: Any, service: str, path: tuple[str, ...], id: str) -> None:

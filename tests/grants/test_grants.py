@@ -147,10 +147,9 @@ def test_a_writer_cannot_share_on(owner: Tenant, friend: User, service: Service)
     with refused("PERMISSION_DENIED", "GRANT_TOO_LOW") as refusal:
         friend.channel.grants.GrantAccess(request)
     assert refusal.metadata == {"required_level": "OWNER"}
+    others = pb.RevokeAccessRequest(database_id=owner.shared, grantee_id=service.admin.id)
     with refused("PERMISSION_DENIED", "GRANT_TOO_LOW"):
-        friend.channel.grants.RevokeAccess(
-            pb.RevokeAccessRequest(database_id=owner.shared, grantee_id=friend.id)
-        )
+        friend.channel.grants.RevokeAccess(others)
     with refused("PERMISSION_DENIED", "GRANT_TOO_LOW"):
         _on(friend, owner.shared)
 
@@ -210,3 +209,21 @@ def test_nothing_is_written_after_a_revocation(service: Service, owner: Tenant, 
         uow.documents.lock(friend.id, document.id, grantee)
     found = owner.user.channel.documents.GetDocument(documents_pb2.GetDocumentRequest(id=document.id))
     assert found.name == "changed in time"
+
+
+@pytest.mark.parametrize("role", [Role.VIEWER, Role.USER])
+def test_a_grantee_gives_up_their_own_grant(service: Service, owner: Tenant, role: Role) -> None:
+    """Who has a grant ends it by naming themselves; that of somebody else, or again, is not theirs to end."""
+    friend, other = service.new_user(role), service.new_user()
+    owner.give(friend, READER)
+    owner.give(other, WRITER)
+    friend.channel.databases.GetDatabase(databases_pb2.GetDatabaseRequest(id=owner.shared))
+    revoke, mine = friend.channel.grants.RevokeAccess, {"database_id": owner.shared, "grantee_id": friend.id}
+    with refused("PERMISSION_DENIED", "GRANT_TOO_LOW"):
+        revoke(pb.RevokeAccessRequest(database_id=owner.shared, grantee_id=other.id))
+    revoke(pb.RevokeAccessRequest(**mine))
+    with refused("NOT_FOUND", "RESOURCE_NOT_FOUND"):
+        friend.channel.databases.GetDatabase(databases_pb2.GetDatabaseRequest(id=owner.shared))
+    with refused("NOT_FOUND", "RESOURCE_NOT_FOUND"):
+        revoke(pb.RevokeAccessRequest(**mine))
+    assert [grant.grantee_id for grant in _on(owner.user, owner.shared)] == [other.id]

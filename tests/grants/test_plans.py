@@ -148,7 +148,7 @@ def test_a_shared_row_is_found_by_keys(shared: Shared, name: str) -> None:
 
 def test_whose_a_shared_database_is_takes_one_key(shared: Shared) -> None:
     """Who shares a database is found by the grant's own key."""
-    plan = Plan(shared.database, lambda uow: uow.grants.owner_of(shared.grantee.user_id, shared.database_id))
+    plan = Plan(shared.database, lambda uow: uow.grants.owner_of(shared.grantee, shared.database_id))
     assert (len(plan.indexes), plan.scans, plan.sorts) == (1, False, False), plan.text
 
 

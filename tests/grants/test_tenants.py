@@ -22,6 +22,7 @@ DENIED: Final = "PERMISSION_DENIED"
 # (method, field, what the id is of): the answer with a READER's grant, and with a WRITER's.
 WITH_A_GRANT: Final[dict[tuple[str, str, str], tuple[str, str]]] = {
     ("DatabaseService.GetDatabase", "id", "database"): (OPEN, OPEN),
+    ("ApiKeyService.CreateApiKey", "api_key.database_ids", "database"): ("OK", "OK"),
     ("DatabaseService.UpdateDatabase", "database.id", "database"): (DENIED, DENIED),
     ("DatabaseService.DeleteDatabase", "id", "database"): (DENIED, DENIED),
     ("DatabaseService.RecountDocuments", "id", "database"): (DENIED, DENIED),

@@ -215,7 +215,9 @@ def test_the_protos_follow_the_rule_of_the_house() -> None:
     of_workers_alone = {"RegisterWorker", "LeaseJobs"}
     of_workers = {"UpdateJobProgress", "CompleteJob", "FailJob", "HeartbeatJob", "ReleaseJob"}
     of_workers |= {"GetWorker", "ListWorkers", "WatchJobs"} | of_workers_alone
-    of_any_key, verify = {"GetCurrentPrincipal"}, ["api_keys:verify", "api_keys:verify:all"]
+    ends_own = {"EndSession", "RevokeApiKey", "DisableApiKey", "RevokeAccess"}  # which a VIEWER may as well
+    of_any_key = {"GetCurrentPrincipal", "RevokeApiKey", "DisableApiKey"}
+    verify = ["api_keys:verify", "api_keys:verify:all"]
     for method in METHODS.values():
         declared = _declared(method)
         if method.name in of_everybody:
@@ -224,7 +226,7 @@ def test_the_protos_follow_the_rule_of_the_house() -> None:
         assert not declared.public, method.name
         assert declared.any_scope == (method.name in of_any_key), method.name
         reads = method.GetOptions().idempotency_level == 1
-        of_viewers = reads or method.name in of_sessions | {"EndSession"}  # a VIEWER sees to the own sessions
+        of_viewers = reads or method.name in of_sessions | ends_own
         role = options_pb2.ROLE_VIEWER if of_viewers else options_pb2.ROLE_USER
         assert declared.minimum_role == (options_pb2.ROLE_ADMIN if method.name in of_admins else role)
         family = method.containing_service.name.removesuffix("Service").replace("ApiKey", "Api_Key").lower()

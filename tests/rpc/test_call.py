@@ -7,6 +7,7 @@ import copy
 import pytest
 
 from morag_meta.auth.keys import KeyHasher
+from morag_meta.auth.narrowing import Reach
 from morag_meta.auth.principal import ANONYMOUS, Principal, Role
 from morag_meta.errors import Forbidden, Stale
 from morag_meta.rpc.call import Call
@@ -25,8 +26,9 @@ def _call(role: Role, *, key: bytes = b"k" * 32, user_id: str = "me-myself") -> 
 def test_nobody_but_an_admin_reaches_beyond_their_own(role: Role) -> None:
     """VIEWER and USER reach their own rows, list them by default or by name, and name nobody else."""
     call = _call(role)
-    assert (call.reach, call.own) == ("me-myself", "me-myself")
-    assert call.reach_of("") == call.reach_of("me-myself") == call.owner_for("") == "me-myself"
+    assert (call.reach, call.whole_reach, call.own) == (Reach("me-myself"), "me-myself", "me-myself")
+    assert call.reach_of("") == call.reach_of("me-myself") == Reach("me-myself")
+    assert call.owner_for("") == call.owner_for("me-myself") == "me-myself"
     for other in (OTHER, "-"):
         for reaching in (call.reach_of, call.owner_for):
             with pytest.raises(Forbidden) as refusal:
@@ -37,16 +39,16 @@ def test_nobody_but_an_admin_reaches_beyond_their_own(role: Role) -> None:
 def test_an_admin_reaches_everything_and_lists_their_own_by_default() -> None:
     """An ADMIN touches any row, lists their own, another's or everybody's, and creates for others."""
     call = _call(Role.ADMIN)
-    assert call.reach == "-"
-    assert call.reach_of("") == "me-myself"
-    assert (call.reach_of(OTHER), call.reach_of("-")) == (OTHER, "-")
+    assert (call.reach, call.whole_reach) == (Reach("-"), "-")
+    assert call.reach_of("") == Reach("me-myself")
+    assert (call.reach_of(OTHER), call.reach_of("-")) == (Reach(OTHER), Reach("-"))
     assert (call.owner_for(""), call.owner_for(OTHER)) == ("me-myself", OTHER)
 
 
 def test_nobody_reaches_nothing() -> None:
     """The caller of a public method owns nothing and reaches nothing."""
     call = Call(ANONYMOUS, "UserService.RegisterUser", "r", "peer")
-    assert (call.own, call.reach) == ("", "")
+    assert (call.own, call.reach) == ("", Reach(""))
 
 
 def test_a_fingerprint_is_of_the_body_alone() -> None:

@@ -126,12 +126,13 @@ class Trial:
         epochs, hasher = EpochWatch(self.database), KeyHasher(_KEY)
         tokens = Tokens(_KEY * 2, _KEY, algorithm="HS256", session_life=dt.timedelta(hours=1))
         usage = KeyUsage(self.database, interval=60)
-        authenticator = Authenticator(self.database, hasher, tokens, epochs, usage)
+        rates = Rates.unlimited()
+        authenticator = Authenticator(self.database, hasher, tokens, epochs, usage, rates)
         self.streams = Streams(options, authenticator.recheck, lambda: epochs.newest)
         self.dispatcher = Dispatcher(
             self.database,
             authenticator,
-            Rates.unlimited(),
+            rates,
             usage,
             self.streams,
             AuditWriter(self.database),

@@ -90,6 +90,19 @@ def a_writer_writes_what_is_the_owners(bench: Bench) -> None:
 
 
 @AREA.admin_case
+def a_grant_is_given_up(bench: Bench) -> None:
+    """Who has been given a grant ends it themselves, and then has none."""
+    database = bench.add_database()
+    _give(bench, database.id, pb.GRANT_LEVEL_READER)
+    mine = pb.RevokeAccessRequest(database_id=database.id, grantee_id=bench.other.id)
+    bench.other.caller.grants.RevokeAccess(mine)
+    with refused("NOT_FOUND", "RESOURCE_NOT_FOUND", resource_type="database"):
+        bench.other.caller.grants.RevokeAccess(mine)
+    listed = bench.mine.grants.ListGrants(pb.ListGrantsRequest(database_id=database.id)).grants
+    same("grants on it", len(listed), 0)
+
+
+@AREA.admin_case
 def a_revoked_grant_opens_nothing(bench: Bench) -> None:
     """After the revocation the next call finds nothing, and streams by the grant end with NOT_FOUND."""
     database = bench.add_database()

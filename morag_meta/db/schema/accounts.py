@@ -87,6 +87,9 @@ api_keys = table(
     sa.Column("allowed_addresses", Json),  # canonical ranges, null or none for anywhere
     sa.Column("rate_per_1000_s", sa.BigInteger),  # calls; null without a limit of its own, as the next one
     sa.Column("rate_burst", sa.Integer),
+    # What the key is narrowed to; both null where it is not. No foreign keys: what is deleted stays named.
+    sa.Column("database_ids", Json),
+    sa.Column("server_ids", Json),
     sa.Column("expire_time", UtcDateTime),
     sa.Column("revoke_time", UtcDateTime),
     sa.Column("disable_time", UtcDateTime),

@@ -137,6 +137,8 @@ class ApiKey(_message.Message):
     SUCCESSOR_ID_FIELD_NUMBER: _builtins.int
     ALLOWED_ADDRESSES_FIELD_NUMBER: _builtins.int
     RATE_LIMIT_FIELD_NUMBER: _builtins.int
+    DATABASE_IDS_FIELD_NUMBER: _builtins.int
+    SERVER_IDS_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """The key's UUIDv7. Not a secret."""
     owner_id: _builtins.str
@@ -216,6 +218,22 @@ class ApiKey(_message.Message):
         an ADMIN gives a key more than that.
         """
 
+    @_builtins.property
+    def database_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The databases to which the key is narrowed, at most 32: the owner's own, or
+        shared with the owner, when the key is made; an ADMIN's key may name any.
+        Sorted, without repeats; some may be deleted by now. A key that names
+        neither databases nor servers is not narrowed.
+        """
+
+    @_builtins.property
+    def server_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The servers to which the key is narrowed, at most 32, each with all the
+        databases that are on it at the time of use; the owner's own, and for an
+        ADMIN's key any. Together with `database_ids` the key reaches what either
+        names. Sorted, without repeats; some may be deleted by now.
+        """
+
     def __init__(
         self,
         *,
@@ -238,10 +256,12 @@ class ApiKey(_message.Message):
         successor_id: _builtins.str = ...,
         allowed_addresses: _abc.Iterable[_builtins.str] | None = ...,
         rate_limit: Global___RateLimit | None = ...,
+        database_ids: _abc.Iterable[_builtins.str] | None = ...,
+        server_ids: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "disable_time", b"disable_time", "expire_time", b"expire_time", "last_used_time", b"last_used_time", "rate_limit", b"rate_limit", "revoke_time", b"revoke_time", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["allowed_addresses", b"allowed_addresses", "create_time", b"create_time", "description", b"description", "disable_time", b"disable_time", "etag", b"etag", "expire_time", b"expire_time", "id", b"id", "key_prefix", b"key_prefix", "last_used_time", b"last_used_time", "name", b"name", "owner_id", b"owner_id", "predecessor_id", b"predecessor_id", "rate_limit", b"rate_limit", "revoke_time", b"revoke_time", "scopes", b"scopes", "state", b"state", "successor_id", b"successor_id", "update_time", b"update_time", "use_count", b"use_count"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["allowed_addresses", b"allowed_addresses", "create_time", b"create_time", "database_ids", b"database_ids", "description", b"description", "disable_time", b"disable_time", "etag", b"etag", "expire_time", b"expire_time", "id", b"id", "key_prefix", b"key_prefix", "last_used_time", b"last_used_time", "name", b"name", "owner_id", b"owner_id", "predecessor_id", b"predecessor_id", "rate_limit", b"rate_limit", "revoke_time", b"revoke_time", "scopes", b"scopes", "server_ids", b"server_ids", "state", b"state", "successor_id", b"successor_id", "update_time", b"update_time", "use_count", b"use_count"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -717,6 +737,8 @@ class VerifyApiKeyResponse(_message.Message):
     EXPIRE_TIME_FIELD_NUMBER: _builtins.int
     RATE_LIMIT_FIELD_NUMBER: _builtins.int
     REMAINING_CALLS_FIELD_NUMBER: _builtins.int
+    DATABASE_IDS_FIELD_NUMBER: _builtins.int
+    SERVER_IDS_FIELD_NUMBER: _builtins.int
     verdict: Global___ApiKeyVerdict.ValueType
     """Whether it is to be let in. Everything else is empty for NOT_FOUND."""
     key_id: _builtins.str
@@ -741,6 +763,16 @@ class VerifyApiKeyResponse(_message.Message):
     def rate_limit(self) -> Global___RateLimit:
         """How fast it may call. Absent where it has no limit."""
 
+    @_builtins.property
+    def database_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The databases to which it is narrowed, at most 32; beside the servers. It
+        is not narrowed if both are empty.
+        """
+
+    @_builtins.property
+    def server_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The servers to which it is narrowed, at most 32."""
+
     def __init__(
         self,
         *,
@@ -752,10 +784,12 @@ class VerifyApiKeyResponse(_message.Message):
         expire_time: _timestamp_pb2.Timestamp | None = ...,
         rate_limit: Global___RateLimit | None = ...,
         remaining_calls: _builtins.int = ...,
+        database_ids: _abc.Iterable[_builtins.str] | None = ...,
+        server_ids: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["expire_time", b"expire_time", "rate_limit", b"rate_limit"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["expire_time", b"expire_time", "key_id", b"key_id", "owner_id", b"owner_id", "owner_role", b"owner_role", "rate_limit", b"rate_limit", "remaining_calls", b"remaining_calls", "scopes", b"scopes", "verdict", b"verdict"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["database_ids", b"database_ids", "expire_time", b"expire_time", "key_id", b"key_id", "owner_id", b"owner_id", "owner_role", b"owner_role", "rate_limit", b"rate_limit", "remaining_calls", b"remaining_calls", "scopes", b"scopes", "server_ids", b"server_ids", "verdict", b"verdict"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -957,6 +991,8 @@ class Principal(_message.Message):
     SCOPES_FIELD_NUMBER: _builtins.int
     EXPIRE_TIME_FIELD_NUMBER: _builtins.int
     ADDRESS_FIELD_NUMBER: _builtins.int
+    DATABASE_IDS_FIELD_NUMBER: _builtins.int
+    SERVER_IDS_FIELD_NUMBER: _builtins.int
     user_id: _builtins.str
     """The user's id."""
     role: _options_pb2.Role.ValueType
@@ -977,6 +1013,16 @@ class Principal(_message.Message):
     def expire_time(self) -> _timestamp_pb2.Timestamp:
         """When the credential ends: the key, or the access token. Never, if absent."""
 
+    @_builtins.property
+    def database_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The databases to which the API key is narrowed, at most 32; beside the
+        servers. It is not narrowed if both are empty.
+        """
+
+    @_builtins.property
+    def server_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The servers to which the API key is narrowed, at most 32."""
+
     def __init__(
         self,
         *,
@@ -987,10 +1033,12 @@ class Principal(_message.Message):
         scopes: _abc.Iterable[_builtins.str] | None = ...,
         expire_time: _timestamp_pb2.Timestamp | None = ...,
         address: _builtins.str = ...,
+        database_ids: _abc.Iterable[_builtins.str] | None = ...,
+        server_ids: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["expire_time", b"expire_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "expire_time", b"expire_time", "key_id", b"key_id", "role", b"role", "scopes", b"scopes", "session_id", b"session_id", "user_id", b"user_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "database_ids", b"database_ids", "expire_time", b"expire_time", "key_id", b"key_id", "role", b"role", "scopes", b"scopes", "server_ids", b"server_ids", "session_id", b"session_id", "user_id", b"user_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -51,6 +51,14 @@ class ApiKeyServiceStub:
     RESOURCE_EXHAUSTED (RATE_LIMITED). Each process of the service counts by
     itself: a key that calls all of them may make its rate with each.
 
+    A key may be narrowed to some databases, to some servers with all databases
+    on them, or to both, and then reaches these, their documents and the jobs of
+    these, and nothing else: everything else is missing to it, and what is about
+    the account as a whole is refused (PERMISSION_DENIED, KEY_NARROWED). What a
+    key is narrowed to never changes. A database or server that is deleted leaves
+    the key with less, and a key of which nothing is left reaches nothing. A key
+    that is made by way of a narrowed key is narrowed within it.
+
     A revoked, disabled, deleted, expired or changed key is refused or limited in
     the process that took the change at once, and in every other one within 5
     seconds; its open streams end with it.
@@ -149,6 +157,14 @@ class ApiKeyServiceServicer:
     RESOURCE_EXHAUSTED (RATE_LIMITED). Each process of the service counts by
     itself: a key that calls all of them may make its rate with each.
 
+    A key may be narrowed to some databases, to some servers with all databases
+    on them, or to both, and then reaches these, their documents and the jobs of
+    these, and nothing else: everything else is missing to it, and what is about
+    the account as a whole is refused (PERMISSION_DENIED, KEY_NARROWED). What a
+    key is narrowed to never changes. A database or server that is deleted leaves
+    the key with less, and a key of which nothing is left reaches nothing. A key
+    that is made by way of a narrowed key is narrowed within it.
+
     A revoked, disabled, deleted, expired or changed key is refused or limited in
     the process that took the change at once, and in every other one within 5
     seconds; its open streams end with it.
@@ -161,7 +177,8 @@ class ApiKeyServiceServicer:
         Idempotent by `request_id`, but a replay has no secret: make another key
         when the first answer was lost. Adds ALREADY_EXISTS (RESOURCE_EXISTS) when
         the owner has a live key of that name, PERMISSION_DENIED
-        (SCOPE_NOT_ALLOWED), and NOT_FOUND for an unknown owner.
+        (SCOPE_NOT_ALLOWED), and NOT_FOUND for an unknown owner, and for a database
+        or server that the owner cannot reach, or the calling key.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -214,8 +231,10 @@ class ApiKeyServiceServicer:
         """Revokes a key for good: it stops working, stays to be looked at, and its
         name is free again.
 
-        Idempotent: a revoked key stays as it is. Adds NOT_FOUND and ABORTED
-        (ETAG_MISMATCH).
+        Any role may do it to an own key, and any key to itself; to others only a
+        key with the scope `api_keys:write` that is not narrowed: to it others are
+        missing. Idempotent: a revoked key stays as it is. Adds NOT_FOUND and
+        ABORTED (ETAG_MISMATCH).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -225,8 +244,9 @@ class ApiKeyServiceServicer:
         """Disables a key until EnableApiKey: it is refused meanwhile, and its open
         streams end.
 
-        Idempotent: a disabled key stays as it is. Adds NOT_FOUND, ABORTED
-        (ETAG_MISMATCH), and FAILED_PRECONDITION (INVALID_STATE) for a revoked key.
+        It is for whom RevokeApiKey is. Idempotent: a disabled key stays as it is.
+        Adds NOT_FOUND, ABORTED (ETAG_MISMATCH), and FAILED_PRECONDITION
+        (INVALID_STATE) for a revoked key.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -248,14 +268,15 @@ class ApiKeyServiceServicer:
 
     def RotateApiKey(self, request, context):
         """Replaces a key by a new one that does the same: of the same name,
-        description, scopes, end and restrictions, with a secret of its own, which
+        description, scopes, end, restrictions and narrowing, with a secret of its own, which
         is shown this once. Both work until `grace` has passed, the old one never
         beyond its own end.
 
         From then on the new key holds the name, and the old one keeps it only to
         be known by: it is no longer changed or rotated, and revoking it ends its
         grace at once. The caller must be allowed to make such a key, so one with a
-        scope that ends in `:all` is an ADMIN's to rotate.
+        scope that ends in `:all` is an ADMIN's to rotate, and a narrowed key
+        rotates itself alone.
 
         Idempotent by `request_id`, but a replay has no secret: rotate the new key
         when the first answer was lost. Adds NOT_FOUND, ABORTED (ETAG_MISMATCH),
@@ -397,6 +418,14 @@ class ApiKeyService:
     recognized counts, whatever comes of it; beyond the limit it is
     RESOURCE_EXHAUSTED (RATE_LIMITED). Each process of the service counts by
     itself: a key that calls all of them may make its rate with each.
+
+    A key may be narrowed to some databases, to some servers with all databases
+    on them, or to both, and then reaches these, their documents and the jobs of
+    these, and nothing else: everything else is missing to it, and what is about
+    the account as a whole is refused (PERMISSION_DENIED, KEY_NARROWED). What a
+    key is narrowed to never changes. A database or server that is deleted leaves
+    the key with less, and a key of which nothing is left reaches nothing. A key
+    that is made by way of a narrowed key is narrowed within it.
 
     A revoked, disabled, deleted, expired or changed key is refused or limited in
     the process that took the change at once, and in every other one within 5

@@ -52,6 +52,14 @@ class ApiKeyServiceStub:
     RESOURCE_EXHAUSTED (RATE_LIMITED). Each process of the service counts by
     itself: a key that calls all of them may make its rate with each.
 
+    A key may be narrowed to some databases, to some servers with all databases
+    on them, or to both, and then reaches these, their documents and the jobs of
+    these, and nothing else: everything else is missing to it, and what is about
+    the account as a whole is refused (PERMISSION_DENIED, KEY_NARROWED). What a
+    key is narrowed to never changes. A database or server that is deleted leaves
+    the key with less, and a key of which nothing is left reaches nothing. A key
+    that is made by way of a narrowed key is narrowed within it.
+
     A revoked, disabled, deleted, expired or changed key is refused or limited in
     the process that took the change at once, and in every other one within 5
     seconds; its open streams end with it.
@@ -68,7 +76,8 @@ class ApiKeyServiceStub:
     Idempotent by `request_id`, but a replay has no secret: make another key
     when the first answer was lost. Adds ALREADY_EXISTS (RESOURCE_EXISTS) when
     the owner has a live key of that name, PERMISSION_DENIED
-    (SCOPE_NOT_ALLOWED), and NOT_FOUND for an unknown owner.
+    (SCOPE_NOT_ALLOWED), and NOT_FOUND for an unknown owner, and for a database
+    or server that the owner cannot reach, or the calling key.
     """
     GetApiKey: _grpc.UnaryUnaryMultiCallable[_api_keys_pb2.GetApiKeyRequest, _api_keys_pb2.ApiKey]
     """Gets a key, without its secret.
@@ -101,15 +110,18 @@ class ApiKeyServiceStub:
     """Revokes a key for good: it stops working, stays to be looked at, and its
     name is free again.
 
-    Idempotent: a revoked key stays as it is. Adds NOT_FOUND and ABORTED
-    (ETAG_MISMATCH).
+    Any role may do it to an own key, and any key to itself; to others only a
+    key with the scope `api_keys:write` that is not narrowed: to it others are
+    missing. Idempotent: a revoked key stays as it is. Adds NOT_FOUND and
+    ABORTED (ETAG_MISMATCH).
     """
     DisableApiKey: _grpc.UnaryUnaryMultiCallable[_api_keys_pb2.DisableApiKeyRequest, _api_keys_pb2.ApiKey]
     """Disables a key until EnableApiKey: it is refused meanwhile, and its open
     streams end.
 
-    Idempotent: a disabled key stays as it is. Adds NOT_FOUND, ABORTED
-    (ETAG_MISMATCH), and FAILED_PRECONDITION (INVALID_STATE) for a revoked key.
+    It is for whom RevokeApiKey is. Idempotent: a disabled key stays as it is.
+    Adds NOT_FOUND, ABORTED (ETAG_MISMATCH), and FAILED_PRECONDITION
+    (INVALID_STATE) for a revoked key.
     """
     EnableApiKey: _grpc.UnaryUnaryMultiCallable[_api_keys_pb2.EnableApiKeyRequest, _api_keys_pb2.ApiKey]
     """Lets a disabled key work again, as far as it has not expired. It is bounded
@@ -123,14 +135,15 @@ class ApiKeyServiceStub:
     """
     RotateApiKey: _grpc.UnaryUnaryMultiCallable[_api_keys_pb2.RotateApiKeyRequest, _api_keys_pb2.RotateApiKeyResponse]
     """Replaces a key by a new one that does the same: of the same name,
-    description, scopes, end and restrictions, with a secret of its own, which
+    description, scopes, end, restrictions and narrowing, with a secret of its own, which
     is shown this once. Both work until `grace` has passed, the old one never
     beyond its own end.
 
     From then on the new key holds the name, and the old one keeps it only to
     be known by: it is no longer changed or rotated, and revoking it ends its
     grace at once. The caller must be allowed to make such a key, so one with a
-    scope that ends in `:all` is an ADMIN's to rotate.
+    scope that ends in `:all` is an ADMIN's to rotate, and a narrowed key
+    rotates itself alone.
 
     Idempotent by `request_id`, but a replay has no secret: rotate the new key
     when the first answer was lost. Adds NOT_FOUND, ABORTED (ETAG_MISMATCH),
@@ -188,6 +201,14 @@ class ApiKeyServiceAsyncStub(ApiKeyServiceStub):
     RESOURCE_EXHAUSTED (RATE_LIMITED). Each process of the service counts by
     itself: a key that calls all of them may make its rate with each.
 
+    A key may be narrowed to some databases, to some servers with all databases
+    on them, or to both, and then reaches these, their documents and the jobs of
+    these, and nothing else: everything else is missing to it, and what is about
+    the account as a whole is refused (PERMISSION_DENIED, KEY_NARROWED). What a
+    key is narrowed to never changes. A database or server that is deleted leaves
+    the key with less, and a key of which nothing is left reaches nothing. A key
+    that is made by way of a narrowed key is narrowed within it.
+
     A revoked, disabled, deleted, expired or changed key is refused or limited in
     the process that took the change at once, and in every other one within 5
     seconds; its open streams end with it.
@@ -201,7 +222,8 @@ class ApiKeyServiceAsyncStub(ApiKeyServiceStub):
     Idempotent by `request_id`, but a replay has no secret: make another key
     when the first answer was lost. Adds ALREADY_EXISTS (RESOURCE_EXISTS) when
     the owner has a live key of that name, PERMISSION_DENIED
-    (SCOPE_NOT_ALLOWED), and NOT_FOUND for an unknown owner.
+    (SCOPE_NOT_ALLOWED), and NOT_FOUND for an unknown owner, and for a database
+    or server that the owner cannot reach, or the calling key.
     """
     GetApiKey: _aio.UnaryUnaryMultiCallable[_api_keys_pb2.GetApiKeyRequest, _api_keys_pb2.ApiKey]  # type: ignore[assignment]
     """Gets a key, without its secret.
@@ -234,15 +256,18 @@ class ApiKeyServiceAsyncStub(ApiKeyServiceStub):
     """Revokes a key for good: it stops working, stays to be looked at, and its
     name is free again.
 
-    Idempotent: a revoked key stays as it is. Adds NOT_FOUND and ABORTED
-    (ETAG_MISMATCH).
+    Any role may do it to an own key, and any key to itself; to others only a
+    key with the scope `api_keys:write` that is not narrowed: to it others are
+    missing. Idempotent: a revoked key stays as it is. Adds NOT_FOUND and
+    ABORTED (ETAG_MISMATCH).
     """
     DisableApiKey: _aio.UnaryUnaryMultiCallable[_api_keys_pb2.DisableApiKeyRequest, _api_keys_pb2.ApiKey]  # type: ignore[assignment]
     """Disables a key until EnableApiKey: it is refused meanwhile, and its open
     streams end.
 
-    Idempotent: a disabled key stays as it is. Adds NOT_FOUND, ABORTED
-    (ETAG_MISMATCH), and FAILED_PRECONDITION (INVALID_STATE) for a revoked key.
+    It is for whom RevokeApiKey is. Idempotent: a disabled key stays as it is.
+    Adds NOT_FOUND, ABORTED (ETAG_MISMATCH), and FAILED_PRECONDITION
+    (INVALID_STATE) for a revoked key.
     """
     EnableApiKey: _aio.UnaryUnaryMultiCallable[_api_keys_pb2.EnableApiKeyRequest, _api_keys_pb2.ApiKey]  # type: ignore[assignment]
     """Lets a disabled key work again, as far as it has not expired. It is bounded
@@ -256,14 +281,15 @@ class ApiKeyServiceAsyncStub(ApiKeyServiceStub):
     """
     RotateApiKey: _aio.UnaryUnaryMultiCallable[_api_keys_pb2.RotateApiKeyRequest, _api_keys_pb2.RotateApiKeyResponse]  # type: ignore[assignment]
     """Replaces a key by a new one that does the same: of the same name,
-    description, scopes, end and restrictions, with a secret of its own, which
+    description, scopes, end, restrictions and narrowing, with a secret of its own, which
     is shown this once. Both work until `grace` has passed, the old one never
     beyond its own end.
 
     From then on the new key holds the name, and the old one keeps it only to
     be known by: it is no longer changed or rotated, and revoking it ends its
     grace at once. The caller must be allowed to make such a key, so one with a
-    scope that ends in `:all` is an ADMIN's to rotate.
+    scope that ends in `:all` is an ADMIN's to rotate, and a narrowed key
+    rotates itself alone.
 
     Idempotent by `request_id`, but a replay has no secret: rotate the new key
     when the first answer was lost. Adds NOT_FOUND, ABORTED (ETAG_MISMATCH),
@@ -320,6 +346,14 @@ class ApiKeyServiceServicer(metaclass=_abc_1.ABCMeta):
     RESOURCE_EXHAUSTED (RATE_LIMITED). Each process of the service counts by
     itself: a key that calls all of them may make its rate with each.
 
+    A key may be narrowed to some databases, to some servers with all databases
+    on them, or to both, and then reaches these, their documents and the jobs of
+    these, and nothing else: everything else is missing to it, and what is about
+    the account as a whole is refused (PERMISSION_DENIED, KEY_NARROWED). What a
+    key is narrowed to never changes. A database or server that is deleted leaves
+    the key with less, and a key of which nothing is left reaches nothing. A key
+    that is made by way of a narrowed key is narrowed within it.
+
     A revoked, disabled, deleted, expired or changed key is refused or limited in
     the process that took the change at once, and in every other one within 5
     seconds; its open streams end with it.
@@ -337,7 +371,8 @@ class ApiKeyServiceServicer(metaclass=_abc_1.ABCMeta):
         Idempotent by `request_id`, but a replay has no secret: make another key
         when the first answer was lost. Adds ALREADY_EXISTS (RESOURCE_EXISTS) when
         the owner has a live key of that name, PERMISSION_DENIED
-        (SCOPE_NOT_ALLOWED), and NOT_FOUND for an unknown owner.
+        (SCOPE_NOT_ALLOWED), and NOT_FOUND for an unknown owner, and for a database
+        or server that the owner cannot reach, or the calling key.
         """
 
     @_abc_1.abstractmethod
@@ -400,8 +435,10 @@ class ApiKeyServiceServicer(metaclass=_abc_1.ABCMeta):
         """Revokes a key for good: it stops working, stays to be looked at, and its
         name is free again.
 
-        Idempotent: a revoked key stays as it is. Adds NOT_FOUND and ABORTED
-        (ETAG_MISMATCH).
+        Any role may do it to an own key, and any key to itself; to others only a
+        key with the scope `api_keys:write` that is not narrowed: to it others are
+        missing. Idempotent: a revoked key stays as it is. Adds NOT_FOUND and
+        ABORTED (ETAG_MISMATCH).
         """
 
     @_abc_1.abstractmethod
@@ -413,8 +450,9 @@ class ApiKeyServiceServicer(metaclass=_abc_1.ABCMeta):
         """Disables a key until EnableApiKey: it is refused meanwhile, and its open
         streams end.
 
-        Idempotent: a disabled key stays as it is. Adds NOT_FOUND, ABORTED
-        (ETAG_MISMATCH), and FAILED_PRECONDITION (INVALID_STATE) for a revoked key.
+        It is for whom RevokeApiKey is. Idempotent: a disabled key stays as it is.
+        Adds NOT_FOUND, ABORTED (ETAG_MISMATCH), and FAILED_PRECONDITION
+        (INVALID_STATE) for a revoked key.
         """
 
     @_abc_1.abstractmethod
@@ -440,14 +478,15 @@ class ApiKeyServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_api_keys_pb2.RotateApiKeyResponse, _abc.Awaitable[_api_keys_pb2.RotateApiKeyResponse]]:
         """Replaces a key by a new one that does the same: of the same name,
-        description, scopes, end and restrictions, with a secret of its own, which
+        description, scopes, end, restrictions and narrowing, with a secret of its own, which
         is shown this once. Both work until `grace` has passed, the old one never
         beyond its own end.
 
         From then on the new key holds the name, and the old one keeps it only to
         be known by: it is no longer changed or rotated, and revoking it ends its
         grace at once. The caller must be allowed to make such a key, so one with a
-        scope that ends in `:all` is an ADMIN's to rotate.
+        scope that ends in `:all` is an ADMIN's to rotate, and a narrowed key
+        rotates itself alone.
 
         Idempotent by `request_id`, but a replay has no secret: rotate the new key
         when the first answer was lost. Adds NOT_FOUND, ABORTED (ETAG_MISMATCH),

@@ -82,8 +82,9 @@ class DatabaseServiceServicer:
 
         Adds NOT_FOUND when the owner has no such server or `owner_id` names no
         user, and ALREADY_EXISTS when the owner has a database of that name, on
-        whichever server (names differ by letter case and by spaces). Idempotent
-        with `request_id`.
+        whichever server (names differ by letter case and by spaces). By an API key
+        that is narrowed to databases alone it is PERMISSION_DENIED (KEY_NARROWED).
+        Idempotent with `request_id`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -42,8 +42,9 @@ class DatabaseServiceStub:
 
     Adds NOT_FOUND when the owner has no such server or `owner_id` names no
     user, and ALREADY_EXISTS when the owner has a database of that name, on
-    whichever server (names differ by letter case and by spaces). Idempotent
-    with `request_id`.
+    whichever server (names differ by letter case and by spaces). By an API key
+    that is narrowed to databases alone it is PERMISSION_DENIED (KEY_NARROWED).
+    Idempotent with `request_id`.
     """
     GetDatabase: _grpc.UnaryUnaryMultiCallable[_databases_pb2.GetDatabaseRequest, _databases_pb2.Database]
     """Gets a database.
@@ -95,8 +96,9 @@ class DatabaseServiceAsyncStub(DatabaseServiceStub):
 
     Adds NOT_FOUND when the owner has no such server or `owner_id` names no
     user, and ALREADY_EXISTS when the owner has a database of that name, on
-    whichever server (names differ by letter case and by spaces). Idempotent
-    with `request_id`.
+    whichever server (names differ by letter case and by spaces). By an API key
+    that is narrowed to databases alone it is PERMISSION_DENIED (KEY_NARROWED).
+    Idempotent with `request_id`.
     """
     GetDatabase: _aio.UnaryUnaryMultiCallable[_databases_pb2.GetDatabaseRequest, _databases_pb2.Database]  # type: ignore[assignment]
     """Gets a database.
@@ -151,8 +153,9 @@ class DatabaseServiceServicer(metaclass=_abc_1.ABCMeta):
 
         Adds NOT_FOUND when the owner has no such server or `owner_id` names no
         user, and ALREADY_EXISTS when the owner has a database of that name, on
-        whichever server (names differ by letter case and by spaces). Idempotent
-        with `request_id`.
+        whichever server (names differ by letter case and by spaces). By an API key
+        that is narrowed to databases alone it is PERMISSION_DENIED (KEY_NARROWED).
+        Idempotent with `request_id`.
         """
 
     @_abc_1.abstractmethod

@@ -158,7 +158,8 @@ class DocumentServiceServicer:
         Idempotent with `request_id`. Adds NOT_FOUND (the database), ALREADY_EXISTS
         (RESOURCE_EXISTS, naming the field and the existing document),
         PERMISSION_DENIED (GRANT_TOO_LOW: the database is shared with the caller for
-        reading) and ABORTED (CONFLICT: concurrent changes kept colliding).
+        reading; KEY_NARROWED: a narrowed API key names no database) and ABORTED
+        (CONFLICT: concurrent changes kept colliding).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -208,7 +209,9 @@ class DocumentServiceServicer:
         its state or version.
 
         By a grant a document is moved between databases of one owner alone on each
-        of which the caller is a WRITER, and not out of all of them.
+        of which the caller is a WRITER, and not out of all of them. By a narrowed
+        API key it is moved within what that reaches, and out of all databases is
+        PERMISSION_DENIED (KEY_NARROWED).
 
         Idempotent with `request_id`. Adds NOT_FOUND (the document, or the database
         it is moved to), ALREADY_EXISTS (RESOURCE_EXISTS: another live document has

@@ -74,7 +74,8 @@ class DocumentServiceStub:
     Idempotent with `request_id`. Adds NOT_FOUND (the database), ALREADY_EXISTS
     (RESOURCE_EXISTS, naming the field and the existing document),
     PERMISSION_DENIED (GRANT_TOO_LOW: the database is shared with the caller for
-    reading) and ABORTED (CONFLICT: concurrent changes kept colliding).
+    reading; KEY_NARROWED: a narrowed API key names no database) and ABORTED
+    (CONFLICT: concurrent changes kept colliding).
     """
     BatchCreateDocuments: _grpc.UnaryUnaryMultiCallable[_documents_pb2.BatchCreateDocumentsRequest, _documents_pb2.BatchCreateDocumentsResponse]
     """Registers 1 to 100 documents, all of them or none, in the order given: a
@@ -103,7 +104,9 @@ class DocumentServiceStub:
     its state or version.
 
     By a grant a document is moved between databases of one owner alone on each
-    of which the caller is a WRITER, and not out of all of them.
+    of which the caller is a WRITER, and not out of all of them. By a narrowed
+    API key it is moved within what that reaches, and out of all databases is
+    PERMISSION_DENIED (KEY_NARROWED).
 
     Idempotent with `request_id`. Adds NOT_FOUND (the document, or the database
     it is moved to), ALREADY_EXISTS (RESOURCE_EXISTS: another live document has
@@ -185,7 +188,8 @@ class DocumentServiceAsyncStub(DocumentServiceStub):
     Idempotent with `request_id`. Adds NOT_FOUND (the database), ALREADY_EXISTS
     (RESOURCE_EXISTS, naming the field and the existing document),
     PERMISSION_DENIED (GRANT_TOO_LOW: the database is shared with the caller for
-    reading) and ABORTED (CONFLICT: concurrent changes kept colliding).
+    reading; KEY_NARROWED: a narrowed API key names no database) and ABORTED
+    (CONFLICT: concurrent changes kept colliding).
     """
     BatchCreateDocuments: _aio.UnaryUnaryMultiCallable[_documents_pb2.BatchCreateDocumentsRequest, _documents_pb2.BatchCreateDocumentsResponse]  # type: ignore[assignment]
     """Registers 1 to 100 documents, all of them or none, in the order given: a
@@ -214,7 +218,9 @@ class DocumentServiceAsyncStub(DocumentServiceStub):
     its state or version.
 
     By a grant a document is moved between databases of one owner alone on each
-    of which the caller is a WRITER, and not out of all of them.
+    of which the caller is a WRITER, and not out of all of them. By a narrowed
+    API key it is moved within what that reaches, and out of all databases is
+    PERMISSION_DENIED (KEY_NARROWED).
 
     Idempotent with `request_id`. Adds NOT_FOUND (the document, or the database
     it is moved to), ALREADY_EXISTS (RESOURCE_EXISTS: another live document has
@@ -299,7 +305,8 @@ class DocumentServiceServicer(metaclass=_abc_1.ABCMeta):
         Idempotent with `request_id`. Adds NOT_FOUND (the database), ALREADY_EXISTS
         (RESOURCE_EXISTS, naming the field and the existing document),
         PERMISSION_DENIED (GRANT_TOO_LOW: the database is shared with the caller for
-        reading) and ABORTED (CONFLICT: concurrent changes kept colliding).
+        reading; KEY_NARROWED: a narrowed API key names no database) and ABORTED
+        (CONFLICT: concurrent changes kept colliding).
         """
 
     @_abc_1.abstractmethod
@@ -358,7 +365,9 @@ class DocumentServiceServicer(metaclass=_abc_1.ABCMeta):
         its state or version.
 
         By a grant a document is moved between databases of one owner alone on each
-        of which the caller is a WRITER, and not out of all of them.
+        of which the caller is a WRITER, and not out of all of them. By a narrowed
+        API key it is moved within what that reaches, and out of all databases is
+        PERMISSION_DENIED (KEY_NARROWED).
 
         Idempotent with `request_id`. Adds NOT_FOUND (the document, or the database
         it is moved to), ALREADY_EXISTS (RESOURCE_EXISTS: another live document has

@@ -80,6 +80,11 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """The API key is not to be used from the caller's address
     (PERMISSION_DENIED) {address}.
     """
+    ERROR_REASON_KEY_NARROWED: _ErrorReason.ValueType  # 28
+    """The API key is narrowed to some databases or servers, and the call is about
+    the account as a whole, or would leave something outside of them
+    (PERMISSION_DENIED).
+    """
     ERROR_REASON_GRANT_TOO_LOW: _ErrorReason.ValueType  # 29
     """The caller's grant on the database does not allow it (PERMISSION_DENIED)
     {required_level: WRITER, or OWNER where no grant allows it}.
@@ -245,6 +250,11 @@ ERROR_REASON_FILTER_NOT_ALLOWED: ErrorReason.ValueType  # 26
 ERROR_REASON_ADDRESS_NOT_ALLOWED: ErrorReason.ValueType  # 27
 """The API key is not to be used from the caller's address
 (PERMISSION_DENIED) {address}.
+"""
+ERROR_REASON_KEY_NARROWED: ErrorReason.ValueType  # 28
+"""The API key is narrowed to some databases or servers, and the call is about
+the account as a whole, or would leave something outside of them
+(PERMISSION_DENIED).
 """
 ERROR_REASON_GRANT_TOO_LOW: ErrorReason.ValueType  # 29
 """The caller's grant on the database does not allow it (PERMISSION_DENIED)

@@ -110,7 +110,8 @@ class GrantServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def RevokeAccess(self, request, context):
-        """Ends a grant. What its user made in the database stays.
+        """Ends a grant. What its user made in the database stays. Who has been given
+        the grant gives it up by naming themselves as `grantee_id`.
 
         Adds NOT_FOUND (the database, or the grant), and PERMISSION_DENIED
         (GRANT_TOO_LOW) when the database is itself only shared with the caller.

@@ -64,7 +64,8 @@ class GrantServiceStub:
     Idempotent, also with `request_id`.
     """
     RevokeAccess: _grpc.UnaryUnaryMultiCallable[_grants_pb2.RevokeAccessRequest, _grants_pb2.RevokeAccessResponse]
-    """Ends a grant. What its user made in the database stays.
+    """Ends a grant. What its user made in the database stays. Who has been given
+    the grant gives it up by naming themselves as `grantee_id`.
 
     Adds NOT_FOUND (the database, or the grant), and PERMISSION_DENIED
     (GRANT_TOO_LOW) when the database is itself only shared with the caller.
@@ -115,7 +116,8 @@ class GrantServiceAsyncStub(GrantServiceStub):
     Idempotent, also with `request_id`.
     """
     RevokeAccess: _aio.UnaryUnaryMultiCallable[_grants_pb2.RevokeAccessRequest, _grants_pb2.RevokeAccessResponse]  # type: ignore[assignment]
-    """Ends a grant. What its user made in the database stays.
+    """Ends a grant. What its user made in the database stays. Who has been given
+    the grant gives it up by naming themselves as `grantee_id`.
 
     Adds NOT_FOUND (the database, or the grant), and PERMISSION_DENIED
     (GRANT_TOO_LOW) when the database is itself only shared with the caller.
@@ -175,7 +177,8 @@ class GrantServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _grants_pb2.RevokeAccessRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_grants_pb2.RevokeAccessResponse, _abc.Awaitable[_grants_pb2.RevokeAccessResponse]]:
-        """Ends a grant. What its user made in the database stays.
+        """Ends a grant. What its user made in the database stays. Who has been given
+        the grant gives it up by naming themselves as `grantee_id`.
 
         Adds NOT_FOUND (the database, or the grant), and PERMISSION_DENIED
         (GRANT_TOO_LOW) when the database is itself only shared with the caller.

@@ -195,9 +195,10 @@ class JobServiceServicer:
 
         The kind INGESTION needs a document that is not DELETED, and at most one
         INGESTION job of a document is open; other kinds may name a document or
-        none. Idempotent with `request_id`. Adds NOT_FOUND (the document),
-        ALREADY_EXISTS (JOB_ALREADY_OPEN, naming the open job) and
-        FAILED_PRECONDITION (INVALID_STATE: the document is deleted).
+        none, but where the API key is narrowed: PERMISSION_DENIED (KEY_NARROWED).
+        Idempotent with `request_id`. Adds NOT_FOUND (the document), ALREADY_EXISTS
+        (JOB_ALREADY_OPEN, naming the open job) and FAILED_PRECONDITION
+        (INVALID_STATE: the document is deleted).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -79,9 +79,10 @@ class JobServiceStub:
 
     The kind INGESTION needs a document that is not DELETED, and at most one
     INGESTION job of a document is open; other kinds may name a document or
-    none. Idempotent with `request_id`. Adds NOT_FOUND (the document),
-    ALREADY_EXISTS (JOB_ALREADY_OPEN, naming the open job) and
-    FAILED_PRECONDITION (INVALID_STATE: the document is deleted).
+    none, but where the API key is narrowed: PERMISSION_DENIED (KEY_NARROWED).
+    Idempotent with `request_id`. Adds NOT_FOUND (the document), ALREADY_EXISTS
+    (JOB_ALREADY_OPEN, naming the open job) and FAILED_PRECONDITION
+    (INVALID_STATE: the document is deleted).
     """
     StartJob: _grpc.UnaryUnaryMultiCallable[_jobs_pb2.StartJobRequest, _jobs_pb2.Job]
     """Leases one named job to the caller: PROCESSING, the next `attempt`, and a
@@ -268,9 +269,10 @@ class JobServiceAsyncStub(JobServiceStub):
 
     The kind INGESTION needs a document that is not DELETED, and at most one
     INGESTION job of a document is open; other kinds may name a document or
-    none. Idempotent with `request_id`. Adds NOT_FOUND (the document),
-    ALREADY_EXISTS (JOB_ALREADY_OPEN, naming the open job) and
-    FAILED_PRECONDITION (INVALID_STATE: the document is deleted).
+    none, but where the API key is narrowed: PERMISSION_DENIED (KEY_NARROWED).
+    Idempotent with `request_id`. Adds NOT_FOUND (the document), ALREADY_EXISTS
+    (JOB_ALREADY_OPEN, naming the open job) and FAILED_PRECONDITION
+    (INVALID_STATE: the document is deleted).
     """
     StartJob: _aio.UnaryUnaryMultiCallable[_jobs_pb2.StartJobRequest, _jobs_pb2.Job]  # type: ignore[assignment]
     """Leases one named job to the caller: PROCESSING, the next `attempt`, and a
@@ -460,9 +462,10 @@ class JobServiceServicer(metaclass=_abc_1.ABCMeta):
 
         The kind INGESTION needs a document that is not DELETED, and at most one
         INGESTION job of a document is open; other kinds may name a document or
-        none. Idempotent with `request_id`. Adds NOT_FOUND (the document),
-        ALREADY_EXISTS (JOB_ALREADY_OPEN, naming the open job) and
-        FAILED_PRECONDITION (INVALID_STATE: the document is deleted).
+        none, but where the API key is narrowed: PERMISSION_DENIED (KEY_NARROWED).
+        Idempotent with `request_id`. Adds NOT_FOUND (the document), ALREADY_EXISTS
+        (JOB_ALREADY_OPEN, naming the open job) and FAILED_PRECONDITION
+        (INVALID_STATE: the document is deleted).
         """
 
     @_abc_1.abstractmethod

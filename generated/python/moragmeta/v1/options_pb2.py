@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import descriptor_pb2 as google_dot_protobuf_dot_descriptor__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1amoragmeta/v1/options.proto\x12\x0cmoragmeta.v1\x1a google/protobuf/descriptor.proto\"e\n\x06\x41\x63\x63\x65ss\x12\x0e\n\x06public\x18\x01 \x01(\x08\x12(\n\x0cminimum_role\x18\x02 \x01(\x0e\x32\x12.moragmeta.v1.Role\x12\x0e\n\x06scopes\x18\x03 \x03(\t\x12\x11\n\tany_scope\x18\x04 \x01(\x08\"H\n\x05\x41udit\x12\r\n\x05\x65vent\x18\x01 \x01(\t\x12\x0e\n\x06target\x18\x02 \x01(\t\x12\x0c\n\x04made\x18\x03 \x01(\t\x12\x12\n\nunrecorded\x18\x04 \x01(\t\"\xdb\x01\n\nFieldRules\x12\x10\n\x08required\x18\x01 \x01(\x08\x12\x13\n\x0boutput_only\x18\x02 \x01(\x08\x12\x11\n\timmutable\x18\x03 \x01(\x08\x12\x12\n\nmin_length\x18\x04 \x01(\r\x12\x12\n\nmax_length\x18\x05 \x01(\r\x12\x10\n\x03min\x18\x06 \x01(\x01H\x00\x88\x01\x01\x12\x10\n\x03max\x18\x07 \x01(\x01H\x01\x88\x01\x01\x12\x11\n\tmax_items\x18\x08 \x01(\r\x12$\n\x06\x66ormat\x18\t \x01(\x0e\x32\x14.moragmeta.v1.FormatB\x06\n\x04_minB\x06\n\x04_max*L\n\x04Role\x12\x14\n\x10ROLE_UNSPECIFIED\x10\x00\x12\x0f\n\x0bROLE_VIEWER\x10\x01\x12\r\n\tROLE_USER\x10\x02\x12\x0e\n\nROLE_ADMIN\x10\x03*\x89\x01\n\x06\x46ormat\x12\x16\n\x12\x46ORMAT_UNSPECIFIED\x10\x00\x12\x0f\n\x0b\x46ORMAT_UUID\x10\x01\x12\x10\n\x0c\x46ORMAT_OWNER\x10\x02\x12\x0f\n\x0b\x46ORMAT_USER\x10\x03\x12\x10\n\x0c\x46ORMAT_EMAIL\x10\x04\x12\x10\n\x0c\x46ORMAT_TOKEN\x10\x05\x12\x0f\n\x0b\x46ORMAT_NAME\x10\x06:F\n\x06\x61\x63\x63\x65ss\x12\x1e.google.protobuf.MethodOptions\x18\xb9\x8e\x03 \x01(\x0b\x32\x14.moragmeta.v1.Access:D\n\x05\x61udit\x12\x1e.google.protobuf.MethodOptions\x18\xbb\x8e\x03 \x01(\x0b\x32\x13.moragmeta.v1.Audit:H\n\x05rules\x12\x1d.google.protobuf.FieldOptions\x18\xba\x8e\x03 \x01(\x0b\x32\x18.moragmeta.v1.FieldRules:1\n\x08redacted\x12\x1d.google.protobuf.FieldOptions\x18\xbc\x8e\x03 \x01(\x08\x42\x64\n\x11\x64\x65v.morag.meta.v1B\x0cOptionsProtoP\x01Z?github.com/morag-dev/morag-meta/gen/go/moragmeta/v1;moragmetav1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1amoragmeta/v1/options.proto\x12\x0cmoragmeta.v1\x1a google/protobuf/descriptor.proto\"\x98\x01\n\x06\x41\x63\x63\x65ss\x12\x0e\n\x06public\x18\x01 \x01(\x08\x12(\n\x0cminimum_role\x18\x02 \x01(\x0e\x32\x12.moragmeta.v1.Role\x12\x0e\n\x06scopes\x18\x03 \x03(\t\x12\x11\n\tany_scope\x18\x04 \x01(\x08\x12\x31\n\rnarrowed_keys\x18\x05 \x01(\x0e\x32\x1a.moragmeta.v1.NarrowedKeys\"H\n\x05\x41udit\x12\r\n\x05\x65vent\x18\x01 \x01(\t\x12\x0e\n\x06target\x18\x02 \x01(\t\x12\x0c\n\x04made\x18\x03 \x01(\t\x12\x12\n\nunrecorded\x18\x04 \x01(\t\"\xdb\x01\n\nFieldRules\x12\x10\n\x08required\x18\x01 \x01(\x08\x12\x13\n\x0boutput_only\x18\x02 \x01(\x08\x12\x11\n\timmutable\x18\x03 \x01(\x08\x12\x12\n\nmin_length\x18\x04 \x01(\r\x12\x12\n\nmax_length\x18\x05 \x01(\r\x12\x10\n\x03min\x18\x06 \x01(\x01H\x00\x88\x01\x01\x12\x10\n\x03max\x18\x07 \x01(\x01H\x01\x88\x01\x01\x12\x11\n\tmax_items\x18\x08 \x01(\r\x12$\n\x06\x66ormat\x18\t \x01(\x0e\x32\x14.moragmeta.v1.FormatB\x06\n\x04_minB\x06\n\x04_max*L\n\x04Role\x12\x14\n\x10ROLE_UNSPECIFIED\x10\x00\x12\x0f\n\x0bROLE_VIEWER\x10\x01\x12\r\n\tROLE_USER\x10\x02\x12\x0e\n\nROLE_ADMIN\x10\x03*d\n\x0cNarrowedKeys\x12\x1d\n\x19NARROWED_KEYS_UNSPECIFIED\x10\x00\x12\x19\n\x15NARROWED_KEYS_REFUSED\x10\x01\x12\x1a\n\x16NARROWED_KEYS_ADMITTED\x10\x02*\x89\x01\n\x06\x46ormat\x12\x16\n\x12\x46ORMAT_UNSPECIFIED\x10\x00\x12\x0f\n\x0b\x46ORMAT_UUID\x10\x01\x12\x10\n\x0c\x46ORMAT_OWNER\x10\x02\x12\x0f\n\x0b\x46ORMAT_USER\x10\x03\x12\x10\n\x0c\x46ORMAT_EMAIL\x10\x04\x12\x10\n\x0c\x46ORMAT_TOKEN\x10\x05\x12\x0f\n\x0b\x46ORMAT_NAME\x10\x06:F\n\x06\x61\x63\x63\x65ss\x12\x1e.google.protobuf.MethodOptions\x18\xb9\x8e\x03 \x01(\x0b\x32\x14.moragmeta.v1.Access:D\n\x05\x61udit\x12\x1e.google.protobuf.MethodOptions\x18\xbb\x8e\x03 \x01(\x0b\x32\x13.moragmeta.v1.Audit:H\n\x05rules\x12\x1d.google.protobuf.FieldOptions\x18\xba\x8e\x03 \x01(\x0b\x32\x18.moragmeta.v1.FieldRules:1\n\x08redacted\x12\x1d.google.protobuf.FieldOptions\x18\xbc\x8e\x03 \x01(\x08\x42\x64\n\x11\x64\x65v.morag.meta.v1B\x0cOptionsProtoP\x01Z?github.com/morag-dev/morag-meta/gen/go/moragmeta/v1;moragmetav1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -33,14 +33,16 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'moragmeta.v1.options_pb2', 
 if not _descriptor._USE_C_DESCRIPTORS:
   _globals['DESCRIPTOR']._loaded_options = None
   _globals['DESCRIPTOR']._serialized_options = b'\n\021dev.morag.meta.v1B\014OptionsProtoP\001Z?github.com/morag-dev/morag-meta/gen/go/moragmeta/v1;moragmetav1'
-  _globals['_ROLE']._serialized_start=477
-  _globals['_ROLE']._serialized_end=553
-  _globals['_FORMAT']._serialized_start=556
-  _globals['_FORMAT']._serialized_end=693
-  _globals['_ACCESS']._serialized_start=78
-  _globals['_ACCESS']._serialized_end=179
-  _globals['_AUDIT']._serialized_start=181
-  _globals['_AUDIT']._serialized_end=253
-  _globals['_FIELDRULES']._serialized_start=256
-  _globals['_FIELDRULES']._serialized_end=475
+  _globals['_ROLE']._serialized_start=529
+  _globals['_ROLE']._serialized_end=605
+  _globals['_NARROWEDKEYS']._serialized_start=607
+  _globals['_NARROWEDKEYS']._serialized_end=707
+  _globals['_FORMAT']._serialized_start=710
+  _globals['_FORMAT']._serialized_end=847
+  _globals['_ACCESS']._serialized_start=79
+  _globals['_ACCESS']._serialized_end=231
+  _globals['_AUDIT']._serialized_start=233
+  _globals['_AUDIT']._serialized_end=305
+  _globals['_FIELDRULES']._serialized_start=308
+  _globals['_FIELDRULES']._serialized_end=527
 # @@protoc_insertion_point(module_scope)

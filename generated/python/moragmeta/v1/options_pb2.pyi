@@ -36,6 +36,8 @@ Conventions that hold for every RPC:
   another user, or lists another user's rows, or everybody's with `-`. Who has
   a grant on another user's database (`GrantService`) names the database
   instead, and the rows are its owner's.
+* An API key may be narrowed to some databases or servers. What it does not
+  reach is missing to it in every RPC, also where the owner has it.
 * Credentials: `x-api-key: <key>` or `authorization: Bearer <key or JWT>`.
 * Errors carry `google.rpc.ErrorInfo` with a reason of `ErrorReason` and the
   domain `meta.morag.dev`. Every RPC may answer UNAUTHENTICATED,
@@ -90,6 +92,42 @@ ROLE_ADMIN: Role.ValueType  # 3
 """Reads and changes everything, and manages users."""
 Global___Role: _TypeAlias = Role  # noqa: Y015
 
+class _NarrowedKeys:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _NarrowedKeysEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_NarrowedKeys.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    NARROWED_KEYS_UNSPECIFIED: _NarrowedKeys.ValueType  # 0
+    """Not said: only for what no API key may call, and for what anybody may."""
+    NARROWED_KEYS_REFUSED: _NarrowedKeys.ValueType  # 1
+    """They may not call it, as it is about the account as a whole:
+    PERMISSION_DENIED (KEY_NARROWED).
+    """
+    NARROWED_KEYS_ADMITTED: _NarrowedKeys.ValueType  # 2
+    """They may call it, and all else than what they reach is missing to it:
+    NOT_FOUND, left out of lists and streams, as if it did not exist. What
+    would be made outside of what they reach is PERMISSION_DENIED
+    (KEY_NARROWED).
+    """
+
+class NarrowedKeys(_NarrowedKeys, metaclass=_NarrowedKeysEnumTypeWrapper):
+    """What a method means for narrowed API keys."""
+
+NARROWED_KEYS_UNSPECIFIED: NarrowedKeys.ValueType  # 0
+"""Not said: only for what no API key may call, and for what anybody may."""
+NARROWED_KEYS_REFUSED: NarrowedKeys.ValueType  # 1
+"""They may not call it, as it is about the account as a whole:
+PERMISSION_DENIED (KEY_NARROWED).
+"""
+NARROWED_KEYS_ADMITTED: NarrowedKeys.ValueType  # 2
+"""They may call it, and all else than what they reach is missing to it:
+NOT_FOUND, left out of lists and streams, as if it did not exist. What
+would be made outside of what they reach is PERMISSION_DENIED
+(KEY_NARROWED).
+"""
+Global___NarrowedKeys: _TypeAlias = NarrowedKeys  # noqa: Y015
+
 class _Format:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -140,12 +178,19 @@ class Access(_message.Message):
     MINIMUM_ROLE_FIELD_NUMBER: _builtins.int
     SCOPES_FIELD_NUMBER: _builtins.int
     ANY_SCOPE_FIELD_NUMBER: _builtins.int
+    NARROWED_KEYS_FIELD_NUMBER: _builtins.int
     public: _builtins.bool
     """Whether the method needs no credential at all."""
     minimum_role: Global___Role.ValueType
     """The least powerful role that may call the method."""
     any_scope: _builtins.bool
     """Whether any API key may call the method, whatever scopes it holds."""
+    narrowed_keys: Global___NarrowedKeys.ValueType
+    """What the method means for an API key that is narrowed to some databases or
+    servers (`ApiKey.database_ids` and `server_ids`). Every method that an API
+    key may call says it; a server that finds one which does not refuses to
+    start.
+    """
     @_builtins.property
     def scopes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """The scopes of which an API key needs one for the method, such as
@@ -161,10 +206,11 @@ class Access(_message.Message):
         minimum_role: Global___Role.ValueType = ...,
         scopes: _abc.Iterable[_builtins.str] | None = ...,
         any_scope: _builtins.bool = ...,
+        narrowed_keys: Global___NarrowedKeys.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["any_scope", b"any_scope", "minimum_role", b"minimum_role", "public", b"public", "scopes", b"scopes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["any_scope", b"any_scope", "minimum_role", b"minimum_role", "narrowed_keys", b"narrowed_keys", "public", b"public", "scopes", b"scopes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

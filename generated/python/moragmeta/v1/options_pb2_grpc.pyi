@@ -36,6 +36,8 @@ Conventions that hold for every RPC:
   another user, or lists another user's rows, or everybody's with `-`. Who has
   a grant on another user's database (`GrantService`) names the database
   instead, and the rows are its owner's.
+* An API key may be narrowed to some databases or servers. What it does not
+  reach is missing to it in every RPC, also where the owner has it.
 * Credentials: `x-api-key: <key>` or `authorization: Bearer <key or JWT>`.
 * Errors carry `google.rpc.ErrorInfo` with a reason of `ErrorReason` and the
   domain `meta.morag.dev`. Every RPC may answer UNAUTHENTICATED,

@@ -39,7 +39,9 @@ class WorkerServiceStub:
 
     Whose jobs: a key with the scope `jobs:work` serves the jobs of its owner. A
     key with `jobs:work:all`, which only an ADMIN can make, serves those of every
-    owner, and sees of them what its leases show, and nothing else.
+    owner, and sees of them what its leases show, and nothing else. A key that is
+    narrowed to some databases or servers serves the jobs of documents that were in
+    these databases when the job was made, and still are.
 
     Leases and deadlines are set and compared with the database's clock.
     """
@@ -95,7 +97,9 @@ class WorkerServiceServicer:
 
     Whose jobs: a key with the scope `jobs:work` serves the jobs of its owner. A
     key with `jobs:work:all`, which only an ADMIN can make, serves those of every
-    owner, and sees of them what its leases show, and nothing else.
+    owner, and sees of them what its leases show, and nothing else. A key that is
+    narrowed to some databases or servers serves the jobs of documents that were in
+    these databases when the job was made, and still are.
 
     Leases and deadlines are set and compared with the database's clock.
     """
@@ -214,7 +218,9 @@ class WorkerService:
 
     Whose jobs: a key with the scope `jobs:work` serves the jobs of its owner. A
     key with `jobs:work:all`, which only an ADMIN can make, serves those of every
-    owner, and sees of them what its leases show, and nothing else.
+    owner, and sees of them what its leases show, and nothing else. A key that is
+    narrowed to some databases or servers serves the jobs of documents that were in
+    these databases when the job was made, and still are.
 
     Leases and deadlines are set and compared with the database's clock.
     """

@@ -40,7 +40,9 @@ class WorkerServiceStub:
 
     Whose jobs: a key with the scope `jobs:work` serves the jobs of its owner. A
     key with `jobs:work:all`, which only an ADMIN can make, serves those of every
-    owner, and sees of them what its leases show, and nothing else.
+    owner, and sees of them what its leases show, and nothing else. A key that is
+    narrowed to some databases or servers serves the jobs of documents that were in
+    these databases when the job was made, and still are.
 
     Leases and deadlines are set and compared with the database's clock.
     """
@@ -99,7 +101,9 @@ class WorkerServiceAsyncStub(WorkerServiceStub):
 
     Whose jobs: a key with the scope `jobs:work` serves the jobs of its owner. A
     key with `jobs:work:all`, which only an ADMIN can make, serves those of every
-    owner, and sees of them what its leases show, and nothing else.
+    owner, and sees of them what its leases show, and nothing else. A key that is
+    narrowed to some databases or servers serves the jobs of documents that were in
+    these databases when the job was made, and still are.
 
     Leases and deadlines are set and compared with the database's clock.
     """
@@ -154,7 +158,9 @@ class WorkerServiceServicer(metaclass=_abc_1.ABCMeta):
 
     Whose jobs: a key with the scope `jobs:work` serves the jobs of its owner. A
     key with `jobs:work:all`, which only an ADMIN can make, serves those of every
-    owner, and sees of them what its leases show, and nothing else.
+    owner, and sees of them what its leases show, and nothing else. A key that is
+    narrowed to some databases or servers serves the jobs of documents that were in
+    these databases when the job was made, and still are.
 
     Leases and deadlines are set and compared with the database's clock.
     """
