@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import pytest
 import sqlalchemy as sa
+from sqlalchemy.sql.functions import FunctionElement
 
 import morag_meta
 from morag_meta.db import schema
@@ -105,8 +106,19 @@ def _constants() -> Iterator[tuple[str, Any]]:
         if module.name.endswith("__main__"):
             continue
         for name, value in vars(importlib.import_module(module.name)).items():
-            if isinstance(value, sa.Executable):
-                yield f"{module.name}.{name}", value
+            for part, held in _held(value):
+                if isinstance(held, sa.Executable) and not isinstance(held, FunctionElement):
+                    yield f"{module.name}.{name}{part}", held
+
+
+def _held(value: Any) -> Iterator[tuple[str, Any]]:
+    """Give a value, or what it holds where it is a mapping or a sequence of statements."""
+    if isinstance(value, Mapping):
+        yield from ((f"[{key}]", each) for key, each in value.items())
+    elif isinstance(value, tuple | list):
+        yield from ((f"[{place}]", each) for place, each in enumerate(value))
+    else:
+        yield "", value
 
 
 _CONSTANTS = dict(_constants())
