@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
+from sqlalchemy.sql.functions import FunctionElement
 
 import morag_meta
 from morag_meta.db import schema
@@ -99,14 +100,24 @@ def test_a_statement_that_does_not_is_found(name: str) -> None:
     assert "binds neither owner nor grantee of" in fault_of(_BAD[name])
 
 
+def _parts(value: Any) -> Iterator[tuple[str, Any]]:
+    """Give what a tuple or a dict holds, each with its place, and anything else as it is."""
+    if isinstance(value, tuple | dict):
+        items = value.items() if isinstance(value, dict) else enumerate(value)
+        yield from ((f"[{place!r}]", part) for place, part in items)
+    else:
+        yield "", value
+
+
 def _constants() -> Iterator[tuple[str, Any]]:
-    """Give every statement that a module of the service holds."""
+    """Give every statement that a module of the service holds, also in a tuple or a dict."""
     for module in pkgutil.walk_packages(morag_meta.__path__, "morag_meta."):
         if module.name.endswith("__main__"):
             continue
         for name, value in vars(importlib.import_module(module.name)).items():
-            if isinstance(value, sa.Executable):
-                yield f"{module.name}.{name}", value
+            for place, part in _parts(value):
+                if isinstance(part, sa.Executable) and not isinstance(part, FunctionElement):
+                    yield f"{module.name}.{name}{place}", part
 
 
 _CONSTANTS = dict(_constants())
