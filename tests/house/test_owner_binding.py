@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -100,25 +100,24 @@ def test_a_statement_that_does_not_is_found(name: str) -> None:
     assert "binds neither owner nor grantee of" in fault_of(_BAD[name])
 
 
+def _parts(value: Any) -> Iterator[tuple[str, Any]]:
+    """Give what a tuple or a dict holds, each with its place, and anything else as it is."""
+    if isinstance(value, tuple | dict):
+        items = value.items() if isinstance(value, dict) else enumerate(value)
+        yield from ((f"[{place!r}]", part) for place, part in items)
+    else:
+        yield "", value
+
+
 def _constants() -> Iterator[tuple[str, Any]]:
-    """Give every statement that a module of the service holds."""
+    """Give every statement that a module of the service holds, also in a tuple or a dict."""
     for module in pkgutil.walk_packages(morag_meta.__path__, "morag_meta."):
         if module.name.endswith("__main__"):
             continue
         for name, value in vars(importlib.import_module(module.name)).items():
-            for part, held in _held(value):
-                if isinstance(held, sa.Executable) and not isinstance(held, FunctionElement):
-                    yield f"{module.name}.{name}{part}", held
-
-
-def _held(value: Any) -> Iterator[tuple[str, Any]]:
-    """Give a value, or what it holds where it is a mapping or a sequence of statements."""
-    if isinstance(value, Mapping):
-        yield from ((f"[{key}]", each) for key, each in value.items())
-    elif isinstance(value, tuple | list):
-        yield from ((f"[{place}]", each) for place, each in enumerate(value))
-    else:
-        yield "", value
+            for place, part in _parts(value):
+                if isinstance(part, sa.Executable) and not isinstance(part, FunctionElement):
+                    yield f"{module.name}.{name}{place}", part
 
 
 _CONSTANTS = dict(_constants())

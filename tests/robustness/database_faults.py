@@ -11,6 +11,7 @@ import psycopg2
 import pymysql
 import sqlalchemy as sa
 
+from tests.backends.walled import administrator
 from tests.robustness.scene import Scene
 
 _TRIMMED_AGE = dt.timedelta(seconds=3)
@@ -92,7 +93,9 @@ def _end_connections(scene: Scene, *, listening: bool) -> None:
     url = sa.make_url(scene.cluster.url)
     if scene.cluster.kind == "postgresql":
         wanted = "query ILIKE 'LISTEN%'" if listening else "pid <> pg_backend_pid()"
-        _psql(url, f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE {wanted}")
+        # With row security the service's own role may not end everybody.
+        past = administrator(url).url.set(drivername="postgresql")
+        _psql(past, f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE {wanted}")
         return
     connection = _mariadb(url)
     with connection, connection.cursor() as cursor:
