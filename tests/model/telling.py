@@ -54,14 +54,14 @@ class Prepared:
         self._files.drop(url)
 
 
-def made_shorter(backend: Backend, walk: Walk, patience: float = 60.0) -> Walk:
+def made_shorter(backend: Backend, walk: Walk, most: int = 100) -> Walk:
     """Give the shortest walk that ends as one did."""
 
     def again(steps: Sequence[Step]) -> Walk:
         with walked(backend) as service:
             return follow(service, steps)
 
-    return shortest(walk, again, patience)
+    return shortest(walk, again, most)
 
 
 def told(backend: Backend, seed: int, walk: Walk, folder: Path | None = None) -> str:

@@ -111,17 +111,18 @@ def follow(service: Service, steps: Iterable[Step]) -> Walk:
     return _take(service, lambda *_: next(rest, None))
 
 
-def shortest(walk: Walk, again: Callable[[Sequence[Step]], Walk], patience: float) -> Walk:
+def shortest(walk: Walk, again: Callable[[Sequence[Step]], Walk], most: int) -> Walk:
     """Leave out ever smaller pieces of a walk that diverged, while it still ends alike.
 
-    ``again`` takes steps on a new service; after ``patience`` seconds what is shortest so far is good enough.
+    ``again`` takes steps on a new service; after ``most`` times what is shortest so far is good enough.
     The walk itself is given back where it cannot be repeated.
     """
     wanted, best = walk.divergence, walk
     if wanted is None:
         return walk
-    limit = time.monotonic() + patience
+    tries = 0
     for touching in (False, True):
+        tries += 1
         tried = again(_needed(walk, touching=touching))
         if wanted.is_like(tried.divergence):
             best = tried
@@ -130,8 +131,9 @@ def shortest(walk: Walk, again: Callable[[Sequence[Step]], Walk], patience: floa
     while size:
         end = len(best.steps)
         while end > 0:
-            if time.monotonic() > limit:
+            if tries >= most:
                 return best
+            tries += 1
             rest = [*best.steps[: max(end - size, 0)], *best.steps[end:]]
             tried = again(rest)
             if wanted.is_like(tried.divergence):
