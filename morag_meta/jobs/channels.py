@@ -6,7 +6,7 @@ Plain data that the feed fills and watchers read, all on the event loop; nothing
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from operator import attrgetter
 from typing import Any, Final
 
@@ -89,35 +89,35 @@ class Frame:
         return self.event.data + rest.SerializeToString()
 
 
-def judge_of(chosen: Filter) -> Callable[[Mapping[str, Any]], bool | None]:
-    """Give what judges an event's row: whether it leaves the filter, or None where it never was within.
+def judge(chosen: Filter, row: Mapping[str, Any]) -> bool | None:
+    """Say whether an event's row leaves a filter; None where its job never was within.
 
-    For a filter that is narrowed to servers the row has the ``server_id`` of its database.
+    For a filter that is narrowed to servers the row has the ``server_id`` of its database. The filter is
+    gone through as it is: what were made of it for speed would cost each watcher with one of its own.
     """
-    kinds, types = frozenset(chosen.kinds), frozenset(chosen.document_types)
-    states, workers = frozenset(chosen.states), frozenset(chosen.worker_ids)
-    database_id, document_id, narrowing = chosen.database_id, chosen.document_id, chosen.narrowing
+    if not _concerns(chosen, row):
+        return None
+    if _passes(chosen, row["state"], row["worker_id"]):
+        return False
+    was = row["previous_state"]
+    return True if was is not None and _passes(chosen, was, row["previous_worker_id"]) else None
 
-    def passes(state: str | None, worker_id: str | None) -> bool:
-        return (not states or state in states) and (not workers or worker_id in workers)
 
-    def judge(row: Mapping[str, Any]) -> bool | None:
-        if kinds and row["kind"] not in kinds:
-            return None
-        if types and row["document_type"] not in types:
-            return None
-        if (database_id and row["database_id"] != database_id) or (
-            document_id and row["document_id"] != document_id
-        ):
-            return None
-        if narrowing is not None and not narrowing.covers(row["database_id"], row.get("server_id")):
-            return None
-        if passes(row["state"], row["worker_id"]):
-            return False
-        was = row["previous_state"] is not None and passes(row["previous_state"], row["previous_worker_id"])
-        return True if was else None
+def _concerns(chosen: Filter, row: Mapping[str, Any]) -> bool:
+    """Whether a job is within a filter but for what changes while it lives."""
+    return (
+        (not chosen.kinds or row["kind"] in chosen.kinds)
+        and (not chosen.document_types or row["document_type"] in chosen.document_types)
+        and (not chosen.database_id or row["database_id"] == chosen.database_id)
+        and (not chosen.document_id or row["document_id"] == chosen.document_id)
+        and (chosen.narrowing is None or chosen.narrowing.covers(row["database_id"], row.get("server_id")))
+    )
 
-    return judge
+
+def _passes(chosen: Filter, state: str, worker_id: str | None) -> bool:
+    return (not chosen.states or state in chosen.states) and (
+        not chosen.worker_ids or worker_id in chosen.worker_ids
+    )
 
 
 class Channel:
@@ -126,7 +126,7 @@ class Channel:
     What it remembers is whole from ``since`` on, up to where the feed is.
     """
 
-    __slots__ = ("_frames", "_judge", "_last", "chosen", "seal", "since", "watchers")
+    __slots__ = ("_frames", "_last", "chosen", "seal", "since", "watchers")
 
     def __init__(self, chosen: Filter, seal: Seal, since: int) -> None:
         """Begin where the feed is."""
@@ -134,13 +134,12 @@ class Channel:
         self.seal = seal
         self.since = since
         self.watchers: set[Stream] = set()
-        self._judge = judge_of(chosen)
         self._frames: list[Frame] = []
         self._last: dict[str, int] = {}  # the position of the newest remembered event of each job
 
     def frame(self, event: Event) -> Frame | None:
         """Give an event as this filter's watchers see it, or None where it does not concern them."""
-        leaves = self._judge(event.row)
+        leaves = judge(self.chosen, event.row)
         if leaves is None:
             return None
         return Frame(event, self.seal.make(event.position), leaves=leaves)
