@@ -88,9 +88,16 @@ def _delete(world: World, caller: Principal, given: Given, step: Step) -> Any:
     return {}
 
 
+def _ended_by(world: World, caller: Principal, label: str) -> Key:
+    """Give a key that the caller may end or replace: a key itself, others only where it may write keys."""
+    if caller.key != label and not caller.has("api_keys:write"):
+        raise missing()
+    return world.own(world.keys, label, caller)
+
+
 @rule("RevokeApiKey")
 def _revoke(world: World, caller: Principal, given: Given, step: Step) -> Any:
-    key = world.own(world.keys, given["id"], caller)
+    key = _ended_by(world, caller, given["id"])
     check_etag(given)
     key.revoked = True
     return _shown(world, key)
@@ -98,7 +105,7 @@ def _revoke(world: World, caller: Principal, given: Given, step: Step) -> Any:
 
 @rule("DisableApiKey")
 def _disable(world: World, caller: Principal, given: Given, step: Step) -> Any:
-    key = world.own(world.keys, given["id"], caller)
+    key = _ended_by(world, caller, given["id"])
     check_etag(given)
     if key.revoked:
         raise stuck()
@@ -119,7 +126,7 @@ def _enable(world: World, caller: Principal, given: Given, step: Step) -> Any:
 
 @rule("RotateApiKey")
 def _rotate(world: World, caller: Principal, given: Given, step: Step) -> Any:
-    key = world.own(world.keys, given["id"], caller)
+    key = _ended_by(world, caller, given["id"])
     check_etag(given)
     _check_within(world, caller, key.scopes, key.end)
     if not _keeps_name(key) or world.state_of(key) != "ACTIVE":

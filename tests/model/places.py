@@ -177,6 +177,8 @@ def _grant(world: World, caller: Principal, given: Given, step: Step) -> Any:
 
 @rule("RevokeAccess")
 def _revoke(world: World, caller: Principal, given: Given, step: Step) -> Any:
+    if given["grantee_id"] == caller.user and world.grants.pop((given["database_id"], caller.user), None):
+        return {}
     database, _ = database_for(world, given["database_id"], caller, OWNER)
     if world.grants.pop((database.id, given["grantee_id"]), None) is None:
         raise missing()
