@@ -16,6 +16,7 @@ Cells:
 
 The scopes come last, of which a key needs one; ``none`` where a key needs none, ``session`` where no key
 will do, so that it meets SESSION_REQUIRED, and ``public`` where no credential is asked for or looked at.
+Behind ``self`` a key without the scope finds nothing but itself, and so this request is ``absent`` to it.
 A scope in parentheses opens the RPC but not this request: PERMISSION_DENIED (FILTER_NOT_ALLOWED).
 """
 
@@ -32,6 +33,7 @@ _SHORT: Final = {
     "verify": ("api_keys:verify", "api_keys:verify:all"),
 }
 
+_WITHOUT_SCOPE: Final = {"none": "ok", "public": "ok", "session": "session"}
 _TABLE: Final = """
                           VIEWER   USER     other    READER   WRITER   ADMIN    scopes
 UserService
@@ -61,8 +63,8 @@ ApiKeyService
   ListApiKeys             ok       ok       owner    owner    owner    ok       api_keys:read
   UpdateApiKey            role     ok       absent   absent   absent   ok       api_keys:write
   DeleteApiKey            role     ok       absent   absent   absent   ok       api_keys:write
-  RevokeApiKey            role     ok       absent   absent   absent   ok       api_keys:write
-  DisableApiKey           role     ok       absent   absent   absent   ok       api_keys:write
+  RevokeApiKey            ok       ok       absent   absent   absent   ok       api_keys:write self
+  DisableApiKey           ok       ok       absent   absent   absent   ok       api_keys:write self
   EnableApiKey            role     ok       absent   absent   absent   ok       api_keys:write
   RotateApiKey            role     ok       absent   absent   absent   ok       api_keys:write
   VerifyApiKey            ok       ok       nothing  nothing  nothing  ok       verify
@@ -85,7 +87,7 @@ DatabaseService
   RecountDocuments        role     ok       absent   grant    grant    ok       databases:write
 GrantService
   GrantAccess             role     ok       absent   grant    grant    ok       grants:write
-  RevokeAccess            role     ok       absent   grant    grant    ok       grants:write
+  RevokeAccess            ok       ok       absent   grant    grant    ok       grants:write
   ListGrants              ok       ok       absent   grant    grant    ok       grants:read
   ListGrants/to           ok       ok       owner    owner    owner    ok       grants:read
 DocumentService
@@ -151,6 +153,7 @@ class Row:
     cells: dict[str, str]
     scopes: tuple[str, ...]  # or one of the words that stand for none
     lesser: tuple[str, ...]  # scopes for the RPC that do not open this request
+    others: str  # what a key meets that has none of the scopes
 
     @property
     def method(self) -> str:
@@ -184,8 +187,9 @@ def _rows() -> Iterator[Row]:
         cells = dict(zip(CALLERS, words[1:7], strict=True))
         scopes = [scope for word in words[7:] for scope in _SHORT.get(word, (word,))]
         lesser = [scope.strip("()") for scope in scopes if scope.startswith("(")]
-        full = [scope for scope in scopes if not scope.startswith("(")]
-        yield Row(f"{service}.{words[0]}", cells, tuple(full), tuple(lesser))
+        full = [scope for scope in scopes if scope != "self" and not scope.startswith("(")]
+        others = "absent" if "self" in scopes else _WITHOUT_SCOPE.get(full[0], "scope")
+        yield Row(f"{service}.{words[0]}", cells, tuple(full), tuple(lesser), others)
 
 
 ROWS: Final = {row.title: row for row in _rows()}

@@ -14,6 +14,8 @@ from tests.access.stage import BY_NAME, Stage
 from tests.access.table import ROWS
 from tests.access.test_injection import CLIENTS_FAULT
 
+pytestmark = pytest.mark.usefixtures("nothing_collected")
+
 _EACH: Final = 30
 _ODD: Final = (b"\x00", b"\x7f", b"\x80", b"\xff", b"\xff" * 10, b"\x0a", b"\xc3\x28")
 

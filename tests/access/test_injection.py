@@ -31,6 +31,8 @@ from tests.grants.sweep import is_id, texts
 from tests.refusals import Refusal, read_details
 from tests.rpc.messages import rules_of
 
+pytestmark = pytest.mark.usefixtures("nothing_collected")
+
 CLIENTS_FAULT: Final = {
     *("INVALID_ARGUMENT", "NOT_FOUND", "ALREADY_EXISTS", "FAILED_PRECONDITION", "ABORTED"),
     *("OUT_OF_RANGE", "PERMISSION_DENIED", "UNAUTHENTICATED"),

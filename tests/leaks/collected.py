@@ -68,6 +68,7 @@ class Collected:
         self._known: set[str | bytes] = set()
         self._pieces: dict[bytes, list[Form]] = {}
         self._short: list[Form] = []
+        self.paused = False
 
     def __len__(self) -> int:
         """Count the secrets."""
@@ -75,7 +76,7 @@ class Collected:
 
     def add(self, what: str, secret: str | bytes) -> None:
         """Keep a secret, unless it is too plain to be told from anything else."""
-        if secret in self._known:
+        if self.paused or secret in self._known:
             return
         data = secret.encode(errors="surrogatepass") if isinstance(secret, str) else secret
         if len(data) < _LEAST_BYTES or len(set(data)) < _LEAST_VARIETY:

@@ -18,6 +18,8 @@ from tests.rpc.changes import CHANGES, World, stub
 from tests.rpc.messages import METHODS, messages, request_type
 from tests.service import Service, User
 
+pytestmark = pytest.mark.usefixtures("nothing_collected")
+
 CLIENTS_FAULT = {
     *("INVALID_ARGUMENT", "NOT_FOUND", "ALREADY_EXISTS", "FAILED_PRECONDITION", "ABORTED"),
     *("OUT_OF_RANGE", "PERMISSION_DENIED"),
