@@ -78,7 +78,7 @@ class ServerDatabases:
         self.server = server
         self.name = server.dialect
         self._walls = Walls(server) if IS_ON and isinstance(server, PostgresqlServer) else None
-        self._urls: list[str] = []
+        self._urls: set[str] = set()
 
     def new_url(self) -> str:
         """Create a database and return its URL."""
@@ -90,8 +90,8 @@ class ServerDatabases:
         return self._kept(made)
 
     def drop(self, url: str) -> None:
-        """Remove the database, in which no secret is."""
-        self._urls.remove(url)
+        """Remove a database of the server, whoever made it, in which no secret is."""
+        self._urls.discard(url)
         try:
             check_rows(self._past_walls(url))
         finally:
@@ -103,7 +103,7 @@ class ServerDatabases:
             check_rows(self._past_walls(url))
 
     def _kept(self, url: str) -> str:
-        self._urls.append(url)
+        self._urls.add(url)
         return url
 
     def _past_walls(self, url: str) -> str:
