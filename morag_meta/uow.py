@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from functools import cached_property
 
+from morag_meta.api_keys.forgetting import KeyForgetting
 from morag_meta.api_keys.store import ApiKeyStore
 from morag_meta.audit.store import AuditStore
 from morag_meta.auth.renewals import RenewalStore
@@ -154,6 +155,11 @@ class UnitOfWork(Unit):
     def job_removals(self) -> JobRemovals:
         """What removes jobs and events for good."""
         return JobRemovals(self)
+
+    @cached_property
+    def key_forgetting(self) -> KeyForgetting:
+        """What others' API keys name no longer."""
+        return KeyForgetting(self)
 
     @cached_property
     def job_forgetting(self) -> JobForgetting:

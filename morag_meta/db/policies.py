@@ -46,7 +46,7 @@ OPENED: Final[Mapping[Path, Mapping[str, tuple[str, ...]]]] = {
     Path.USAGE: {"api_keys": ("SELECT", "UPDATE"), "api_key_calls": ("SELECT", "UPDATE", "INSERT")},
     Path.PURGE: {
         "database_grants": ("SELECT", "UPDATE"),
-        "request_records": ("SELECT",),
+        **dict.fromkeys(("request_records", "api_keys"), ("SELECT",)),
         **dict.fromkeys(("jobs", "job_events"), ("SELECT", "UPDATE")),
     },
     Path.SECRETS: {

@@ -126,6 +126,7 @@ def delete_user(uow: UnitOfWork, row: Row) -> None:
     uow.databases.delete_all(owner)
     uow.servers.delete_all(owner)
     uow.api_keys.delete_all(owner)
+    uow.key_forgetting.places(gone)
     uow.sessions.delete_all(owner)
     uow.resets.forget(owner, row["email"])
     uow.requests.delete_all(owner)

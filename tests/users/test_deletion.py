@@ -166,6 +166,8 @@ def _have_an_admin_act(service: Service, made: pb.User, unique: str) -> None:
             request_id=f"{made.id}-made"[-40:],
         )
     )
+    narrowed = api_keys_pb2.ApiKey(name="narrowed to what goes", server_ids=[of_admin.id])
+    admin.api_keys.CreateApiKey(api_keys_pb2.CreateApiKeyRequest(api_key=narrowed))
     changed = servers_pb2.Server(id=of_admin.id, port=2)
     admin.servers.UpdateServer(
         servers_pb2.UpdateServerRequest(server=changed, request_id=f"{made.id}-changed"[-40:])
@@ -199,7 +201,7 @@ def test_a_deleted_user_is_named_nowhere(service: Service) -> None:
     needles = {unique, *_ids_of(service, made.id)}
     before = _places_of(service, needles)
     assert {"users.email", "servers.host", "reset_requests.email", "request_records.receipt"} <= before
-    assert "job_floors.owner_id" in before
+    assert {"job_floors.owner_id", "api_keys.server_ids"} <= before
     admin.users.DeactivateUser(pb.DeactivateUserRequest(id=made.id))
     admin.users.DeleteUser(pb.DeleteUserRequest(id=made.id))
     # What the audit says was done stays, by ids of what is gone, and of a user known by a pseudonym alone.
