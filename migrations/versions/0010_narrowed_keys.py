@@ -33,7 +33,8 @@ def upgrade() -> None:
 
 def downgrade() -> None:
     """Go back: a key that is narrowed is revoked, as it would reach everything."""
-    _revoke_narrowed_keys()
+    if not steps.is_begun("api_keys", "database_ids", "server_ids"):
+        _revoke_narrowed_keys()
     steps.drop_column("api_keys", "server_ids")
     steps.drop_column("api_keys", "database_ids")
 

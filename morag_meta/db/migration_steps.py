@@ -76,6 +76,11 @@ def drop_column(table: str, name: str) -> None:
             batch.drop_column(name)
 
 
+def is_begun(table: str, *dropped: str) -> bool:
+    """Whether an earlier run has dropped some of these columns: what reads them was done by then."""
+    return _resumable() and not set(dropped) <= _columns(table)
+
+
 def create_check(name: str, table: str, condition: str) -> None:
     """Add a check; the rows that are there must meet it."""
     if not (_resumable() and name in _constraints(table, "check")):
