@@ -62,7 +62,7 @@ def test_a_mistake_is_found_and_shown_in_few_steps(
     """A walk comes upon the mistake, and its shortest form is short enough to read."""
     mistake(monkeypatch)
     walk = _found(files)
-    short = made_shorter(files, walk, most=16)
+    short = made_shorter(files, walk, most=40)
     assert short.divergence is not None
     assert short.divergence.is_like(walk.divergence)
     assert len(short.steps) <= max(30, len(walk.steps) // 2), "\n".join(map(str, short.steps))
