@@ -31,10 +31,10 @@ def server(request: pytest.FixtureRequest) -> Iterator[Daemon]:
         yield started
 
 
-def test_fresh_database_is_reached_by_its_url(backend: Backend, database_url: str) -> None:
+def test_fresh_database_is_reached_by_its_url(backend: Backend, empty_url: str) -> None:
     """A new URL leads to an empty database of the kind that the backend names."""
-    assert database_url.startswith(f"{backend.name}://")
-    assert sa.inspect(_engine(database_url)).get_table_names() == []
+    assert empty_url.startswith(f"{backend.name}://")
+    assert sa.inspect(_engine(empty_url)).get_table_names() == []
 
 
 def test_dropping_does_not_wait_for_open_transactions(backend: Backend) -> None:
