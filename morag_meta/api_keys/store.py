@@ -21,6 +21,7 @@ _NAME: Final = sa.func.coalesce(keys.c.former_name, keys.c.name, type_=keys.c.na
 _SHOWN: Final = [_NAME, *(column for column in keys.c if column.name not in ("key_hash", "name"))]
 _GET: Final = sa.select(*_SHOWN).where(keys.c.id == sa.bindparam("key_id"), reach(keys))
 _LOCK: Final = _GET.with_for_update()
+_BY_PREFIX: Final = sa.select(keys.c.id).where(everyone(), keys.c.key_prefix == sa.bindparam("key_prefix"))
 _ADD: Final = counted(sa.insert(keys))
 _NO_NAME: Final = "\x1f"
 """What stands, before its id, for the name of a key that has none; no name has a control character."""
@@ -175,6 +176,13 @@ class ApiKeyStore:
             NotFound: as ``get``.
         """
         return _found(self._unit.one(_LOCK, owner_id=reach, key_id=key_id), key_id)
+
+    def ids_by_prefix(self, prefix: str) -> list[str]:
+        """Give the ids of all keys, whosever, that begin with the characters that are kept of a key.
+
+        It reads every key: for an operator, and for no call.
+        """
+        return [row["id"] for row in self._unit.all(_BY_PREFIX, owner_id=EVERYONE, key_prefix=prefix)]
 
     def page(
         self, reach: str, after: Mapping[str, Any] | None, limit: int, *, show_revoked: bool

@@ -25,9 +25,10 @@ from morag_meta.auth.generations import Keys, keys_of
 PREFIX: Final = "morag_"
 PATTERN: Final = re.compile(r"morag_[A-Za-z0-9_-]{43}", re.ASCII)
 """The whole text of a key: the prefix and 32 bytes in base64url without padding (RFC 4648)."""
+SHOWN_CHARACTERS: Final = 12
+"""How many of a key's first characters are kept and shown."""
 
 _RANDOM_BYTES: Final = 32
-_SHOWN_CHARACTERS: Final = 12
 _HASH_BYTES: Final = 24  # of SHA-256: with what AES-SIV adds, the text stays below 64 characters
 _GENERATION_BYTES: Final = 3
 
@@ -44,7 +45,7 @@ def is_key(text: str) -> bool:
 
 def prefix_of(key: str) -> str:
     """Give the part of a key that is kept and shown: 12 characters, 36 of its 256 random bits."""
-    return key[:_SHOWN_CHARACTERS]
+    return key[:SHOWN_CHARACTERS]
 
 
 class KeyHasher:

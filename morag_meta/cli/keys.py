@@ -11,15 +11,18 @@ import typer
 from morag_meta.api_keys import actions
 from morag_meta.api_keys.rules import DEFAULT_GRACE, LONGEST_GRACE, check_addresses, check_scopes, state_of
 from morag_meta.audit.actions import note_operator
-from morag_meta.auth.narrowing import MOST_NAMED
+from morag_meta.auth.keys import PREFIX, SHOWN_CHARACTERS
+from morag_meta.auth.narrowing import MOST_NAMED, Narrowing
 from morag_meta.auth.principal import Rate, Role
-from morag_meta.auth.standing import columns_of
+from morag_meta.auth.standing import columns_of, limit_of
 from morag_meta.cli.accounts import person, unit_of_work
+from morag_meta.cli.failures import CommandError
 from morag_meta.cli.options import DatabaseUrl, Format, Output, read_settings
 from morag_meta.cli.output import print_json, print_table, say
 from morag_meta.db.statements import EVERYONE
 from morag_meta.db.unit import Row
 from morag_meta.errors import invalid
+from morag_meta.exits import ExitCode
 from morag_meta.rpc.access import known_scopes
 from morag_meta.server.app import key_policy
 from morag_meta.server.preparation import key_hasher
@@ -29,19 +32,27 @@ app = typer.Typer(name="key", help="API keys.", no_args_is_help=True)
 
 _PAGE = 500
 _HOUR = dt.timedelta(hours=1)
-KeyId = Annotated[str, typer.Argument(help="The key's id, as key list shows it.")]
+KeyId = Annotated[
+    str,
+    typer.Argument(metavar="KEY", help="The key's id, or its first 12 characters, as key list shows them."),
+]
 _SHOWN = (
     "id",
     "owner_id",
     "name",
     "key_prefix",
     "scopes",
+    "bounds",
     "state",
     "expire_time",
     "last_used_time",
     "use_count",
 )
-_TOLD = (*_SHOWN, "allowed_addresses", "database_ids", "server_ids")  # as JSON, which any width holds
+# As JSON, which any width holds: in full what the table sums up in one word each.
+_TOLD = (
+    *(name for name in _SHOWN if name != "bounds"),
+    *("allowed_addresses", "rate_limit", "narrowed", "database_ids", "server_ids"),
+)
 
 
 @app.command()
@@ -131,7 +142,7 @@ def list_(
     """List API keys, newest first; never the secrets."""
     with unit_of_work(read_settings(database_url)) as uow:
         reach = person(uow, owner)["id"] if owner else EVERYONE
-        rows = [{**row, "state": state_of(row, uow.now)} for row in _pages(uow, reach, show_revoked=show_all)]
+        rows = [_listed(row, uow.now) for row in _pages(uow, reach, show_revoked=show_all)]
     if output is Format.JSON:
         for row in rows:
             print_json({name: _plain(row[name]) for name in _TOLD})
@@ -173,7 +184,7 @@ def rotate(
     settings = read_settings(database_url)
     hasher = key_hasher(settings)
     with unit_of_work(settings) as uow:
-        row = actions.lock_key(uow, EVERYONE, key_id)
+        row = _locked(uow, key_id)
         new, old, secret = actions.rotate(uow, hasher, row, dt.timedelta(hours=grace_hours))
         note_operator(uow, "key rotate", "api_key.rotate", target_id=new["id"], owner_id=new["owner_id"])
         uow.commit()
@@ -198,10 +209,55 @@ def _changed(
 ) -> str:
     """Change a key, and name it."""
     with unit_of_work(read_settings(database_url)) as uow:
-        row = change(uow, actions.lock_key(uow, EVERYONE, key_id))
+        row = change(uow, _locked(uow, key_id))
         note_operator(uow, f"key {verb}", f"api_key.{verb}", target_id=row["id"], owner_id=row["owner_id"])
         uow.commit()
     return f"{row['name']} {row['id']}"
+
+
+def _locked(uow: UnitOfWork, key: str) -> Row:
+    """Lock the key that is named by its id, or by what is shown of it.
+
+    Raises:
+        CommandError: a prefix is no key's, or that of several; or it is a whole key, which is not repeated.
+    """
+    if not key.startswith(PREFIX):
+        return actions.lock_key(uow, EVERYONE, key)
+    if len(key) != SHOWN_CHARACTERS:
+        raise CommandError(f"of a key give its first {SHOWN_CHARACTERS} characters alone", ExitCode.USAGE)
+    ids = uow.api_keys.ids_by_prefix(key)
+    if not ids:
+        raise CommandError(f"no API key begins with {key}", ExitCode.NOT_FOUND)
+    if len(ids) > 1:
+        raise CommandError(f"several API keys begin with {key}: {', '.join(sorted(ids))}", ExitCode.REFUSED)
+    return actions.lock_key(uow, EVERYONE, ids[0])
+
+
+def _listed(row: Row, now: dt.datetime) -> dict[str, Any]:
+    """Give a key's row with what lists tell of it beside its columns."""
+    rate = limit_of(row)
+    return {
+        **row,
+        "state": state_of(row, now),
+        "bounds": _bounds(row),
+        "rate_limit": rate and {"calls_per_second": rate.per_second, "burst": rate.burst},
+        "narrowed": Narrowing.of(row) is not None,
+    }
+
+
+def _bounds(row: Row) -> str:
+    """Sum up to what a key is narrowed, from where it is let in, and its own rate; nothing of a free one."""
+    parts: list[str] = []
+    narrowing, rate = Narrowing.of(row), limit_of(row)
+    if narrowing is not None:
+        counts = {"databases": len(narrowing.databases), "servers": len(narrowing.servers)}
+        named = [f"{word}:{count}" for word, count in counts.items() if count]
+        parts += named or ["nothing"]
+    if row["allowed_addresses"]:
+        parts.append(f"addresses:{len(row['allowed_addresses'])}")
+    if rate is not None:
+        parts.append(f"rate:{rate.per_second:g}/s")
+    return " ".join(parts)
 
 
 def _pages(uow: UnitOfWork, reach: str, *, show_revoked: bool) -> Iterator[Row]:

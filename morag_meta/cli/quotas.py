@@ -6,10 +6,11 @@ from typing import Annotated
 
 import typer
 
+from morag_meta.audit.actions import note_operator
 from morag_meta.cli.accounts import person, unit_of_work
 from morag_meta.cli.failures import CommandError
 from morag_meta.cli.options import DatabaseUrl, Format, Output, read_settings
-from morag_meta.cli.output import print_json, print_table
+from morag_meta.cli.output import print_json, print_table, say
 from morag_meta.db.statements import EVERYONE
 from morag_meta.db.unit import Row
 from morag_meta.exits import ExitCode
@@ -23,7 +24,7 @@ Email = Annotated[str, typer.Argument(help="The email of the user.")]
 
 @app.command()
 def get(email: Email, output: Output = Format.TABLE, database_url: DatabaseUrl = None) -> None:
-    """Show what a user may have and has."""
+    """Show what a user may have and has, by the defaults that this command itself is given."""
     with unit_of_work(read_settings(database_url)) as uow:
         _show(uow, person(uow, email), output)
 
@@ -48,6 +49,10 @@ def set_(
     with unit_of_work(settings) as uow:
         user = uow.users.lock(EVERYONE, person(uow, email)["id"])
         uow.quotas.set(user["id"], wanted)
+        fields = {f"quotas.{resource}": limit for resource, limit in wanted.items()}
+        note_operator(
+            uow, "quotas set", "user.set_quotas", target_id=user["id"], owner_id=user["id"], fields=fields
+        )
         uow.commit()
     with unit_of_work(settings) as uow:
         _show(uow, user, output)
@@ -76,9 +81,11 @@ def _show(uow: UnitOfWork, user: Row, output: Format) -> None:
             use.resource,
             use.used,
             use.limit,
-            "default" if use.is_default else "",
-            "near" if use.is_near else "",
+            None if use.limit is None else "default" if use.is_default else "user",
+            "yes" if use.is_near else "",
         ]
         for use in uses
     ]
-    print_table(("resource", "used", "limit", "", ""), rows)
+    print_table(("resource", "used", "limit", "limit of", "near limit"), rows)
+    given = ", ".join(f"{resource}={limit}" for resource, limit in uow.quotas.defaults.items()) or "none"
+    say(f"defaults given to this command (MORAG_DEFAULT_QUOTA_...): {given}")

@@ -119,7 +119,7 @@ def check_access(access: Access, principal: Principal) -> None:
             metadata={"required_scope": access.scopes[0]},
         )
     if principal.narrowing is not None and not access.admits_narrowed:
-        raise narrowed("the API key is narrowed to some databases or servers, and this is about the account")
+        raise narrowed("the API key is narrowed to some databases or servers, and this reaches beyond them")
 
 
 def known_scopes(services: Iterable[str] = SERVICES) -> dict[str, Role]:

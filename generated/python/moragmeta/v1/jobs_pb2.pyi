@@ -755,7 +755,9 @@ class UpdateJobProgressRequest(_message.Message):
     id: _builtins.str
     """The job. Required."""
     attempt: _builtins.int
-    """The attempt that StartJob answered; at least 1."""
+    """The attempt: `job.attempt` of the Lease, or `attempt` of the job that
+    StartJob answered; at least 1.
+    """
     report_number: _builtins.int
     """The worker's own count within the attempt; at least 1."""
     percentage: _builtins.int
@@ -829,7 +831,9 @@ class CompleteJobRequest(_message.Message):
     id: _builtins.str
     """The job. Required."""
     attempt: _builtins.int
-    """The attempt that StartJob answered; at least 1."""
+    """The attempt: `job.attempt` of the Lease, or `attempt` of the job that
+    StartJob answered; at least 1.
+    """
     report_number: _builtins.int
     """The worker's own count within the attempt; at least 1."""
     summary: _builtins.str
@@ -905,7 +909,9 @@ class FailJobRequest(_message.Message):
     id: _builtins.str
     """The job. Required."""
     attempt: _builtins.int
-    """The attempt that StartJob answered; at least 1."""
+    """The attempt: `job.attempt` of the Lease, or `attempt` of the job that
+    StartJob answered; at least 1.
+    """
     report_number: _builtins.int
     """The worker's own count within the attempt; at least 1."""
     error: _builtins.str

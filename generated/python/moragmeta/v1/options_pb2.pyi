@@ -101,8 +101,8 @@ class _NarrowedKeysEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Narrowed
     NARROWED_KEYS_UNSPECIFIED: _NarrowedKeys.ValueType  # 0
     """Not said: only for what no API key may call, and for what anybody may."""
     NARROWED_KEYS_REFUSED: _NarrowedKeys.ValueType  # 1
-    """They may not call it, as it is about the account as a whole:
-    PERMISSION_DENIED (KEY_NARROWED).
+    """They may not call it, as it is about the account as a whole, or about what
+    lies in none of what they name: PERMISSION_DENIED (KEY_NARROWED).
     """
     NARROWED_KEYS_ADMITTED: _NarrowedKeys.ValueType  # 2
     """They may call it, and all else than what they reach is missing to it:
@@ -117,8 +117,8 @@ class NarrowedKeys(_NarrowedKeys, metaclass=_NarrowedKeysEnumTypeWrapper):
 NARROWED_KEYS_UNSPECIFIED: NarrowedKeys.ValueType  # 0
 """Not said: only for what no API key may call, and for what anybody may."""
 NARROWED_KEYS_REFUSED: NarrowedKeys.ValueType  # 1
-"""They may not call it, as it is about the account as a whole:
-PERMISSION_DENIED (KEY_NARROWED).
+"""They may not call it, as it is about the account as a whole, or about what
+lies in none of what they name: PERMISSION_DENIED (KEY_NARROWED).
 """
 NARROWED_KEYS_ADMITTED: NarrowedKeys.ValueType  # 2
 """They may call it, and all else than what they reach is missing to it:
