@@ -45,6 +45,28 @@ def test_a_key_is_ended_by_its_first_characters(cli: Command, service: Service, 
     assert (states[one["id"]], states[two["id"]]) == ("REVOKED", "ACTIVE")
 
 
+def test_a_replaced_key_is_still_disabled_enabled_and_revoked(
+    cli: Command, service: Service, user: User
+) -> None:
+    """Its grace is ended, for good or for a while; its successor goes on."""
+    where = ("--database-url", service.url)
+    old = cli("key", "create", "a", "--owner", user.email, "-o", "json", *where).json["id"]
+    new = cli("key", "rotate", old, "-o", "json", *where).json["id"]
+
+    def state_after(verb: str) -> str:
+        assert cli("key", verb, old, *where).code is ExitCode.OK
+        listed = cli("key", "list", "--all", "--owner", user.email, "-o", "json", *where).jsons
+        states = {row["id"]: row["state"] for row in listed}
+        assert states[new] == "ACTIVE"
+        return str(states[old])
+
+    assert [state_after(verb) for verb in ("disable", "enable", "revoke")] == [
+        "DISABLED",
+        "ACTIVE",
+        "REVOKED",
+    ]
+
+
 def test_what_names_no_one_key_ends_none(cli: Command, service: Service, user: User) -> None:
     """A whole key is refused and not repeated, and so is what is too short, nobody's, or that of several."""
     where = ("--database-url", service.url)
