@@ -1,20 +1,22 @@
--- The two roles of docs/row-security.md, for one database: run it there with psql, as an administrator.
+-- The two roles of docs/row-security.md: run it in the service's database with psql, as an administrator,
+-- as often as you like and in as many databases. It takes nothing from anybody, so the service goes on.
 \set ON_ERROR_STOP on
 
+SELECT NOT EXISTS (SELECT FROM pg_roles WHERE rolname = 'morag_migrator') AS makes_migrator,
+       NOT EXISTS (SELECT FROM pg_roles WHERE rolname = 'morag_service') AS makes_service
+\gset
+
 -- Migrates and owns the tables, and is used for nothing else.
+\if :makes_migrator
 CREATE ROLE morag_migrator LOGIN NOSUPERUSER NOBYPASSRLS NOCREATEDB NOCREATEROLE;
 \password morag_migrator
+\endif
 
 -- Serves. What it may do, 'morag-meta db row-security enable morag_service' grants.
+\if :makes_service
 CREATE ROLE morag_service LOGIN NOSUPERUSER NOBYPASSRLS NOCREATEDB NOCREATEROLE NOINHERIT;
 \password morag_service
+\endif
 
--- Nobody else makes anything here.
-REVOKE CREATE ON SCHEMA public FROM PUBLIC;
 GRANT USAGE, CREATE ON SCHEMA public TO morag_migrator;
 GRANT USAGE ON SCHEMA public TO morag_service;
-
--- Tables that are there already, as the service made them in a role of its own, change hands.
-SELECT format('ALTER TABLE %I.%I OWNER TO morag_migrator', schemaname, tablename)
-FROM pg_tables WHERE schemaname = 'public'
-\gexec

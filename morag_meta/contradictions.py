@@ -29,7 +29,10 @@ _TLS: Final = (
 def contradictions(settings: Settings) -> Iterator[str]:
     """Give one line for each setting that does not fit another."""
     if settings.row_security and dialect_name(settings.database_url) != "postgresql":
-        yield f"{PREFIX}ROW_SECURITY is true, and only PostgreSQL has row security: use it, or leave that out"
+        yield (
+            f"{PREFIX}ROW_SECURITY is true, and only PostgreSQL has row security: set it to false, or give "
+            f"{PREFIX}DATABASE_URL a PostgreSQL"
+        )
     jwt, needed = settings.jwt_secret_key, _JWT_KEY_BYTES[settings.jwt_algorithm]
     if jwt is not None and any(len(key) < needed for key in jwt.get_secret_value().encode().split(b",")):
         yield f"{PREFIX}JWT_SECRET_KEY is too short for {settings.jwt_algorithm}: {HOW_TO_MAKE}"

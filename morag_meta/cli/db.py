@@ -14,7 +14,7 @@ from morag_meta.cli import row_security
 from morag_meta.cli.accounts import create_admin
 from morag_meta.cli.failures import CommandError
 from morag_meta.cli.options import DatabaseUrl, Format, Output, read_settings
-from morag_meta.cli.output import print_facts, print_json, print_table, say
+from morag_meta.cli.output import print_facts, print_json, print_table, say, warn
 from morag_meta.cli.seed import plant, seed
 from morag_meta.db import migrate
 from morag_meta.db import row_security as walls
@@ -125,6 +125,8 @@ def check(output: Output = Format.TABLE, database_url: DatabaseUrl = None) -> Ex
     found, where = survey(url), migrate.status(url)
     facts = {"connection": masked(url), "server": found.version, "schema": found.schema}
     facts |= _status_facts(where)
+    if found.is_walled:
+        warn("row security hides rows from this role: count them as the role that owns the tables")
     if output is Format.JSON:
         print_json({**facts, "rows": found.rows, "missing": found.missing})
     else:

@@ -26,6 +26,7 @@ def enable(
 ) -> None:
     """Switch it on for a role that owns nothing, or bring its policies up to date."""
     url = read_settings(database_url).database_url
+    row_security.require_owner(url)
     where = migrate.status(url)
     if where.state is not State.CURRENT:
         raise MigrationError(f"the schema is {where.state}: run 'morag-meta db upgrade' first")
@@ -42,9 +43,9 @@ def disable(database_url: DatabaseUrl = None) -> None:
 
 @app.command()
 def status(output: Output = Format.TABLE, database_url: DatabaseUrl = None) -> ExitCode:
-    """Say whether it is on and as this version means it; fails where it is on and is not."""
+    """Say whether it is ON as this version means it, OFF, or FAULTY, with which it fails."""
     found = row_security.status(read_settings(database_url).database_url)
-    facts = {"state": "OFF" if found.role is None else "ON", "role": found.role or ""}
+    facts = {"state": found.state.value, "role": found.role or ""}
     if output is Format.JSON:
         print_json({**facts, "problems": found.problems})
     else:

@@ -1,7 +1,8 @@
 """Row security of a PostgreSQL database: switched on and off by the migration role, and looked at.
 
 The migration role owns the tables and is not bound by policies, so migrations and backups see every row;
-the service's role owns nothing and is bound by all of them. What they are stands in ``policies.py``.
+the service's role owns nothing and is bound by all of them. What they are stands in ``policies.py``, and what
+can be wrong with them in ``row_security_faults.py``.
 
 Every function raises UrlError for a URL that cannot be used, and MigrationError for a database that cannot
 be reached or is not PostgreSQL.
@@ -9,40 +10,28 @@ be reached or is not PostgreSQL.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import enum
 from dataclasses import dataclass
 from typing import Final
 
 import sqlalchemy as sa
-from sqlalchemy.dialects.postgresql import ARRAY
 
 from morag_meta.db.migration_lock import LOCK_WAIT_SECONDS, MigrationError, migrating, reading
 from morag_meta.db.policies import OWNERS, PRIVILEGES, functions, policies
+from morag_meta.db.row_security_faults import (
+    closed,
+    current_role,
+    faults,
+    is_stranger,
+    not_for,
+    obstacles,
+    other_owners,
+    service_role,
+    unbound,
+)
 from morag_meta.db.url import dialect_name, masked
 
 _OURS: Final = "morag\\_%"
-_TABLES: Final = sa.text("""
-    SELECT c.relname, c.relrowsecurity, pg_has_role(:role, c.relowner, 'MEMBER')
-    FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace
-    WHERE n.nspname = current_schema() AND c.relname = ANY(:tables)
-""").bindparams(sa.bindparam("tables", type_=ARRAY(sa.String)))
-_POLICIES: Final = sa.text("""
-    SELECT c.relname, p.polname, obj_description(p.oid, 'pg_policy')
-    FROM pg_policy AS p JOIN pg_class AS c ON c.oid = p.polrelid
-    JOIN pg_namespace AS n ON n.oid = c.relnamespace
-    WHERE n.nspname = current_schema() AND c.relname = ANY(:tables) AND EXISTS (
-      SELECT FROM unnest(p.polroles) AS r(role) WHERE r.role = 0 OR pg_has_role(:role, r.role, 'USAGE')
-    )
-""").bindparams(sa.bindparam("tables", type_=ARRAY(sa.String)))
-_ROLES: Final = sa.text("""
-    SELECT DISTINCT r.rolname FROM pg_policy AS p JOIN pg_class AS c ON c.oid = p.polrelid
-    JOIN pg_namespace AS n ON n.oid = c.relnamespace JOIN pg_roles AS r ON r.oid = ANY(p.polroles)
-    WHERE n.nspname = current_schema() AND p.polname = 'morag_owner' ORDER BY 1
-""")
-_FREE: Final = sa.text("""
-    SELECT r.rolname FROM pg_roles AS r
-    WHERE (r.rolsuper OR r.rolbypassrls) AND pg_has_role(:role, r.oid, 'MEMBER') ORDER BY 1 LIMIT 1
-""")
 _MINE: Final = sa.text("""
     SELECT c.relname, p.polname FROM pg_policy AS p JOIN pg_class AS c ON c.oid = p.polrelid
     JOIN pg_namespace AS n ON n.oid = c.relnamespace
@@ -50,12 +39,27 @@ _MINE: Final = sa.text("""
 """)
 
 
+class Standing(enum.StrEnum):
+    """How row security stands, in a word."""
+
+    OFF = "OFF"
+    ON = "ON"
+    FAULTY = "FAULTY"  # neither: something is wrong
+
+
 @dataclass(frozen=True, slots=True)
 class Walls:
-    """How row security stands: the service's role, None where it is off, and what is wrong, a line each."""
+    """How row security stands: the role that policies are for, if any, and what is wrong, a line each."""
 
     role: str | None
     problems: list[str]
+
+    @property
+    def state(self) -> Standing:
+        """Whether it is on, off, or wrong."""
+        if self.problems:
+            return Standing.FAULTY
+        return Standing.OFF if self.role is None else Standing.ON
 
 
 def enable(url: str | sa.URL, role: str, *, wait: float = LOCK_WAIT_SECONDS) -> None:
@@ -65,16 +69,14 @@ def enable(url: str | sa.URL, role: str, *, wait: float = LOCK_WAIT_SECONDS) -> 
     to connect anew.
 
     Raises:
-        MigrationError: there is no such role, or policies would not bind it.
+        MigrationError: there is no such role, policies would not bind it, or the tables are another's.
         MigrationLocked: another process migrated for longer than ``wait``.
     """
-    _refuse_others(url)
+    require_owner(url)
     with migrating(url, wait) as connection:
         if not connection.scalar(sa.text("SELECT count(*) FROM pg_roles WHERE rolname = :r"), {"r": role}):
             raise MigrationError(f"{masked(url)}: there is no role {role!r}")
-        problems = list(_unbound(connection, role))
-        if problems:
-            raise MigrationError("\n".join(f"{masked(url)}: {problem}" for problem in problems))
+        _refuse(url, [f"{why}: give the service a role of its own" for why in unbound(connection, role)])
         close(connection)
         _open(connection, role)
 
@@ -83,9 +85,10 @@ def disable(url: str | sa.URL, *, wait: float = LOCK_WAIT_SECONDS) -> None:
     """Switch row security off; the service's role keeps its privileges, and so goes on.
 
     Raises:
+        MigrationError: the tables are another's.
         MigrationLocked: another process migrated for longer than ``wait``.
     """
-    _refuse_others(url)
+    require_owner(url)
     with migrating(url, wait) as connection:
         close(connection)
         for table in _present(connection):
@@ -99,7 +102,7 @@ def status(url: str | sa.URL) -> Walls:
     _refuse_others(url)
     with reading(url) as connection:
         role = service_role(connection)
-        return Walls(role, [] if role is None else list(_faults(connection, role)))
+        return Walls(role, list(closed(connection) if role is None else faults(connection, role)))
 
 
 def role_of(url: str | sa.URL) -> str | None:
@@ -129,28 +132,40 @@ def require(url: str | sa.URL) -> None:
     """Refuse a role of one's own that row security does not bind as this version means it to.
 
     Raises:
-        MigrationError: says each thing that is wrong, and the command that mends it.
+        MigrationError: says each thing that is wrong, and what mends it.
     """
     _refuse_others(url)
     with reading(url) as connection:
-        role = str(connection.scalar(sa.text("SELECT current_user")))
-        problems = list(_faults(connection, role))
-    if problems:
-        raise MigrationError("\n".join(f"{masked(url)}: {problem}" for problem in problems))
+        _refuse(url, list(obstacles(connection, current_role(connection))))
 
 
-def service_role(connection: sa.Connection) -> str | None:
-    """Give the role that policies are for; None where row security is off.
+def require_privileges(url: str | sa.URL) -> None:
+    """Refuse a role of one's own to which nobody granted a look at the schema that is there.
 
     Raises:
-        MigrationError: they are for several.
+        MigrationError: says the command that grants it.
     """
-    if connection.dialect.name != "postgresql":
-        return None
-    roles = list(connection.execute(_ROLES).scalars())
-    if len(roles) > 1:
-        raise MigrationError(f"row security is on for several roles: {', '.join(roles)}")
-    return roles[0] if roles else None
+    _refuse_others(url)
+    with reading(url) as connection:
+        if is_stranger(connection):
+            _refuse(url, list(not_for(current_role(connection), service_role(connection))))
+
+
+def require_owner(url: str | sa.URL) -> None:
+    """Refuse a role of one's own that may not change the tables that are there.
+
+    Raises:
+        MigrationError: names the roles that own them.
+    """
+    _refuse_others(url)
+    with reading(url) as connection:
+        owners = other_owners(connection)
+        role = current_role(connection)
+    if owners:
+        raise MigrationError(
+            f"{masked(url)}: {role!r} does not own the tables, {', '.join(map(repr, owners))} does: "
+            "run it as the role that owns the tables"
+        )
 
 
 def close(connection: sa.Connection) -> str | None:
@@ -188,46 +203,9 @@ def _open(connection: sa.Connection, role: str) -> None:
         run(f"COMMENT ON POLICY {policy.name} ON {table} IS '{policy.digest}'")
 
 
-def _unbound(connection: sa.Connection, role: str) -> Iterator[str]:
-    """Say why policies would not bind a role."""
-    free = connection.scalar(_FREE, {"role": role})
-    if free is not None:
-        yield (
-            f"no policy binds the role {role!r}, which is or may become {free!r}, a superuser or one with "
-            "BYPASSRLS: give the service a role of its own"
-        )
-        return  # who may become a superuser may become the owner as well
-    owned = [name for name, _, owns in _tables(connection, role) if owns]
-    if owned:
-        yield (
-            f"no policy binds the role {role!r}, which is or may become the owner of {', '.join(owned)}: "
-            "give the service a role of its own"
-        )
-
-
-def _faults(connection: sa.Connection, role: str) -> Iterator[str]:
-    """Say what keeps row security from holding for a role as this version means it."""
-    mend = f"run 'morag-meta db row-security enable {role}' as the migration role"
-    yield from _unbound(connection, role)
-    is_on = {name for name, on, _ in _tables(connection, role) if on}
-    off = sorted(OWNERS.keys() - is_on)
-    if off:
-        yield f"row security is not on for {', '.join(off)}: {mend}"
-        return
-    given = {"role": role, "tables": list(OWNERS)}
-    found = {(table, name): told for table, name, told in connection.execute(_POLICIES, given)}
-    wanted = {(policy.table, policy.name): policy.digest for policy in policies()}
-    wrong = {where for where, digest in wanted.items() if found.get(where) != digest}
-    wrong |= found.keys() - wanted.keys()
-    if wrong:
-        tables = ", ".join(sorted({table for table, _ in wrong}))
-        yield f"policies are missing, of another version or not the service's own on {tables}: {mend}"
-
-
-def _tables(connection: sa.Connection, role: str) -> list[tuple[str, bool, bool]]:
-    """Give each table with owners, whether row security is on, and whether the role may be its owner."""
-    rows = connection.execute(_TABLES, {"role": role, "tables": list(OWNERS)})
-    return sorted((name, on, owns) for name, on, owns in rows)
+def _refuse(url: str | sa.URL, problems: list[str]) -> None:
+    if problems:
+        raise MigrationError("\n".join(f"{masked(url)}: {problem}" for problem in problems))
 
 
 def _present(connection: sa.Connection) -> list[str]:

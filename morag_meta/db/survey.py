@@ -22,15 +22,21 @@ _CREDENTIALS: Final = system(
     "any sealed credential shows that the key ring was used",
 )
 
+_WALLED: Final = sa.text("SELECT row_security_active(to_regclass('users')::oid)")
+
 
 @dataclass(frozen=True, slots=True)
 class Survey:
-    """One look at a database; ``rows`` maps each table of this service that is there to its rows."""
+    """One look at a database; ``rows`` maps each table of this service that is there to its rows.
+
+    ``is_walled`` says that row security keeps rows from the role that looked, so that ``rows`` are not all.
+    """
 
     version: str
     schema: str
     rows: dict[str, int]
     missing: list[str]
+    is_walled: bool
 
 
 def survey(url: str) -> Survey:
@@ -52,7 +58,8 @@ def survey(url: str) -> Survey:
             for table in tables
         }
         missing = [table.name for table in metadata.sorted_tables if table.name not in present]
-        return Survey(f"{kind} {version}", inspector.default_schema_name or "", rows, missing)
+        is_walled = kind == "postgresql" and bool(connection.scalar(_WALLED))
+        return Survey(f"{kind} {version}", inspector.default_schema_name or "", rows, missing, is_walled)
 
 
 def holds_keys(url: str) -> bool:

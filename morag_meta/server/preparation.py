@@ -43,6 +43,8 @@ def prepare(settings: Settings) -> str | None:
     """
     root_secrets(settings)
     credential_rings(settings)
+    if settings.row_security:
+        row_security.require_privileges(settings.database_url)
     if settings.auto_migrate and not settings.row_security:
         applied = migrate.upgrade(settings.database_url)
         if applied:

@@ -49,6 +49,7 @@ def test_a_hole_fails_the_status(cli: Command, url: str) -> None:
         connection.exec_driver_sql("DROP POLICY morag_owner ON servers")
     result = cli(*_ROW_SECURITY, "status", "--database-url", url)
     assert result.code is ExitCode.SCHEMA
+    assert "FAULTY" in result.out
     assert "on servers: run 'morag-meta db row-security enable" in result.out
 
 
@@ -75,6 +76,14 @@ def test_a_schema_that_is_behind_comes_first(cli: Command, url: str) -> None:
     result = cli(*_ROW_SECURITY, "enable", SERVICE, "--database-url", url)
     assert result.code is ExitCode.SCHEMA
     assert "run 'morag-meta db upgrade' first" in result.err
+
+
+def test_a_count_behind_the_walls_says_so(cli: Command, url: str) -> None:
+    """Who is bound counts no rows of anybody, and is told; who owns the tables counts all."""
+    hint = "row security hides rows from this role: count them as the role that owns the tables"
+    bound = sa.make_url(url).set(username=SERVICE).render_as_string(hide_password=False)
+    assert hint in cli("db", "check", "--database-url", bound).err
+    assert cli("db", "check", "--database-url", url).err == ""
 
 
 def test_others_are_refused(cli: Command, backend: Backend) -> None:

@@ -77,9 +77,10 @@ def test_the_service_starts_behind_it(url: str) -> None:
     [(PostgresqlServer.user, "a superuser or one with BYPASSRLS"), (MIGRATOR, "may become the owner of")],
 )
 def test_a_role_that_no_policy_binds_does_not_start(url: str, user: str, told: str) -> None:
-    """A superuser and the tables' owner are refused, by a line that names the role and no password."""
+    """A superuser and the tables' owner are refused, told which role to take and no password."""
     with pytest.raises(MigrationError, match=told) as refused:
         _prepare(_as(user, url))
+    assert str(refused.value).endswith(f": start the service as '{SERVICE}'")
     assert f"'{user}'" in str(refused.value)
     assert str(sa.make_url(url).password) not in str(refused.value)
     with pytest.raises(MigrationError, match=told):
@@ -109,6 +110,51 @@ def test_walls_with_a_hole_are_refused_until_they_are_mended(url: str, statement
         _change(url, "DROP POLICY wide ON servers")  # which is not the service's to drop
     row_security.enable(_as(MIGRATOR, url), SERVICE)
     assert row_security.status(url).problems == []
+    _prepare(url)
+
+
+@_POSTGRESQL
+def test_all_that_is_wrong_is_told(url: str) -> None:
+    """A table without row security hides no policy that is missing, and the state is neither on nor off."""
+    assert row_security.status(url).state == "ON"
+    _change(url, "ALTER TABLE jobs DISABLE ROW LEVEL SECURITY")
+    _change(url, "DROP POLICY morag_owner ON documents")
+    _change(url, f"ALTER TABLE servers OWNER TO {SERVICE}")
+    found = row_security.status(url)
+    assert found.state == "FAULTY"
+    owns, off, missing = found.problems
+    assert "the owner of servers: give the service a role of its own" in owns
+    assert off.startswith("row security is not on for jobs:")
+    assert "policies are missing" in missing
+    assert "on documents:" in missing
+
+
+@_POSTGRESQL
+def test_a_schema_that_lets_nobody_pass_is_not_off(url: str) -> None:
+    """Without policies, as a downgrade leaves it, nothing passes: that is told, and mended by enable."""
+    _change(url, f"DROP OWNED BY {SERVICE}")
+    found = row_security.status(_as(MIGRATOR, url))
+    assert (found.role, found.state) == (None, "FAULTY")
+    assert "enable ROLE' as the role that owns the tables" in found.problems[0]
+
+
+@_POSTGRESQL
+def test_a_start_before_it_is_enabled_says_what_is_missing(url: str) -> None:
+    """A role that may not even see the schema is told of row security; the owner, of a role that can be."""
+    _change(url, f"DROP OWNED BY {SERVICE}")
+    row_security.disable(_as(MIGRATOR, url))
+    told = (
+        f"row security is not on for the role '{SERVICE}': run 'morag-meta db row-security enable {SERVICE}' "
+    )
+    with pytest.raises(MigrationError, match=f"{told}as the role that owns the tables"):
+        _prepare(url)
+    with pytest.raises(
+        MigrationError, match="start the service as another role, which owns nothing"
+    ) as owner:
+        _prepare(_as(MIGRATOR, url))
+    assert "enable ROLE' as the role that owns the tables, for that role" in str(owner.value)
+    assert f"enable {MIGRATOR}" not in str(owner.value)
+    row_security.enable(_as(MIGRATOR, url), SERVICE)
     _prepare(url)
 
 
@@ -177,10 +223,11 @@ def test_a_role_must_exist(url: str) -> None:
 
 @_POSTGRESQL
 def test_the_service_cannot_switch_it(url: str) -> None:
-    """Neither on nor off: the role owns nothing."""
-    with pytest.raises(MigrationError, match="permission denied"):
+    """Neither on nor off: the role owns nothing, and is told who does."""
+    told = f"'{SERVICE}' does not own the tables, '{MIGRATOR}' does: run it as the role that owns the tables"
+    with pytest.raises(MigrationError, match=told):
         row_security.disable(url)
-    with pytest.raises(MigrationError, match="permission denied"):
+    with pytest.raises(MigrationError, match=told):
         row_security.enable(url, SERVICE)
     assert row_security.status(url) == row_security.Walls(SERVICE, [])
 
