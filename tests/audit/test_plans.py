@@ -33,26 +33,29 @@ def full(backend: Backend) -> Iterator[Database]:
         people = [
             create_user(uow, name="Somebody", email=f"p{number}@example.org")["id"] for number in range(100)
         ]
-        uow.audit.add_all(
-            [
-                Entry(
-                    event=f"thing.verb_{number % 60}",
-                    method="Thing.Verb",
-                    outcome="OK" if number % 50 else "PERMISSION_DENIED",
-                    user_id=people[number % 100],
-                    credential_id=f"key-{number % 100}",
-                    target_id=new_id() if number % 100 else "target",
-                    time=START + dt.timedelta(seconds=number),
-                )
-                for number in range(EVENTS)
-            ]
-        )
+        entries = [_entry(number, people[number % 100]) for number in range(EVENTS)]
+        for start in range(
+            0, EVENTS, 250
+        ):  # parts that a busy machine writes within the limit of a statement
+            uow.audit.add_all(entries[start : start + 250])
         uow.commit()
     for table in ("audit_events", "audit_subjects"):
         analyze(database, table)
     yield database
     database.close()
     backend.drop(url)
+
+
+def _entry(number: int, user_id: str) -> Entry:
+    return Entry(
+        event=f"thing.verb_{number % 60}",
+        method="Thing.Verb",
+        outcome="OK" if number % 50 else "PERMISSION_DENIED",
+        user_id=user_id,
+        credential_id=f"key-{number % 100}",
+        target_id=new_id() if number % 100 else "target",
+        time=START + dt.timedelta(seconds=number),
+    )
 
 
 def _middle(database: Database) -> Row:
