@@ -36,7 +36,7 @@ def full(backend: Backend) -> Iterator[Database]:
         entries = [_entry(number, people[number % 100]) for number in range(EVENTS)]
         for start in range(
             0, EVENTS, 250
-        ):  # parts that a busy machine writes within the limit of a statement
+        ):  # parts that a busy machine writes in time
             uow.audit.add_all(entries[start : start + 250])
         uow.commit()
     for table in ("audit_events", "audit_subjects"):
