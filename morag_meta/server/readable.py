@@ -62,7 +62,7 @@ def _problems(
     if not makers.isdisjoint(given) or has_any(given):
         return [(f"some {what}s cannot be read, {by}: 'morag-meta secrets status' counts them", False)]
     problem = (
-        f"no {what} in the database can be read, {by}: give back the secret that made them, behind a comma if "
-        "it was changed; is it lost for good, 'morag-meta serve --accept-lost-secrets' starts"
+        f"no {what} in the database can be read, {by}: give back the secret that made them, behind a comma "
+        "if it was changed; is it lost for good, 'morag-meta serve --accept-lost-secrets' starts"
     )
     return [(problem, True)]
