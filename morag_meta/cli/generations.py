@@ -22,8 +22,8 @@ def next_steps(standing: Standing) -> Iterator[str]:
         if made.unknown:
             are = "is" if made.unknown == 1 else "are"
             yield (
-                f"{number_of(made.unknown, 'row')} {are} of no generation that {variable} or its file gives: "
-                "put the one that made them behind the others, and run 'morag-meta secrets rotate'; else they "
+                f"{number_of(made.unknown, 'row')} {are} of no generation of {variable} that is given: put "
+                "the one that made them behind the others, and run 'morag-meta secrets rotate'; else they "
                 "stay as they are"
             )
     if Phase.NEXT in (standing.root, standing.ring):
