@@ -58,17 +58,15 @@ def _sealed_by_none(keys: int) -> sa.Select[Any]:
 
 def _first(rows: sa.Select[Any], id: sa.Column[Any], *, descending: bool) -> sa.Select[Any]:
     order = id.desc() if descending else id
-    return system(rows.order_by(order).limit(sa.bindparam("limit", type_=sa.Integer)), _WHY, Path.SECRETS)
+    return rows.order_by(order).limit(sa.bindparam("limit", type_=sa.Integer))
 
 
-_HASHES: Final = sa.select(api_keys.c.key_hash)
-_SEALS: Final = sa.select(*_SEALED).where(_IS_SEALED)
+_HASHES: Final = system(sa.select(api_keys.c.key_hash), _WHY, Path.SECRETS)
+_SEALS: Final = system(sa.select(*_SEALED).where(_IS_SEALED), _WHY, Path.SECRETS)
 _KEY_ENDS: Final = [_first(_HASHES, api_keys.c.id, descending=each) for each in (False, True)]
 _SEAL_ENDS: Final = [_first(_SEALS, servers.c.id, descending=each) for each in (False, True)]
-_ANY_KEY: Final = system(_HASHES.where(_begins(api_keys.c.key_hash, "prefix")).limit(1), _WHY, Path.SECRETS)
-_ANY_SEAL: Final = system(
-    _SEALS.where(sa.or_(*(_begins(each, "prefix") for each in _SEALED))).limit(1), _WHY, Path.SECRETS
-)
+_ANY_KEY: Final = _HASHES.where(_begins(api_keys.c.key_hash, "prefix")).limit(1)
+_ANY_SEAL: Final = _SEALS.where(sa.or_(*(_begins(each, "prefix") for each in _SEALED))).limit(1)
 
 
 class MakerStore:
