@@ -39,6 +39,7 @@ On SQLite, `MORAG_SECRET_KEY` and `MORAG_CREDENTIAL_KEYS` are made at the first 
 So is the database's own file; one that is there already keeps its mode.
 A database that holds keys or sealed credentials and has lost these files refuses to start, rather than void them with new ones.
 With any other database a missing one refuses to start, and so do known example values.
+Secrets that read none of the API keys, or none of the sealed credentials, that a database holds refuse to start with `serve`, unless it is told `--accept-lost-secrets`; where they read some, a warning in the log names what made the others.
 Give every process of one installation the same secrets. They are changed while the service runs: [secrets](secrets.md).
 
 ## Database URLs

@@ -17,6 +17,7 @@ from functools import cached_property
 from morag_meta.api_keys.forgetting import KeyForgetting
 from morag_meta.api_keys.store import ApiKeyStore
 from morag_meta.audit.store import AuditStore
+from morag_meta.auth.makers import MakerStore
 from morag_meta.auth.renewals import RenewalStore
 from morag_meta.auth.sessions import SessionStore
 from morag_meta.auth.store import EpochStore, StandingStore
@@ -85,6 +86,11 @@ class UnitOfWork(Unit):
     def tries(self) -> TryStore:
         """Tries at something secret."""
         return TryStore(self)
+
+    @cached_property
+    def makers(self) -> MakerStore:
+        """Which generation of a secret made what there is."""
+        return MakerStore(self)
 
     @cached_property
     def renewals(self) -> RenewalStore:

@@ -68,6 +68,11 @@ class CredentialRing:
         return self._active
 
     @property
+    def ids(self) -> tuple[str, ...]:
+        """The ids of all keys, that of the one that seals first."""
+        return (self._active, *(key_id for key_id in self._ciphers if key_id != self._active))
+
+    @property
     def is_single(self) -> bool:
         """Whether there is one key and no other."""
         return len(self._ciphers) == 1

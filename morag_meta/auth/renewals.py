@@ -2,12 +2,13 @@
 
 Each walks along an index and takes a batch of rows that are not of the generation that makes now. A row is
 changed only where it still is as it was read, so that any number may renew at once, be killed, and begin
-anew. Tries are moved by ``auth/tries.py``, and when what is renewed stands in ``server/renewing.py``.
+anew. Tries are moved by ``auth/tries.py``, what is of which generation is counted by ``auth/makers.py``, and
+when what is renewed stands in ``server/renewing.py``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -91,13 +92,6 @@ _BATCHES: Final = {
     (each.name, after): _batch(each, after=after) for each in (*_HASHES, TRIES) for after in (False, True)
 }
 _RENEWALS: Final = {each.name: _renew(each) for each in _HASHES}
-_COUNTS: Final = {
-    each.name: system(
-        sa.select(sa.func.count().label("rows")).select_from(each.table).where(_old(each)), _WHY, Path.SECRETS
-    )
-    for each in (*_HASHES, TRIES)
-}
-
 _OLD_SEALS: Final = sa.or_(*(sa.and_(column.is_not(None), sa.not_(_of(column))) for column in _SEALED))
 _SERVERS: Final = system(
     sa.select(servers.c.id, servers.c.owner_id, *_SEALED)
@@ -106,9 +100,6 @@ _SERVERS: Final = system(
     .limit(sa.bindparam("limit", type_=sa.Integer)),
     _WHY,
     Path.SECRETS,
-)
-_COUNT_SERVERS: Final = system(
-    sa.select(sa.func.count().label("rows")).select_from(servers).where(_OLD_SEALS), _WHY, Path.SECRETS
 )
 _RESEAL: Final = {
     column.name: sa.update(servers)
@@ -163,14 +154,6 @@ class RenewalStore:
         given = {"owner_id": row["owner_id"], "of_id": row["id"]}
         self._unit.run(_RESEAL[name], **given, was=row[name], new=sealed)
 
-    def count(self, hashed: Hashed, generation: str) -> int:
-        """Give the number of rows whose hash is of another generation than this."""
-        return _rows(self._unit.one(_COUNTS[hashed.name], **_beginning(f"{generation}.")))
-
-    def count_sealed(self, key_id: str) -> int:
-        """Give the number of servers with a credential that another key sealed."""
-        return _rows(self._unit.one(_COUNT_SERVERS, **_beginning(f"v1.{key_id}.")))
-
     def old_sessions(self, generation: str) -> Row:
         """Give ``rows``, the number of open sessions whose refresh token another key made, and ``last``.
 
@@ -191,7 +174,3 @@ def _beginning(prefix: str) -> dict[str, Any]:
 
 def _found(hashed: Hashed, row: Row) -> dict[str, Any]:
     return {_bound(key): row[key.name] for key in hashed.key}
-
-
-def _rows(row: Mapping[str, Any] | None) -> int:
-    return 0 if row is None else int(row["rows"])

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import datetime as dt
 from collections.abc import Iterator
 from typing import Annotated, Any
 
 import typer
 
 from morag_meta.cli.failures import CommandError
+from morag_meta.cli.generations import next_steps, time_text
 from morag_meta.cli.options import DatabaseUrl, Format, Output, read_settings
 from morag_meta.cli.output import print_facts, print_json, say
 from morag_meta.exits import ExitCode
 from morag_meta.server.rotation import PAUSE_SECONDS, Rotation, RotationError, Standing
+from morag_meta.wording import number_of
 
 app = typer.Typer(name="secrets", help="Change the root secret and the credential key.", no_args_is_help=True)
 
@@ -50,24 +51,38 @@ def rotate(
 
 @app.command()
 def status(output: Output = Format.TABLE, database_url: DatabaseUrl = None) -> None:
-    """Show the generations of each secret, and what only an old one can read."""
-    facts = _facts(Rotation(read_settings(database_url), say).standing())
+    """Show the generations of each secret, what is of which, and what can be done next."""
+    standing = Rotation(read_settings(database_url), say).standing()
+    facts = _facts(standing)
     if output is Format.JSON:
         print_json(facts)
         return
+    generations, next_steps = facts.pop("generations"), facts.pop("next")
     print_facts({name: "" if value is None else value for name, value in facts.items()})
+    for each in generations:
+        does = "makes" if each["makes"] else "is accepted"
+        say(f"{each['secret']} {each['id']} {does}, {number_of(each['rows'], 'row')}")
+    for line in next_steps:
+        say(line)
 
 
 def _facts(standing: Standing) -> dict[str, Any]:
     held, end = standing.held, standing.end
     return {
-        "finished": standing.is_settled and not held.rows and not held.sessions,
+        "finished": standing.is_finished,
         "secret_key": _phase(standing.root),
         "credential_keys": _phase(standing.ring),
         **{f"old_{name}": rows for name, rows in held.hashes.items()},
         "old_servers": held.credentials,
         "old_sessions": held.sessions,
-        "finish_from": None if end is None else _time(end),
+        "unreadable": held.root.unknown + held.ring.unknown,
+        "finish_from": None if end is None else time_text(end),
+        "generations": [
+            {"secret": secret, "id": id, "makes": place == 0, "rows": rows}
+            for secret, made in (("secret_key", held.root), ("credential_keys", held.ring))
+            for place, (id, rows) in enumerate(made.rows.items())
+        ],
+        "next": list(next_steps(standing)),
     }
 
 
@@ -77,20 +92,11 @@ def _phase(phase: Any) -> str:
 
 def _said(standing: Standing) -> Iterator[str]:
     held = standing.held
-    if held.rows:
-        yield f"{held.rows} rows are of a generation that is not there, and stay as they are (secrets status)"
     if held.sessions and held.last_session is not None:
-        yield f"{held.sessions} sessions go on by the generation before until {_time(held.last_session)}"
+        sessions = f"{number_of(held.sessions, 'session')} {'goes' if held.sessions == 1 else 'go'} on"
+        yield f"{sessions} by the generation before until {time_text(held.last_session)}"
     if standing.access_end is not None:
-        yield f"access tokens of the generation before end by {_time(standing.access_end)}"
-    if not standing.is_settled:
-        when = "now" if standing.end is None else f"from {_time(standing.end)} on"
-        yield f"both generations are accepted: run this again {when} to finish, or with --cut-off"
-    elif standing.root is None or standing.ring is None:
-        yield "rows are renewed: remove what is old from the environment as docs/secrets.md says"
-    else:
+        yield f"access tokens of the generation before end by {time_text(standing.access_end)}"
+    yield from next_steps(standing)
+    if standing.is_finished:
         yield "done: there is one generation"
-
-
-def _time(time: dt.datetime) -> str:
-    return time.astimezone(dt.UTC).isoformat(timespec="seconds")

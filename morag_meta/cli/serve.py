@@ -28,6 +28,13 @@ def serve(
         bool,
         typer.Option("--no-migrate", help="Leave the schema alone, and refuse one that is not current."),
     ] = False,
+    accept_lost_secrets: Annotated[
+        bool,
+        typer.Option(
+            "--accept-lost-secrets",
+            help="Start although no API key, or no sealed credential, can be read by the secrets given.",
+        ),
+    ] = False,
     database_url: DatabaseUrl = None,
 ) -> ExitCode:
     """Serve until SIGTERM or Ctrl-C; a second one does not wait for calls in flight."""
@@ -35,4 +42,4 @@ def serve(
         database_url, workers=workers, grpc_address=address, auto_migrate=False if no_migrate else None
     )
     logs.configure(settings.log_level, settings.log_format)
-    return start(settings, announce=say)
+    return start(settings, announce=say, accept_lost=accept_lost_secrets)

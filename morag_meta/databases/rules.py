@@ -6,6 +6,7 @@ What does not live here: the rules that the proto declares, which are enforced b
 from __future__ import annotations
 
 from morag_meta.errors import Reason, WrongState
+from morag_meta.wording import number_of
 
 
 def check_childless(documents: int) -> None:
@@ -16,7 +17,7 @@ def check_childless(documents: int) -> None:
     """
     if documents:
         raise WrongState(
-            f"the database has {documents} documents; set force to detach them",
+            f"the database has {number_of(documents, 'document')}; set force to detach them",
             reason=Reason.HAS_CHILDREN,
             metadata={"children": "documents", "count": str(documents)},
         )

@@ -21,6 +21,7 @@ from morag_meta.db.migrate import MigrationError, State
 from morag_meta.db.migration_lock import refuse_missing
 from morag_meta.db.url import masked
 from morag_meta.server.app import database_options
+from morag_meta.server.readable import require_readable
 from morag_meta.server.secrets import credential_rings, root_secrets
 from morag_meta.uow import UnitOfWork
 from morag_meta.users.actions import create_user
@@ -32,17 +33,18 @@ _KEY_NAME = "first key"
 _log = structlog.get_logger(__name__)
 
 
-def prepare(settings: Settings) -> str | None:
+def prepare(settings: Settings, *, accept_lost: bool = False) -> str | None:
     """Make ready to serve, and give the API key of the first admin if this call made one.
 
+    With ``accept_lost`` it may be that the secrets read nothing of what the database keeps.
+
     Raises:
-        ConfigurationError: a secret is missing or unusable.
+        ConfigurationError: a secret is missing or unusable, or reads nothing of what it should.
         MigrationError: the schema cannot be brought up to date, or is not current and may not be; or row
             security is asked for and does not hold.
         MetaError: the database fails.
     """
-    root_secrets(settings)
-    credential_rings(settings)
+    hasher, rings = key_hasher(settings), credential_rings(settings)
     if settings.row_security:
         row_security.require_privileges(settings.database_url)
     if settings.auto_migrate and not settings.row_security:
@@ -53,6 +55,8 @@ def prepare(settings: Settings) -> str | None:
         require_schema(settings)
     if settings.row_security:
         row_security.require(settings.database_url)
+    with opened(settings) as database, database.unit_of_work() as uow:
+        require_readable(uow, hasher, rings(), accept_lost=accept_lost)
     with opened(settings) as database, database.unit_of_work() as uow:
         uow.epoch.lock()  # of several starters the second waits here, and then finds the first one's admin
         if uow.users.any():

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 
+from morag_meta.audit.actions import note_operator
 from morag_meta.auth.credentials import CredentialRing, UnreadableCredentialError
 from morag_meta.auth.keys import KeyHasher
 from morag_meta.auth.refresh_tokens import RefreshTokens
@@ -38,10 +39,25 @@ _PURPOSES: Final = {
 
 
 @dataclass(frozen=True, slots=True)
-class Held:
-    """What is left of old generations: rows by table that were not renewed, and sessions that go on."""
+class Made:
+    """What the database keeps of one secret: rows by the id of the generation that made them."""
 
+    rows: dict[str, int]
+    """Of each generation that is given, also of one that made nothing; the one that makes now is first."""
+    unknown: int
+    """Rows that no generation that is given can read."""
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """What the database keeps of each secret, what is left of old generations, and sessions that go on."""
+
+    root: Made
+    """Of the root secret, whose id is what hashes of API keys begin with."""
+    ring: Made
+    """Servers by the keys of their credentials, counted with each key where those are two."""
     hashes: dict[str, int]
+    """Rows by table that the generation that makes now did not make."""
     credentials: int
     sessions: int
     last_session: dt.datetime | None
@@ -69,19 +85,27 @@ class Renewing:
         return done | {"servers": self._reseal()}
 
     def held(self) -> Held:
-        """Say what is left that only an old generation can read."""
-
-        def look(uow: UnitOfWork) -> Held:
-            hashes = {
-                hashed.name: uow.renewals.count(hashed, self._hashers[name].generations[0])
+        """Say what there is of each generation, and what is left that only an old one can read."""
+        with self._database.unit_of_work() as uow:
+            tallies = {name: uow.makers.tally(hashed) for name, hashed in _PURPOSES.items()}
+            old = {
+                hashed.name: sum(tallies[name].values())
+                - tallies[name].get(self._hashers[name].generations[0], 0)
                 for name, hashed in _PURPOSES.items()
             }
+            ids = self._ring.ids
+            ring = Made({each: uow.makers.sealed_by(each) for each in ids}, uow.makers.sealed_by_none(ids))
+            credentials = uow.makers.sealed_by_none(ids[:1])
             found = uow.renewals.old_sessions(self._tokens.generations[0])
-            credentials = uow.renewals.count_sealed(self._ring.active)
-            return Held(hashes, credentials, int(found["rows"]), found["last"])
+        return Held(self._made(tallies), ring, old, credentials, int(found["rows"]), found["last"])
 
-        with self._database.unit_of_work() as uow:
-            return look(uow)
+    def _made(self, tallies: dict[str, dict[str, int]]) -> Made:
+        """Add up by generation what each purpose's keys, which have names of their own, made."""
+        ids, rows = self._hashers["api-key"].generations, dict[str, int]()
+        for place, each in enumerate(ids):
+            made = (tallies[name].get(self._hashers[name].generations[place], 0) for name in _PURPOSES)
+            rows[each] = rows.get(each, 0) + sum(made)
+        return Made(rows, sum(sum(tally.values()) for tally in tallies.values()) - sum(rows.values()))
 
     def end_sessions(self) -> int:
         """End the sessions whose refresh tokens an old generation made, and give their number."""
@@ -91,6 +115,7 @@ class Renewing:
             ended = uow.renewals.end_sessions(self._tokens.generations[0])
             if ended:
                 uow.epoch.bump()
+                note_operator(uow, "secrets rotate", "secrets.end_sessions")
             return ended
 
         return self._write(end)

@@ -21,7 +21,7 @@ import fcntl
 import os
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -35,6 +35,7 @@ from morag_meta.config import Settings
 from morag_meta.server.preparation import opened, require_schema
 from morag_meta.server.renewing import Held, Renewing
 from morag_meta.server.secrets import credential_rings, ring_file, root_file, root_secrets
+from morag_meta.wording import number_of
 
 PAUSE_SECONDS: Final = 5.0
 """Between two steps: longer than ``auth/watched_file.py``'s, and than what a call takes to write its rows."""
@@ -62,6 +63,13 @@ class Standing:
         return {self.root, self.ring} <= {None, Phase.SETTLED}
 
     @property
+    def is_finished(self) -> bool:
+        """Whether each secret has one generation, wherever it is, and nothing is of another."""
+        held = self.held
+        single = self.is_settled and len(held.root.rows) == len(held.ring.rows) == 1
+        return single and not held.rows and not held.sessions
+
+    @property
     def end(self) -> dt.datetime | None:
         """From when on nothing of a client would be cut off; None for now."""
         return max((each for each in (self.access_end, self.held.last_session) if each), default=None)
@@ -77,6 +85,7 @@ class Rotation:
         self._settings = settings
         self._tell = tell
         self._pause = pause
+        self._has_renewed = False
 
     def run(self, *, cut_off: bool = False) -> Standing:
         """Change every secret that is in a file, as far as it goes, and say how far that is.
@@ -95,7 +104,7 @@ class Rotation:
             standing = self._renew()
             if self._is_over(standing, cut_off=cut_off):
                 self._end(standing)
-            return self.standing()
+            return self._with_wait(self.standing())
 
     def standing(self) -> Standing:
         """Say how far it is; raises as ``run``."""
@@ -107,6 +116,8 @@ class Rotation:
         states = {path: read(path) for path, read in self._files().items()}
         if any(state.phase is Phase.PREVIOUS for state in states.values()):
             return  # all were announced, and those that are settled are done
+        if any(state.phase is Phase.SETTLED for state in states.values()):
+            self._note("secrets.begin_rotation")
         for path, state in states.items():
             private_file.remove_leftovers(path)
             if state.phase is Phase.SETTLED:
@@ -129,6 +140,8 @@ class Rotation:
             for _ in range(_PASSES):
                 done = {name: rows for name, rows in renewing.renew().items() if rows}
                 if done:
+                    self._has_renewed = True
+                    self._note("secrets.renew_rows")
                     self._tell("renewed " + ", ".join(f"{rows} {name}" for name, rows in done.items()))
                 held = renewing.held()
                 if not done or not held.rows:
@@ -145,15 +158,27 @@ class Rotation:
         with self._renewing() as renewing:
             ended = renewing.end_sessions() if standing.held.sessions else 0
         if ended:
-            self._tell(f"ended {ended} sessions")
+            self._tell(f"ended {number_of(ended, 'session')}")
         changed = [path for path, read in self._files().items() if read(path).phase is Phase.PREVIOUS]
         for path in changed:
             private_file.replace(path, self._files()[path](path).ended().text)
             self._tell(f"{path}: the generation before is removed")
         if changed:
-            with opened(self._settings) as database, database.unit_of_work() as uow:
-                note_operator(uow, "secrets rotate", "secrets.rotate")
-                uow.commit()
+            self._note("secrets.rotate")
+
+    def _note(self, event: str) -> None:
+        with opened(self._settings) as database, database.unit_of_work() as uow:
+            note_operator(uow, "secrets rotate", event)
+            uow.commit()
+
+    def _with_wait(self, standing: Standing) -> Standing:
+        """Add how long access tokens last, where the environment has the secret and rows were just renewed.
+
+        When the one before ceased to make is not known here: at the latest now, as the steps go.
+        """
+        if standing.root is not None or len(standing.held.root.rows) == 1 or not self._has_renewed:
+            return standing
+        return replace(standing, access_end=dt.datetime.now(dt.UTC) + ACCESS_LIFE)
 
     def _standing(self, held: Held) -> Standing:
         settings, root, ring, end = self._settings, None, None, None

@@ -20,12 +20,14 @@ from morag_meta.server.tls import Certified, TlsFiles
 from morag_meta.setting import PREFIX
 
 
-def start(settings: Settings, announce: Callable[[str], None]) -> ExitCode:
+def start(settings: Settings, announce: Callable[[str], None], *, accept_lost: bool = False) -> ExitCode:
     """Serve until a signal; ``announce`` gets the line with the first admin's key, where one is made.
 
+    With ``accept_lost`` it starts although the secrets read nothing of what the database keeps.
+
     Raises:
-        ConfigurationError: a secret is missing, an address is none, a TLS file cannot be used, or there is
-            no TLS where there must be.
+        ConfigurationError: a secret is missing or reads nothing of what it should, an address is none, a
+            TLS file cannot be used, or there is no TLS where there must be.
         AddressError: somebody else serves the address.
         MigrationError: the schema cannot be reached or brought up to date, or is not current.
         MetaError: the first admin cannot be made.
@@ -37,7 +39,7 @@ def start(settings: Settings, announce: Callable[[str], None]) -> ExitCode:
         Certified.read(files)
     with contextlib.ExitStack() as held:
         locks = {name: held.enter_context(AddressLock(each)) for name, each in _addresses(settings).items()}
-        key = prepare(settings)
+        key = prepare(settings, accept_lost=accept_lost)
         if key is not None:
             announce(f"admin API key: {key}")
         if settings.workers == 1:

@@ -9,6 +9,7 @@ import datetime as dt
 from typing import Final
 
 from morag_meta.errors import Reason, WrongState, invalid
+from morag_meta.wording import number_of
 
 CLOCK_DIFFERENCE: Final = dt.timedelta(minutes=5)
 """How far ahead of the service's clock a client's may be."""
@@ -34,7 +35,7 @@ def check_childless(databases: int) -> None:
     """
     if databases:
         raise WrongState(
-            f"the server has {databases} databases; set force to delete them too",
+            f"the server has {number_of(databases, 'database')}; set force to delete them too",
             reason=Reason.HAS_CHILDREN,
             metadata={"children": "databases", "count": str(databases)},
         )

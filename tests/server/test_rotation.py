@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from morag_meta.audit.store import Filter
 from morag_meta.auth import private_file
 from morag_meta.auth.keys import KeyHasher
 from morag_meta.auth.secret import RootSecrets
@@ -33,6 +34,7 @@ PAUSE = 0.01
 # What kills itself after the n-th thing that it keeps: a file replaced, or a transaction committed.
 _KILLED = """
 import os, signal, sys
+from morag_meta.audit.store import Filter
 from morag_meta.auth import private_file
 from morag_meta.config import Settings
 from morag_meta.db.unit import Unit
@@ -213,6 +215,7 @@ def test_secrets_in_the_environment_are_renewed_by_and_left_alone(
     assert (done.returncode, done.stderr) == (0, "")
     assert (facts["secret_key"], facts["old_api_keys"], facts["old_servers"]) == ("environment", 0, 0)
     assert (facts["old_sessions"], facts["finished"]) == (1, False)
+    assert dt.datetime.fromisoformat(facts["finish_from"]) > dt.datetime.now(dt.UTC) + ACCESS_LIFE / 2
     assert installation.known_to_before() == []
     private_file.replace(installation.root, new_root.text)
     private_file.replace(installation.ring, new_ring.text)
@@ -221,6 +224,69 @@ def test_secrets_in_the_environment_are_renewed_by_and_left_alone(
     refused = run("secrets", "rotate", folder=tmp_path, **single)
     assert refused.returncode == ExitCode.REFUSED
     assert "docs/secrets.md" in refused.stderr
+
+
+def test_no_state_of_the_environment_reads_as_leave_to_remove_the_wrong_one(
+    installation: Installation, tmp_path: Path
+) -> None:
+    """In step 1 and after step 3 alike, what is said leaves open which of both is the next one."""
+    new_root, new_ring = installation.root_file().fresh(), installation.ring_file().fresh()
+    roots = [installation.was_root, new_root]
+    rings = [installation.was_ring, new_ring]
+    old, new = (KeyHasher(each.secrets[0].subkey("api-key")).generations[0] for each in roots)
+
+    def environment(order: int) -> dict[str, str]:
+        keys = [f"{each.active}:{each.keys[each.active]}" for each in rings[::order]]
+        secrets = ",".join(each.signing for each in roots[::order])
+        url = installation.settings.database_url
+        return {"DATABASE_URL": url, "SECRET_KEY": secrets, "CREDENTIAL_KEYS": ",".join(keys)}
+
+    def told(*words: str, order: int) -> str:
+        done = run("secrets", *words, folder=tmp_path, **environment(order))
+        assert (done.returncode, done.stderr) == (0, "")
+        return done.stdout
+
+    first = told("rotate", order=1)
+    assert "renewed" not in first
+    for said in (first, told("status", order=1)):
+        assert (
+            f"every row is of the first generation ({old}): where {new} is the next one, put it first" in said
+        )
+        assert f"every row is of the first generation ({installation.was_ring.active}): where" in said
+        assert "done" not in said
+    assert f"6 rows need {old}, which must not be removed" in told("status", order=-1)
+    renewed = told("rotate", order=-1)
+    assert (
+        f"where {old} is the next one, put it first; where it is the one before, it can be removed from 20"
+        in (renewed)
+    )
+    assert "access tokens of the generation before end by" in renewed
+    facts = json.loads(told("status", "--output", "json", order=-1))
+    assert facts["finished"] is False
+    assert [(each["id"], each["makes"], each["rows"]) for each in facts["generations"]] == [
+        (new, True, 6),
+        (old, False, 0),
+        (new_ring.active, True, 3),
+        (installation.was_ring.active, False, 0),
+    ]
+    assert any("a quarter of an hour after the last process" in line for line in facts["next"])
+
+
+def test_the_audit_has_each_part_of_a_change(installation: Installation) -> None:
+    """An event stands for the beginning, for renewed rows, for ended sessions, and for the end."""
+    begun = ["secrets.begin_rotation", "secrets.renew_rows"]
+    _rotate(installation.settings)
+    assert _audited(installation.settings) == begun
+    _rotate(installation.settings)
+    assert _audited(installation.settings) == begun
+    _rotate(installation.settings, cut_off=True)
+    assert _audited(installation.settings) == [*begun, "secrets.end_sessions", "secrets.rotate"]
+
+
+def _audited(settings: Settings) -> list[str]:
+    with opened(settings) as database, database.unit_of_work() as uow:
+        rows = uow.audit.page(Filter(), None, 100, descending=False)
+    return [row["event"] for row in rows if row["event"].startswith("secrets.")]
 
 
 def test_the_command_says_what_it_does_and_shows_no_secret(
@@ -238,8 +304,8 @@ def test_the_command_says_what_it_does_and_shows_no_secret(
     first = run("secrets", "rotate", "--pause", "1.2", folder=tmp_path, **given)
     assert first.returncode == 0, first.stderr
     assert "renewed 3 api_keys, 1 password_resets, 1 request_records, 1 tries, 3 servers" in first.stdout
-    assert "1 sessions go on by the generation before until" in first.stdout
-    assert "run this again from" in first.stdout
+    assert "1 session goes on by the generation before until" in first.stdout
+    assert "run 'morag-meta secrets rotate' from" in first.stdout
     status = json.loads(run("secrets", "status", "-o", "json", folder=tmp_path, **given).stdout)
     assert (status["secret_key"], status["old_sessions"]) == ("previous", 1)
     last = run("secrets", "rotate", "--cut-off", "--pause", "1.2", folder=tmp_path, **given)
