@@ -34,9 +34,7 @@ def full(backend: Backend) -> Iterator[Database]:
             create_user(uow, name="Somebody", email=f"p{number}@example.org")["id"] for number in range(100)
         ]
         entries = [_entry(number, people[number % 100]) for number in range(EVENTS)]
-        for start in range(
-            0, EVENTS, 250
-        ):  # parts that a busy machine writes in time
+        for start in range(0, EVENTS, 250):  # parts that a busy machine writes in time
             uow.audit.add_all(entries[start : start + 250])
         uow.commit()
     for table in ("audit_events", "audit_subjects"):
