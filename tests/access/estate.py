@@ -95,9 +95,11 @@ class Estate(World):
         return str(self.mine.workers.RegisterWorker(workers_pb2.RegisterWorkerRequest(worker=worker)).id)
 
     def busy_worker_id(self) -> str:
-        """A worker that has leased a job."""
+        """A worker that has done a job, of which its name stays; that of a lease would go with it."""
         id = self.worker_id()
-        self.mine.workers.LeaseJobs(workers_pb2.LeaseJobsRequest(worker_id=id))
+        (lease,) = self.mine.workers.LeaseJobs(workers_pb2.LeaseJobsRequest(worker_id=id)).leases
+        done = {"id": lease.job.id, "attempt": 1, "report_number": 1, "lease_token": lease.token}
+        self.mine.jobs.CompleteJob(jobs_pb2.CompleteJobRequest(**done))
         return id
 
     def lease(self) -> Any:
