@@ -98,8 +98,8 @@ class Estate(World):
         """A worker that has done a job, of which its name stays; that of a lease would go with it."""
         id = self.worker_id()
         (lease,) = self.mine.workers.LeaseJobs(workers_pb2.LeaseJobsRequest(worker_id=id)).leases
-        done = {"id": lease.job.id, "attempt": 1, "report_number": 1, "lease_token": lease.token}
-        self.mine.jobs.CompleteJob(jobs_pb2.CompleteJobRequest(**done))
+        done: dict[str, Any] = {"attempt": 1, "report_number": 1, "lease_token": lease.token}
+        self.mine.jobs.CompleteJob(jobs_pb2.CompleteJobRequest(id=lease.job.id, **done))
         return id
 
     def lease(self) -> Any:
