@@ -13,6 +13,7 @@ from rich.text import Text
 
 # Ids and names are there to be copied: no pipe gets them cut to the width of a terminal it has not.
 _PIPE_WIDTH = 240
+_ID_WIDTH = 36
 
 
 def console() -> Console:
@@ -38,7 +39,9 @@ def print_json(value: Any) -> None:
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[Any]], *, title: str | None = None) -> None:
     """Print rows as a table; None shows as nothing."""
-    table = Table(*columns, title=title, title_justify="left")
+    table = Table(title=title, title_justify="left")
+    for name in columns:  # whatever has to be folded, an id is in one piece
+        table.add_column(name, min_width=_ID_WIDTH if name == "id" else None)
     for row in rows:
         table.add_row(*(Text("" if cell is None else str(cell), overflow="fold") for cell in row))
     console().print(table)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from morag_meta.auth.keys import SHOWN_CHARACTERS
+from morag_meta.cli.output import print_table
 from morag_meta.exits import ExitCode
 from morag_meta.ids import new_id
 from moragmeta.v1 import servers_pb2
@@ -84,3 +85,10 @@ def test_what_names_no_one_key_ends_none(cli: Command, service: Service, user: U
     assert (several.code, several.err.count("\n")) == (ExitCode.REFUSED, 1)
     listed = cli("key", "list", "--owner", user.email, "-o", "json", *where).jsons
     assert {row["state"] for row in listed} == {"ACTIVE"}
+
+
+def test_an_id_is_in_one_piece_whatever_stands_beside_it(capsys: pytest.CaptureFixture[str]) -> None:
+    """In a table of many wide columns others are folded, and the id is not."""
+    id = new_id()
+    print_table(("id", *"abcdefghijk"), [[id, *["word" * 20] * 11]])
+    assert id in capsys.readouterr().out
