@@ -70,7 +70,7 @@ class Queue:
     def come(self, owner: int) -> None:
         """Let the time come of every delayed job of an owner."""
         with self.database.unit_of_work() as uow:
-            delayed = (jobs.c.owner_id == self.owners[owner], jobs.c.not_before.is_not(None))
             now = uow.queue.now()
+            delayed = (jobs.c.owner_id == self.owners[owner], jobs.c.not_before > now)
             uow.connection.execute(sa.update(jobs).where(*delayed).values(not_before=now, ready_time=now))
             uow.commit()
