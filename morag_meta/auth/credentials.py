@@ -79,7 +79,7 @@ class CredentialRing:
 
     def is_active(self, sealed: str) -> bool:
         """Say whether the key that now seals has sealed a text."""
-        return sealed.startswith(f"{_VERSION}.{self._active}.")
+        return sealed.startswith(seal_of(self._active))
 
     def seal(self, text: str, *, context: str) -> str:
         """Encrypt a text for one place, its ``context``: ``v1.<key id>.<base64 of nonce and ciphertext>``."""
@@ -133,6 +133,11 @@ def _bound_to(key_id: str, context: str) -> bytes:
 
 def _cipher(key: bytes) -> AESGCM:
     return AESGCM(HKDF(SHA256(), KEY_BYTES, salt=None, info=b"morag-meta credentials v1").derive(key))
+
+
+def seal_of(key_id: str) -> str:
+    """Give what every text begins with that a key has sealed."""
+    return f"{_VERSION}.{key_id}."
 
 
 def decoded(encoded: str) -> bytes:

@@ -12,21 +12,15 @@ from typing import Any, Final
 
 import sqlalchemy as sa
 
-from morag_meta.auth.renewals import KEYS, REQUESTS, RESETS, TRIES, Hashed
+from morag_meta.auth.credentials import seal_of
+from morag_meta.auth.renewals import KEYS, REQUESTS, RESETS, SEALED, TRIES, Hashed, beginning, begins
 from morag_meta.db.schema import api_keys, servers
 from morag_meta.db.statements import Path, system
 from morag_meta.db.unit import Unit
 
 _WHY: Final = "whether a secret is still needed depends on what everybody has"
 _GENERATION: Final = 7  # letters of a hash that name its key, the dot included
-_SEALED: Final = (servers.c.password_sealed, servers.c.api_key_sealed)
-_IS_SEALED: Final = sa.or_(*(column.is_not(None) for column in _SEALED))
-
-
-def _begins(column: sa.Column[Any], name: str) -> sa.ColumnElement[bool]:
-    """Whether a text begins with the bound one; the letters' case counts on every database."""
-    length = sa.bindparam(f"{name}_length", type_=sa.Integer)
-    return sa.func.substr(column, 1, length) == sa.bindparam(name, type_=sa.String())
+_IS_SEALED: Final = sa.or_(*(column.is_not(None) for column in SEALED))
 
 
 def _tally(hashed: Hashed) -> sa.Select[Any]:
@@ -39,7 +33,7 @@ def _tally(hashed: Hashed) -> sa.Select[Any]:
 
 _TALLIES: Final = {each.name: _tally(each) for each in (KEYS, RESETS, REQUESTS, TRIES)}
 _SEALED_BY: Final = system(
-    sa.select(sa.func.count().label("rows")).where(sa.or_(*(_begins(each, "prefix") for each in _SEALED))),
+    sa.select(sa.func.count().label("rows")).where(sa.or_(*(begins(each) for each in SEALED))),
     _WHY,
     Path.SECRETS,
 )
@@ -49,8 +43,8 @@ _SEALED_BY: Final = system(
 def _sealed_by_none(keys: int) -> sa.Select[Any]:
     """Count the servers with a credential that none of so many keys sealed."""
     other = [
-        sa.and_(each.is_not(None), *(sa.not_(_begins(each, f"prefix_{n}")) for n in range(keys)))
-        for each in _SEALED
+        sa.and_(each.is_not(None), *(sa.not_(begins(each, f"prefix_{n}")) for n in range(keys)))
+        for each in SEALED
     ]
     counted = sa.select(sa.func.count().label("rows")).select_from(servers).where(sa.or_(*other))
     return system(counted, _WHY, Path.SECRETS)
@@ -62,11 +56,11 @@ def _first(rows: sa.Select[Any], id: sa.Column[Any], *, descending: bool) -> sa.
 
 
 _HASHES: Final = system(sa.select(api_keys.c.key_hash), _WHY, Path.SECRETS)
-_SEALS: Final = system(sa.select(*_SEALED).where(_IS_SEALED), _WHY, Path.SECRETS)
+_SEALS: Final = system(sa.select(*SEALED).where(_IS_SEALED), _WHY, Path.SECRETS)
 _KEY_ENDS: Final = [_first(_HASHES, api_keys.c.id, descending=each) for each in (False, True)]
 _SEAL_ENDS: Final = [_first(_SEALS, servers.c.id, descending=each) for each in (False, True)]
-_ANY_KEY: Final = _HASHES.where(_begins(api_keys.c.key_hash, "prefix")).limit(1)
-_ANY_SEAL: Final = _SEALS.where(sa.or_(*(_begins(each, "prefix") for each in _SEALED))).limit(1)
+_ANY_KEY: Final = _HASHES.where(begins(api_keys.c.key_hash)).limit(1)
+_ANY_SEAL: Final = _SEALS.where(sa.or_(*(begins(each) for each in SEALED))).limit(1)
 
 
 class MakerStore:
@@ -83,12 +77,12 @@ class MakerStore:
 
     def sealed_by(self, key_id: str) -> int:
         """Give the number of servers with a credential that the key sealed; reads every row."""
-        found = self._unit.one(_SEALED_BY, **_bound("prefix", _seal(key_id)))
+        found = self._unit.one(_SEALED_BY, **beginning(seal_of(key_id)))
         return 0 if found is None else int(found["rows"])
 
     def sealed_by_none(self, key_ids: Sequence[str]) -> int:
         """Give the number of servers with a credential that none of the keys sealed; reads every row."""
-        prefixes = [_bound(f"prefix_{n}", _seal(key_id)) for n, key_id in enumerate(key_ids)]
+        prefixes = [beginning(seal_of(key_id), f"prefix_{n}") for n, key_id in enumerate(key_ids)]
         bound = {name: value for each in prefixes for name, value in each.items()}
         found = self._unit.one(_sealed_by_none(len(key_ids)), **bound)
         return 0 if found is None else int(found["rows"])
@@ -102,7 +96,7 @@ class MakerStore:
         """Name the keys that sealed credentials of so many servers at each end of their ids."""
         rows = [row for ends in _SEAL_ENDS for row in self._unit.all(ends, limit=limit)]
         return {
-            _sealer(row[column.name]) for row in rows for column in _SEALED if row[column.name] is not None
+            _sealer(row[column.name]) for row in rows for column in SEALED if row[column.name] is not None
         }
 
     def has_key_of(self, generations: Sequence[str]) -> bool:
@@ -111,20 +105,12 @@ class MakerStore:
 
     def has_seal_of(self, key_ids: Sequence[str]) -> bool:
         """Whether one of the keys sealed any credential; where none did, every row is read."""
-        return self._has(_ANY_SEAL, map(_seal, key_ids))
+        return self._has(_ANY_SEAL, map(seal_of, key_ids))
 
     def _has(self, statement: sa.Select[Any], prefixes: Iterator[str]) -> bool:
-        return any(self._unit.one(statement, **_bound("prefix", each)) is not None for each in prefixes)
-
-
-def _seal(key_id: str) -> str:
-    return f"v1.{key_id}."
+        return any(self._unit.one(statement, **beginning(each)) is not None for each in prefixes)
 
 
 def _sealer(sealed: str) -> str:
     """Name the key that sealed a text: the second of its three parts."""
     return sealed.split(".", 2)[1] if sealed.startswith("v1.") else ""
-
-
-def _bound(name: str, prefix: str) -> dict[str, Any]:
-    return {name: prefix, f"{name}_length": len(prefix)}

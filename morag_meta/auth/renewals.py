@@ -14,6 +14,7 @@ from typing import Any, Final
 
 import sqlalchemy as sa
 
+from morag_meta.auth.credentials import seal_of
 from morag_meta.db.schema import api_keys, password_resets, request_records, servers, sessions, tries
 from morag_meta.db.statements import Path, owned, system
 from morag_meta.db.unit import Row, Unit
@@ -53,17 +54,22 @@ TRIES: Final = Hashed(
     "tries", tries.c.account, tries.c.expire_time, (tries.c.kind, tries.c.account, tries.c.address)
 )
 
-_SEALED: Final = (servers.c.password_sealed, servers.c.api_key_sealed)
+SEALED: Final = (servers.c.password_sealed, servers.c.api_key_sealed)
 
 
-def _of(column: sa.Column[Any], name: str = "prefix") -> sa.ColumnElement[bool]:
-    """Whether a text begins with the bound one; the letters' case counts on every database."""
+def begins(column: sa.Column[Any], name: str = "prefix") -> sa.ColumnElement[bool]:
+    """Whether a text begins with what ``beginning`` binds; letters' case counts on every database."""
     beginning = sa.bindparam(name, type_=sa.String())
     return sa.func.substr(column, 1, sa.bindparam(f"{name}_length", type_=sa.Integer)) == beginning
 
 
+def beginning(prefix: str, name: str = "prefix") -> dict[str, Any]:
+    """Give what ``begins`` of that name binds."""
+    return {name: prefix, f"{name}_length": len(prefix)}
+
+
 def _old(hashed: Hashed) -> sa.ColumnElement[bool]:
-    old = sa.not_(_of(hashed.column))
+    old = sa.not_(begins(hashed.column))
     return sa.and_(old, hashed.column != "") if hashed is TRIES else old  # of addresses, whoever it was
 
 
@@ -80,9 +86,7 @@ def _bound(key: sa.Column[Any]) -> str:
 
 
 def _renew(hashed: Hashed) -> sa.Update:
-    same = [
-        key == sa.bindparam(key.name if key.name == "owner_id" else f"of_{key.name}") for key in hashed.key
-    ]
+    same = [key == sa.bindparam(_bound(key)) for key in hashed.key]
     unchanged = hashed.column == sa.bindparam("was")
     return sa.update(hashed.table).where(*same, unchanged).values({hashed.column: sa.bindparam("new")})
 
@@ -92,9 +96,9 @@ _BATCHES: Final = {
     (each.name, after): _batch(each, after=after) for each in (*_HASHES, TRIES) for after in (False, True)
 }
 _RENEWALS: Final = {each.name: _renew(each) for each in _HASHES}
-_OLD_SEALS: Final = sa.or_(*(sa.and_(column.is_not(None), sa.not_(_of(column))) for column in _SEALED))
+_OLD_SEALS: Final = sa.or_(*(sa.and_(column.is_not(None), sa.not_(begins(column))) for column in SEALED))
 _SERVERS: Final = system(
-    sa.select(servers.c.id, servers.c.owner_id, *_SEALED)
+    sa.select(servers.c.id, servers.c.owner_id, *SEALED)
     .where(_OLD_SEALS, servers.c.id >= sa.bindparam("after"))
     .order_by(servers.c.id)
     .limit(sa.bindparam("limit", type_=sa.Integer)),
@@ -105,13 +109,13 @@ _RESEAL: Final = {
     column.name: sa.update(servers)
     .where(owned(servers), servers.c.id == sa.bindparam("of_id"), column == sa.bindparam("was"))
     .values({column: sa.bindparam("new")})
-    for column in _SEALED
+    for column in SEALED
 }
 
 _OPEN: Final = sa.and_(
     sessions.c.end_time.is_(None),
     sessions.c.expire_time > sa.bindparam("now", type_=sessions.c.expire_time.type),
-    sa.not_(_of(sessions.c.refresh_hash)),
+    sa.not_(begins(sessions.c.refresh_hash)),
 )
 _OLD_SESSIONS: Final = system(
     sa.select(sa.func.count().label("rows"), sa.func.max(sessions.c.expire_time).label("last")).where(_OPEN),
@@ -137,7 +141,7 @@ class RenewalStore:
         """
         where = {} if after is None else {"after": after}
         statement = _BATCHES[hashed.name, after is not None]
-        return self._unit.all(statement, limit=limit, **_beginning(f"{generation}."), **where)
+        return self._unit.all(statement, limit=limit, **beginning(f"{generation}."), **where)
 
     def renew(self, hashed: Hashed, rows: Sequence[tuple[Row, str]]) -> None:
         """Give each row its new hash, unless it has changed meanwhile."""
@@ -147,7 +151,7 @@ class RenewalStore:
 
     def sealed(self, key_id: str, after: str, limit: int) -> list[Row]:
         """Give servers with a credential that another key than this one sealed, in the order of their ids."""
-        return self._unit.all(_SERVERS, after=after, limit=limit, **_beginning(f"v1.{key_id}."))
+        return self._unit.all(_SERVERS, after=after, limit=limit, **beginning(seal_of(key_id)))
 
     def reseal(self, row: Row, name: str, sealed: str) -> None:
         """Write a credential that was sealed anew, unless it was changed meanwhile."""
@@ -159,17 +163,13 @@ class RenewalStore:
 
         That is when the last of them ends; None where there are none.
         """
-        found = self._unit.one(_OLD_SESSIONS, now=self._unit.now, **_beginning(f"{generation}."))
+        found = self._unit.one(_OLD_SESSIONS, now=self._unit.now, **beginning(f"{generation}."))
         return found or {"rows": 0, "last": None}
 
     def end_sessions(self, generation: str) -> int:
         """End those sessions now, and give their number."""
         given = {"now": self._unit.now, "new_end_time": self._unit.now}
-        return self._unit.run(_END_SESSIONS, **given, **_beginning(f"{generation}."))
-
-
-def _beginning(prefix: str) -> dict[str, Any]:
-    return {"prefix": prefix, "prefix_length": len(prefix)}
+        return self._unit.run(_END_SESSIONS, **given, **beginning(f"{generation}."))
 
 
 def _found(hashed: Hashed, row: Row) -> dict[str, Any]:

@@ -55,15 +55,16 @@ def prepare(settings: Settings, *, accept_lost: bool = False) -> str | None:
         require_schema(settings)
     if settings.row_security:
         row_security.require(settings.database_url)
-    with opened(settings) as database, database.unit_of_work() as uow:
-        require_readable(uow, hasher, rings(), accept_lost=accept_lost)
-    with opened(settings) as database, database.unit_of_work() as uow:
-        uow.epoch.lock()  # of several starters the second waits here, and then finds the first one's admin
-        if uow.users.any():
-            return None
-        key = add_admin(uow, settings, email=FIRST_ADMIN_EMAIL)
-        uow.commit()
-        return key
+    with opened(settings) as database:
+        with database.unit_of_work() as uow:
+            require_readable(uow, hasher, rings(), accept_lost=accept_lost)
+        with database.unit_of_work() as uow:
+            uow.epoch.lock()  # the second of several starters waits here, and finds the first one's admin
+            if uow.users.any():
+                return None
+            key = add_admin(uow, settings, email=FIRST_ADMIN_EMAIL)
+            uow.commit()
+            return key
 
 
 def require_schema(settings: Settings) -> None:
