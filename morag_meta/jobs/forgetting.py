@@ -23,8 +23,6 @@ _STEP: Final = dt.timedelta(days=1)  # of events that one statement looks throug
 
 _FLOOR: Final = sa.select(floors.c.position).where(owned(floors))
 _DROP_FLOOR: Final = sa.delete(floors).where(owned(floors))
-_ADD_FLOOR: Final = sa.insert(floors)
-_RAISE_FLOOR: Final = sa.update(floors).where(owned(floors)).values(position=sa.bindparam("new_position"))
 
 _SERVED: Final = sa.select(workers.c.id, workers.c.create_time).where(
     owned(workers), workers.c.serves_everyone.is_(True)
@@ -63,16 +61,12 @@ class JobForgetting:
         """Merge the floor of an owner, who has no more jobs, into that of all who are gone."""
         if self._unit.one(_FLOOR, owner_id=owner_id) is None:
             return
-        JobLog(self._unit).lock()
+        log = JobLog(self._unit)
+        log.lock()
         own = self._unit.one(_FLOOR, owner_id=owner_id)
-        gone = self._unit.one(_FLOOR, owner_id=GONE)
-        if own is None:
-            return
-        self._unit.run(_DROP_FLOOR, owner_id=owner_id)
-        if gone is None:
-            self._unit.run(_ADD_FLOOR, owner_id=GONE, position=own["position"])
-        elif own["position"] > gone["position"]:
-            self._unit.run(_RAISE_FLOOR, owner_id=GONE, new_position=own["position"])
+        if own is not None:
+            self._unit.run(_DROP_FLOOR, owner_id=owner_id)
+            log.raise_floors({GONE: own["position"]})
 
     def workers(self, owner_id: str) -> Sequence[str]:
         """Call an owner's workers that served everybody by new, random ids in all jobs; give the old ones.

@@ -8,7 +8,7 @@ committed in. Who asks for that, and when, stands in ``sequencer.py``.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import lru_cache
 from typing import Any, Final
 
@@ -95,6 +95,15 @@ _OWN_WORKERS = sa.select(workers.c.id).where(
 )
 
 
+_FLOORS = system(
+    sa.select(floors).where(floors.c.owner_id.in_(sa.bindparam("owner_ids", expanding=True))),
+    "events of all these owners were removed",
+    Path.SWEEPER,
+)
+_ADD_FLOOR = sa.insert(floors)
+_RAISE_FLOOR = sa.update(floors).where(owned(floors)).values(position=sa.bindparam("new_position"))
+
+
 class JobLog:
     """The log within one unit of work."""
 
@@ -139,6 +148,15 @@ class JobLog:
         if position is None:
             raise RuntimeError("the log has lost its row")
         return position
+
+    def raise_floors(self, tops: Mapping[str, int]) -> None:
+        """Raise owners' floors to these positions, where they are lower; the log's row is locked."""
+        old = {row["owner_id"]: row["position"] for row in self._unit.all(_FLOORS, owner_ids=sorted(tops))}
+        for owner_id, floor in sorted(tops.items()):
+            if owner_id not in old:
+                self._unit.run(_ADD_FLOOR, owner_id=owner_id, position=floor)
+            elif floor > old[owner_id]:
+                self._unit.run(_RAISE_FLOOR, owner_id=owner_id, new_position=floor)
 
     def waiting(self, limit: int) -> list[Row]:
         """Give job and number of at most ``limit`` committed events without a position, in their order."""

@@ -17,7 +17,6 @@ import sqlalchemy as sa
 
 from morag_meta.db.schema import job_checkpoints as checkpoints
 from morag_meta.db.schema import job_events as events
-from morag_meta.db.schema import job_floors as floors
 from morag_meta.db.schema import job_log as log
 from morag_meta.db.schema import jobs
 from morag_meta.db.statements import EVERYONE, Path, owned, reach, system
@@ -79,13 +78,6 @@ _TRIM = sa.delete(events).where(
     _e.job_id == sa.bindparam("job_id"), owned(events), _e.number <= sa.bindparam("last_number"), _NUMBERED
 )
 _TELL = sa.update(log).values(position=sa.bindparam("new_position"), removals=log.c.removals + 1)
-_FLOORS = system(
-    sa.select(floors).where(floors.c.owner_id.in_(sa.bindparam("owner_ids", expanding=True))),
-    "events of all these owners were removed",
-    Path.SWEEPER,
-)
-_ADD_FLOOR = sa.insert(floors)
-_RAISE_FLOOR = sa.update(floors).where(owned(floors)).values(position=sa.bindparam("new_position"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,12 +193,7 @@ class JobRemovals:
         if unseen:
             position += 1
         new = {**tops, **dict.fromkeys(unseen, position)}
-        old = {row["owner_id"]: row["position"] for row in self._unit.all(_FLOORS, owner_ids=sorted(new))}
-        for owner_id, floor in sorted(new.items()):
-            if owner_id not in old:
-                self._unit.run(_ADD_FLOOR, owner_id=owner_id, position=floor)
-            elif floor > old[owner_id]:
-                self._unit.run(_RAISE_FLOOR, owner_id=owner_id, new_position=floor)
+        self._log.raise_floors(new)
         self._unit.run(_TELL, new_position=position)
 
 
