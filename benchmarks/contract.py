@@ -49,4 +49,5 @@ def register() -> None:
         access: Any = method.options.Extensions[options_pb2.access]
         access.minimum_role = options_pb2.ROLE_USER
         access.scopes.append(scope)
+        access.narrowed_keys = options_pb2.NARROWED_KEYS_ADMITTED
     Default().Add(file)
