@@ -1,4 +1,7 @@
-"""``python -m benchmarks``: one run of everything, in a quarter of an hour, or in three minutes."""
+"""``python -m benchmarks``: one run of everything, in a quarter of an hour, or in three minutes.
+
+With ``--once`` each part runs once, with few streams and keys: that it runs is all that this shows.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +29,10 @@ _CHECKS = b"2000"
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """How long each part takes; ``budget`` is the seconds of the interleaved rounds."""
+    """How long each part takes; ``budget`` is the seconds of the interleaved rounds.
+
+    ``crowd`` is the share of the streams that are opened.
+    """
 
     budget: float
     stretch: float
@@ -35,10 +41,32 @@ class Plan:
     writing_rounds: int
     costing_rounds: int
     key_rounds: int
+    key_counts: tuple[int, ...] = keys.SIZES
+    crowd: float = 1.0
+    briefly: bool = True
+    """Whether parts are left out that take long."""
 
 
+_ONCE = Plan(
+    budget=0.0,
+    stretch=0.02,
+    changes=5,
+    scaling_rounds=1,
+    writing_rounds=1,
+    costing_rounds=1,
+    key_rounds=1,
+    key_counts=(1000, 2000),
+    crowd=0.02,
+)
 _QUICK = Plan(
-    budget=60.0, stretch=0.12, changes=10, scaling_rounds=5, writing_rounds=5, costing_rounds=10, key_rounds=3
+    budget=60.0,
+    stretch=0.12,
+    changes=10,
+    scaling_rounds=5,
+    writing_rounds=5,
+    costing_rounds=10,
+    key_rounds=3,
+    key_counts=keys.SIZES[:2],
 )
 _FULL = Plan(
     budget=290.0,
@@ -48,6 +76,7 @@ _FULL = Plan(
     writing_rounds=20,
     costing_rounds=60,
     key_rounds=8,
+    briefly=False,
 )
 _KINDS = ("sqlite", "postgresql")
 _PARTS = ("calls", "costs", "keys", "walls", "watchers", "writers", "processes")
@@ -56,13 +85,15 @@ _PARTS = ("calls", "costs", "keys", "walls", "watchers", "writers", "processes")
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="three minutes instead of a quarter of an hour")
+    length = parser.add_mutually_exclusive_group()
+    length.add_argument("--quick", action="store_true", help="three minutes instead of a quarter of an hour")
+    length.add_argument("--once", action="store_true", help="each part once: that it runs, not what it costs")
     parser.add_argument("--only", choices=_PARTS, action="append", help="one part; may be repeated")
     on = "one database, or both where repeated; calls are always compared on both"
     parser.add_argument("--on", choices=_KINDS, action="append", help=on)
     given = parser.parse_args()
     console = Console(width=140, highlight=False)
-    plan = _QUICK if given.quick else _FULL
+    plan = _ONCE if given.once else _QUICK if given.quick else _FULL
     watched, written = (("sqlite",), ("postgresql",)) if given.quick else (_KINDS, _KINDS)
     where = {part: given.on or (watched if part == "watchers" else written) for part in given.only or _PARTS}
     report.show(_measure(plan, where, console), console)
@@ -94,7 +125,9 @@ def _measure(plan: Plan, where: Mapping[str, Collection[str]], console: Console)
                     walled, filled, server.pid, rounds=plan.writing_rounds, seconds=plan.stretch * 3
                 )
         for filled in chosen("watchers"):
-            outcome.watched.update(watchers.measure(filled, plan.changes, briefly=plan is _QUICK))
+            outcome.watched.update(
+                watchers.measure(filled, plan.changes, crowd=plan.crowd, briefly=plan.briefly)
+            )
         for filled in chosen("writers"):
             twin = fill(filled.kind, new_url[filled.kind]())
             outcome.writers[filled.kind] = writers.compare(
@@ -119,9 +152,8 @@ def _measure_costs(
             filled, rounds=plan.costing_rounds, seconds=plan.stretch * 2
         )
     for filled in chosen("keys"):
-        sizes = keys.SIZES[:2] if plan is _QUICK else keys.SIZES
         outcome.verified[filled.kind] = keys.compare(
-            filled.kind, new_url[filled.kind], sizes, rounds=plan.key_rounds
+            filled.kind, new_url[filled.kind], plan.key_counts, rounds=plan.key_rounds
         )
 
 

@@ -213,7 +213,7 @@ def _add_watched(table: Table, title: str, watched: Watched) -> None:
     table.add_row(f"{title}: memory of an idle one", memory, "", f"≤ {_MOST_MEMORY_KB} KB")
     table.add_row(f"{title}: processor while idle", f"{watched.idle_cpu * 100:.1f} %", "", "")
     delivery, call = "", ""
-    if watched.beside:
+    if watched.beside and watched.watchers in _FAN_OUT_AIMS:
         delivery, call = (f"p99 ≤ {most} ms" for most in _FAN_OUT_AIMS[watched.watchers])
     if watched.latencies:
         table.add_row(
@@ -241,4 +241,6 @@ def _add_writers(table: Table, kind: str, writers: Writers) -> None:
 
 
 def _both(latencies: list[float]) -> str:
+    if len(latencies) < 2:  # too few to speak of percentiles
+        return "-"
     return " / ".join(f"{percentile_of(latencies, percentile) * 1000:.0f}" for percentile in (50, 99))

@@ -55,35 +55,41 @@ class _Case:
     calls: bool = False  # whether the changes are made once more, beside calls
 
 
-def measure(filled: Filled, changes: int, *, briefly: bool) -> Iterator[tuple[str, Watched]]:
-    """Measure each case in a process of its own, so that none inherits the memory of another."""
+def measure(
+    filled: Filled, changes: int, *, crowd: float = 1.0, briefly: bool
+) -> Iterator[tuple[str, Watched]]:
+    """Measure each case in a process of its own, so that none inherits the memory of another.
+
+    ``crowd`` is the share of the streams that are opened.
+    """
     gc.collect()
     gc.freeze()  # a pause of the measuring process would count as one of the server
     gc.disable()
-    for case in _cases(filled, changes, briefly=briefly):
+    for case in _cases(filled, changes, crowd, briefly=briefly):
         with served(filled.environment) as process:
             yield f"{filled.kind}: {case.title}", _watch(filled, process, case)
 
 
-def _cases(filled: Filled, changes: int, *, briefly: bool) -> Iterator[_Case]:
-    for count in (1000, 3000):
+def _cases(filled: Filled, changes: int, crowd: float, *, briefly: bool) -> Iterator[_Case]:
+    few, many, most = (round(crowd * count) for count in (1000, 3000, 5000))
+    for count in (few, many):
         job, other = _start_jobs(filled, 2)
         one, practice = watch_each(filled.key, [job] * count), watch_each(filled.key, [other] * _WARM_UP)
         yield _Case(f"{count} WatchJob of one job", one, job, practice, other, changes)
-    jobs = _start_jobs(filled, 3000)
+    jobs = _start_jobs(filled, many)
     practice = watch_each(filled.key, [other] * _WARM_UP)
-    yield _Case("3000 WatchJob of a job each", watch_each(filled.key, jobs), jobs[0], practice, other)
+    yield _Case(f"{many} WatchJob of a job each", watch_each(filled.key, jobs), jobs[0], practice, other)
     [job] = _start_jobs(filled, 1)
     practice = [watch_all(filled.key)] * _WARM_UP
-    for count in (1000, 5000):
+    for count in (few, most):
         same = [watch_all(filled.key)] * count
         yield _Case(f"{count} WatchJobs of one filter", same, job, practice, job, changes, calls=True)
     # Every filter lets the change through, so that each has it to judge, to seal and to send.
-    each = [watch_all(filled.key, (KIND, f"{KIND}-{number}")) for number in range(5000)]
-    yield _Case("5000 WatchJobs of a filter each", each, job, practice, job, 0 if briefly else changes)
+    each = [watch_all(filled.key, (KIND, f"{KIND}-{number}")) for number in range(most)]
+    yield _Case(f"{most} WatchJobs of a filter each", each, job, practice, job, 0 if briefly else changes)
     if not briefly:
-        watches = [watch_all(key) for key in add_owners(filled, 5000)]
-        yield _Case("5000 WatchJobs of an owner each", watches, job, practice, job)
+        watches = [watch_all(key) for key in add_owners(filled, most)]
+        yield _Case(f"{most} WatchJobs of an owner each", watches, job, practice, job)
 
 
 def _start_jobs(filled: Filled, count: int) -> list[str]:
