@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import grpc
 import pytest
 
 from moragmeta.v1 import databases_pb2, jobs_pb2
@@ -136,3 +137,18 @@ def test_a_stream_shows_the_shared_database_alone(owner: Tenant, friend: User) -
     assert next(named).event.job_id == inside.id
     for stream in (unnamed, named):
         stream.cancel()
+
+
+def test_a_grant_opens_no_stream_that_is_open_already(owner: Tenant, friend: User) -> None:
+    """WatchJobs from before a grant goes on to show nothing; one that is opened after it shows all."""
+    request = jobs_pb2.WatchJobsRequest(filter=jobs_pb2.JobFilter(database_id=owner.shared))
+    before: Any = friend.channel.jobs.WatchJobs(request, timeout=3)
+    assert next(before).HasField("sync")
+    owner.give(friend, READER)
+    after: Any = friend.channel.jobs.WatchJobs(request)
+    assert next(after).HasField("sync")
+    job = owner.job(owner.document().id)
+    assert next(after).event.job_id == job.id
+    with pytest.raises(grpc.RpcError, match="DEADLINE_EXCEEDED"):
+        next(before)
+    after.cancel()
