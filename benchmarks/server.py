@@ -20,7 +20,8 @@ from benchmarks.open import open_to_all
 from benchmarks.orm import OrmDriver
 from benchmarks.raw import RawDriver
 from benchmarks.rivals import BareMethods, DispatchedServicer
-from morag_meta import config, logs
+from morag_meta import logs
+from morag_meta.config.loading import load
 from morag_meta.jobs.sequencer import Sequencer
 from morag_meta.server import garbage
 from morag_meta.server.app import App, database_options
@@ -56,7 +57,7 @@ class MeasuredApp(App):
 
 
 async def _serve() -> None:
-    settings = config.load()
+    settings = load()
     logs.configure(settings.log_level, settings.log_format)
     ended = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, ended.set)

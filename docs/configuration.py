@@ -12,9 +12,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from morag_meta import exits
-from morag_meta.config import Settings
-from morag_meta.setting import PREFIX
-from morag_meta.variables import CLIENT_VARIABLES
+from morag_meta.config.setting import PREFIX
+from morag_meta.config.settings import Settings
+from morag_meta.config.variables import CLIENT_VARIABLES
 
 TARGET = Path(__file__).with_suffix(".md")
 

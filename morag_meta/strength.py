@@ -1,6 +1,6 @@
 """Whether a secret could be random: what shows at a glance that somebody typed or copied it.
 
-What secrets there are, and what is said when one is refused, stands in ``config.py`` and
+What secrets there are, and what is said when one is refused, stands in ``config/settings.py`` and
 ``auth/secret.py``.
 """
 

@@ -22,7 +22,7 @@ import pytest
 from morag_meta.api_keys.store import ApiKeyStore
 from morag_meta.auth.keys import KeyHasher, new_key, prefix_of
 from morag_meta.auth.principal import Role
-from morag_meta.config import Settings
+from morag_meta.config.settings import Settings
 from morag_meta.db import migrate
 from morag_meta.db.database import Database
 from morag_meta.server.app import App

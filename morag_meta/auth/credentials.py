@@ -21,7 +21,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
-from morag_meta.config import ConfigurationError
+from morag_meta.config.error import ConfigurationError
 
 VARIABLE: Final = "MORAG_CREDENTIAL_KEYS"
 KEY_BYTES: Final = 32

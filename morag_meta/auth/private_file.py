@@ -12,7 +12,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from morag_meta.config import ConfigurationError
+from morag_meta.config.error import ConfigurationError
 
 
 def write_once(path: Path, text: str) -> None:

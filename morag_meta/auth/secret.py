@@ -15,8 +15,8 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from morag_meta.auth.generations import Keys
-from morag_meta.config import ConfigurationError
-from morag_meta.setting import HOW_TO_MAKE
+from morag_meta.config.error import ConfigurationError
+from morag_meta.config.setting import HOW_TO_MAKE
 from morag_meta.strength import weakness
 
 PURPOSES: Final = frozenset(

@@ -20,7 +20,7 @@ from typing import Any, Final, Self
 from morag_meta.auth import private_file
 from morag_meta.auth.credentials import KEY_BYTES, CredentialRing, decoded
 from morag_meta.auth.secret import RootSecret
-from morag_meta.config import ConfigurationError
+from morag_meta.config.error import ConfigurationError
 from morag_meta.strength import weakness
 
 ROOT: Final = "the secret key"

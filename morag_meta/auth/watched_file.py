@@ -15,7 +15,7 @@ from typing import Final, Generic, TypeVar
 import structlog
 
 from morag_meta.auth import private_file
-from morag_meta.config import ConfigurationError
+from morag_meta.config.error import ConfigurationError
 
 LOOK_SECONDS: Final = 1.0
 

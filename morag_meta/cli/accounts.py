@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from morag_meta.cli.failures import CommandError
 from morag_meta.cli.output import say
-from morag_meta.config import Settings
+from morag_meta.config.settings import Settings
 from morag_meta.db.unit import Row
 from morag_meta.exits import ExitCode
 from morag_meta.server.preparation import add_admin, opened, require_schema

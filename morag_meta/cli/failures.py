@@ -14,7 +14,7 @@ import structlog
 import typer
 
 from morag_meta import errors
-from morag_meta.config import ConfigurationError
+from morag_meta.config.error import ConfigurationError
 from morag_meta.db.migration_lock import MigrationError, MigrationLocked, SchemaAhead
 from morag_meta.db.url import UrlError
 from morag_meta.exits import ExitCode

@@ -8,10 +8,11 @@ from typing import Annotated, Any
 
 import typer
 
-from morag_meta import config, logs
+from morag_meta import logs
 from morag_meta.cli.output import warn
-from morag_meta.config import Settings
-from morag_meta.variables import unknown_variables
+from morag_meta.config.loading import load
+from morag_meta.config.settings import Settings
+from morag_meta.config.variables import unknown_variables
 
 DatabaseUrl = Annotated[
     str | None,
@@ -50,7 +51,7 @@ def read_settings(database_url: str | None = None, **overrides: Any) -> Settings
     """
     for warning in unknown_variables():
         warn(warning)
-    settings = config.load(database_url=database_url or _given.get(), **overrides)
+    settings = load(database_url=database_url or _given.get(), **overrides)
     # A command speaks for itself: libraries are heard when something is wrong, unless DEBUG asks for more.
     logs.configure("DEBUG" if settings.log_level == "DEBUG" else "WARNING", settings.log_format)
     return settings

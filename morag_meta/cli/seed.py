@@ -11,7 +11,7 @@ from morag_meta.cli.accounts import find_user, unit_of_work
 from morag_meta.cli.failures import CommandError
 from morag_meta.cli.options import DatabaseUrl, read_settings
 from morag_meta.cli.output import say
-from morag_meta.config import Settings
+from morag_meta.config.settings import Settings
 from morag_meta.db.unit import Row
 from morag_meta.db.url import masked
 from morag_meta.documents.actions import create_document

@@ -13,8 +13,7 @@ import grpc
 import typer
 
 from morag_meta.cli.failures import CommandError
-from morag_meta.exits import ExitCode
-from morag_meta.variables import (
+from morag_meta.config.variables import (
     CA_VARIABLE,
     CLIENT_CERT_VARIABLE,
     CLIENT_KEY_VARIABLE,
@@ -22,6 +21,7 @@ from morag_meta.variables import (
     TARGET_VARIABLE,
     client_key,
 )
+from morag_meta.exits import ExitCode
 
 Target = Annotated[
     str | None,

@@ -1,7 +1,7 @@
 """Database URLs: from what a person writes to the driver this service uses, and safe to print.
 
 What does not live here: engines and pools (``db/engine.py``), and where the URL comes from
-(``config.py``, the command line).
+(``config/settings.py``, the command line).
 """
 
 from __future__ import annotations

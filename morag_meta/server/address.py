@@ -21,8 +21,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from morag_meta.config import ConfigurationError
-from morag_meta.setting import PREFIX
+from morag_meta.config.error import ConfigurationError
+from morag_meta.config.setting import PREFIX
 
 _FORM = re.compile(r"(?:\[(?P<v6>[0-9A-Fa-f:.%\w]+)\]|(?P<host>[^\s:\[\]/]+)):(?P<port>[0-9]{1,5})")
 _HIGHEST_PORT = 65_535

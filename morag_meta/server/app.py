@@ -28,7 +28,7 @@ from morag_meta.auth.secret import RootSecrets
 from morag_meta.auth.throttle import Limit, Limits, Throttle
 from morag_meta.auth.tokens import Tokens
 from morag_meta.auth.usage import KeyUsage
-from morag_meta.config import Settings
+from morag_meta.config.settings import Settings
 from morag_meta.databases.servicer import DatabaseServicer
 from morag_meta.db.database import Database
 from morag_meta.db.engine import DatabaseOptions

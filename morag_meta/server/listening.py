@@ -15,13 +15,14 @@ import grpc
 import structlog
 from grpc_reflection.v1alpha import reflection
 
-from morag_meta.config import ConfigurationError, Settings
+from morag_meta.config.error import ConfigurationError
+from morag_meta.config.setting import PREFIX
+from morag_meta.config.settings import Settings
 from morag_meta.health.servicer import SERVICE as HEALTH_SERVICE
 from morag_meta.health.servicer import Health
 from morag_meta.rpc.access import SERVICES
 from morag_meta.server.address import Address, AddressError
 from morag_meta.server.tls import Tls
-from morag_meta.setting import PREFIX
 
 _PENDING: Final = 20_000  # calls that gRPC's core lets wait: thousands of watchers may come back at once
 _log = structlog.get_logger(__name__)

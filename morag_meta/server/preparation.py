@@ -14,7 +14,7 @@ from morag_meta.api_keys.actions import create_key
 from morag_meta.audit.actions import note_operator
 from morag_meta.auth.keys import KeyHasher
 from morag_meta.auth.principal import Role
-from morag_meta.config import Settings
+from morag_meta.config.settings import Settings
 from morag_meta.db import migrate, row_security
 from morag_meta.db.database import Database
 from morag_meta.db.migrate import MigrationError, State

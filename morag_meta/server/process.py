@@ -19,7 +19,7 @@ from collections.abc import Callable
 
 import structlog
 
-from morag_meta.config import Settings
+from morag_meta.config.settings import Settings
 from morag_meta.exits import ExitCode
 from morag_meta.server import garbage
 from morag_meta.server.address import AddressError

@@ -13,7 +13,7 @@ import structlog
 
 from morag_meta.auth.credentials import CredentialRing
 from morag_meta.auth.keys import KeyHasher
-from morag_meta.config import ConfigurationError
+from morag_meta.config.error import ConfigurationError
 from morag_meta.uow import UnitOfWork
 
 LOOKED_AT: Final = 1000

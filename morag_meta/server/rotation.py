@@ -31,7 +31,7 @@ from morag_meta.auth.credentials import CredentialRing
 from morag_meta.auth.secret import RootSecrets
 from morag_meta.auth.secret_files import Phase, RingFile, RootFile, read_ring, read_root
 from morag_meta.auth.tokens import ACCESS_LIFE
-from morag_meta.config import Settings
+from morag_meta.config.settings import Settings
 from morag_meta.server.preparation import opened, require_schema
 from morag_meta.server.renewing import Held, Renewing
 from morag_meta.server.secrets import credential_rings, ring_file, root_file, root_secrets

@@ -16,7 +16,9 @@ from morag_meta.auth.generations import Keys, keys_of
 from morag_meta.auth.secret import RootSecrets
 from morag_meta.auth.secret_files import RING, ROOT, parsed_ring, parsed_root, read_ring, read_root
 from morag_meta.auth.watched_file import WatchedFile
-from morag_meta.config import ConfigurationError, Settings
+from morag_meta.config.error import ConfigurationError
+from morag_meta.config.loading import require_secrets
+from morag_meta.config.settings import Settings
 from morag_meta.db.sqlite_file import is_missing
 from morag_meta.db.survey import holds_credentials, holds_keys
 from morag_meta.db.url import masked, normalize
@@ -69,14 +71,14 @@ def root_file(settings: Settings) -> Path:
     """
     if settings.secret_key_file is not None:
         return Path(settings.secret_key_file)
-    return _beside(settings.require_secrets(), ".secret-key", holds_keys)
+    return _beside(require_secrets(settings), ".secret-key", holds_keys)
 
 
 def ring_file(settings: Settings) -> Path:
     """Name the credential keys' file; raises as ``root_file``."""
     if settings.credential_keys_file is not None:
         return Path(settings.credential_keys_file)
-    return _beside(settings.require_secrets(), ".credential-keys", holds_credentials)
+    return _beside(require_secrets(settings), ".credential-keys", holds_credentials)
 
 
 def _beside(settings: Settings, ending: str, holds: Callable[[str], bool]) -> Path:

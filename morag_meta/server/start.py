@@ -9,7 +9,10 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable
 
-from morag_meta.config import ConfigurationError, Settings
+from morag_meta.config.error import ConfigurationError
+from morag_meta.config.loading import require_secrets
+from morag_meta.config.setting import PREFIX
+from morag_meta.config.settings import Settings
 from morag_meta.exits import ExitCode
 from morag_meta.server.address import Address, AddressLock
 from morag_meta.server.listening import refuse_open_plaintext
@@ -17,7 +20,6 @@ from morag_meta.server.preparation import prepare
 from morag_meta.server.process import run
 from morag_meta.server.supervisor import supervise
 from morag_meta.server.tls import Certified, TlsFiles
-from morag_meta.setting import PREFIX
 
 
 def start(settings: Settings, announce: Callable[[str], None], *, accept_lost: bool = False) -> ExitCode:
@@ -32,7 +34,7 @@ def start(settings: Settings, announce: Callable[[str], None], *, accept_lost: b
         MigrationError: the schema cannot be reached or brought up to date, or is not current.
         MetaError: the first admin cannot be made.
     """
-    settings.require_secrets()
+    require_secrets(settings)
     refuse_open_plaintext(settings, Address.parse(settings.grpc_address))
     files = TlsFiles.of(settings)
     if files is not None:

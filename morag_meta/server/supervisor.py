@@ -15,7 +15,7 @@ import time
 
 import structlog
 
-from morag_meta.config import Settings
+from morag_meta.config.settings import Settings
 from morag_meta.exits import ExitCode
 from morag_meta.server.process import OVERTIME_SECONDS, SAME_SIGNAL_SECONDS
 from morag_meta.server.worker import dump

@@ -23,8 +23,9 @@ from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
 
-from morag_meta.config import ConfigurationError, Settings
-from morag_meta.setting import PREFIX
+from morag_meta.config.error import ConfigurationError
+from morag_meta.config.setting import PREFIX
+from morag_meta.config.settings import Settings
 
 _log = structlog.get_logger(__name__)
 

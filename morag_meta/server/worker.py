@@ -13,7 +13,8 @@ import sys
 import structlog
 
 from morag_meta import logs
-from morag_meta.config import ConfigurationError, Settings
+from morag_meta.config.error import ConfigurationError
+from morag_meta.config.settings import Settings
 from morag_meta.exits import ExitCode
 from morag_meta.server.address import AddressError
 from morag_meta.server.process import run

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from morag_meta.auth.credentials import VARIABLE, CredentialRing, UnreadableCredentialError
 from morag_meta.auth.secret_files import read_ring
-from morag_meta.config import ConfigurationError
+from morag_meta.config.error import ConfigurationError
 
 KEY = os.urandom(32)
 OTHER = os.urandom(48)

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from morag_meta.auth.secret import PURPOSES, RootSecret
 from morag_meta.auth.secret_files import read_root
-from morag_meta.config import ConfigurationError
+from morag_meta.config.error import ConfigurationError
 
 _GOOD = "kT3vXw9qLm2rB7nZcY5hJd8sFg4pQa6uEo1iRxWv0NzM"
 

@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from morag_meta import config
-from morag_meta.config import ConfigurationError, Settings
-from morag_meta.variables import unknown_variables
+from morag_meta.config.error import ConfigurationError
+from morag_meta.config.loading import load, require_secrets
+from morag_meta.config.settings import Settings
+from morag_meta.config.variables import unknown_variables
 
 # No example, and no secret either: only the tests know it.
 GOOD = "kT3vXw9qLm2rB7nZcY5hJd8sFg4pQa6uEo1iRxWv0NzM"
@@ -25,13 +26,13 @@ def _clean(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 def _problems(**overrides: object) -> str:
     with pytest.raises(ConfigurationError) as caught:
-        config.load(**overrides)
+        load(**overrides)
     return str(caught.value)
 
 
 def test_defaults_are_the_documented_ones() -> None:
     """Without any variable the settings are those that the documents promise."""
-    settings = config.load()
+    settings = load()
     assert settings.database_url == "sqlite:///./morag.db"
     assert settings.database_pool_size + settings.database_max_overflow == 8
     assert (settings.database_pool_timeout, settings.database_pool_recycle) == (30, 3600)
@@ -113,7 +114,7 @@ def test_weak_secret_is_refused_and_never_shown(
 
 def test_jwt_key_must_be_as_long_as_its_hash() -> None:
     """HS512 needs 64 bytes (RFC 7518, 3.2), and the refusal does not show the key."""
-    config.load(jwt_secret_key=GOOD)
+    load(jwt_secret_key=GOOD)
     told = _problems(jwt_secret_key=GOOD, jwt_algorithm="HS512")
     assert "MORAG_JWT_SECRET_KEY" in told
     assert GOOD not in told
@@ -128,7 +129,7 @@ def test_password_of_a_bad_url_is_not_shown() -> None:
 
 def test_settings_show_no_secret() -> None:
     """Neither repr nor str shows a secret or the password of the database."""
-    settings = config.load(
+    settings = load(
         database_url="postgresql://morag:hunter2@host/db",
         secret_key=GOOD,
         jwt_secret_key=GOOD,
@@ -151,41 +152,41 @@ def test_validation_error_shows_no_input() -> None:
 def test_servers_need_secrets_given(url: str) -> None:
     """Beside another database than SQLite a missing secret is refused, with how to make it."""
     with pytest.raises(ConfigurationError) as caught:
-        config.load(database_url=url).require_secrets()
+        require_secrets(load(database_url=url))
     first, second = caught.value.problems
     assert "MORAG_SECRET_KEY" in first
     assert "openssl rand -base64 48" in first
     assert "MORAG_CREDENTIAL_KEYS" in second
     assert "openssl rand -base64 32" in second
-    given = config.load(database_url=url, secret_key=GOOD, credential_keys=f"k1:{GOOD}")
-    assert given.require_secrets() is given
+    given = load(database_url=url, secret_key=GOOD, credential_keys=f"k1:{GOOD}")
+    assert require_secrets(given) is given
 
 
 def test_sqlite_needs_no_secret_given() -> None:
     """On SQLite the secrets are made at first start, so none is required."""
-    settings = config.load(database_url="sqlite:///x.db")
-    assert settings.require_secrets() is settings
+    settings = load(database_url="sqlite:///x.db")
+    assert require_secrets(settings) is settings
 
 
 def test_environment_wins_over_env_file(monkeypatch: pytest.MonkeyPatch) -> None:
     """``.env`` is read, and a variable of the environment wins over it."""
     Path(".env").write_text("MORAG_WORKERS=3\nMORAG_BCRYPT_COST=11\nOTHER=1\n")
     monkeypatch.setenv("MORAG_WORKERS", "2")
-    settings = config.load()
+    settings = load()
     assert (settings.workers, settings.bcrypt_cost) == (2, 11)
 
 
 def test_command_line_wins_over_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     """An override wins, and None is no override."""
     monkeypatch.setenv("MORAG_WORKERS", "2")
-    assert config.load(workers=4).workers == 4
-    assert config.load(workers=None).workers == 2
+    assert load(workers=4).workers == 4
+    assert load(workers=None).workers == 2
 
 
 def test_empty_variable_counts_as_unset(monkeypatch: pytest.MonkeyPatch) -> None:
     """What compose files pass for an unset variable is no value."""
     monkeypatch.setenv("MORAG_WORKERS", "")
-    assert config.load().workers == 1
+    assert load().workers == 1
 
 
 def test_unreadable_env_file_is_told() -> None:
@@ -196,9 +197,7 @@ def test_unreadable_env_file_is_told() -> None:
 
 def test_letter_case_of_choices_does_not_matter() -> None:
     """Levels, formats, roles and algorithms may be written in any case."""
-    settings = config.load(
-        log_level="debug", log_format="JSON", default_user_role="viewer", jwt_algorithm="hs512"
-    )
+    settings = load(log_level="debug", log_format="JSON", default_user_role="viewer", jwt_algorithm="hs512")
     assert (settings.log_level, settings.log_format) == ("DEBUG", "json")
     assert (settings.default_user_role, settings.jwt_algorithm) == ("VIEWER", "HS512")
 
@@ -240,5 +239,5 @@ def test_settings_that_do_not_fit_each_other_are_told(given: dict[str, object], 
 
 def test_connection_outlives_its_streams_by_itself() -> None:
     """Whatever the streams' age is, the grace of connections exceeds it unless it is set."""
-    assert config.load(stream_max_age=604_800).connection_grace == 604_860
-    assert config.load(grpc_connection_grace=3605).connection_grace == 3605
+    assert load(stream_max_age=604_800).connection_grace == 604_860
+    assert load(grpc_connection_grace=3605).connection_grace == 3605

@@ -12,7 +12,7 @@ from typing import Final
 import pytest
 import sqlalchemy as sa
 
-from morag_meta.config import load
+from morag_meta.config.loading import load
 from morag_meta.db import migrate, row_security
 from morag_meta.db.database import Database
 from morag_meta.db.migrate import MigrationError

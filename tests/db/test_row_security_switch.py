@@ -8,7 +8,8 @@ from collections.abc import Iterator
 import pytest
 import sqlalchemy as sa
 
-from morag_meta.config import ConfigurationError, load
+from morag_meta.config.error import ConfigurationError
+from morag_meta.config.loading import load
 from morag_meta.db import migrate, row_security
 from morag_meta.db.database import Database
 from morag_meta.db.migrate import MigrationError

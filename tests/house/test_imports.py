@@ -29,7 +29,7 @@ def test_layers_hold() -> None:
     ("word", "homes"),
     [
         (r"\bStatusCode\b", {"morag_meta/rpc/status.py"}),
-        (r"\bos\.(environ|getenv)\b", {"morag_meta/variables.py"}),
+        (r"\bos\.(environ|getenv)\b", {"morag_meta/config/variables.py"}),
     ],
 )
 def test_word_stays_in_its_home(word: str, homes: set[str]) -> None:

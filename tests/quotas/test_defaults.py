@@ -6,7 +6,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from morag_meta.config import ConfigurationError, load
+from morag_meta.config.error import ConfigurationError
+from morag_meta.config.loading import load
 from moragmeta.v1 import quotas_pb2 as pb
 from tests.backends.databases import Backend
 from tests.quotas.ways import WAYS, a_server, set_limits, together, usage

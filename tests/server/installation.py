@@ -16,7 +16,7 @@ from morag_meta.auth.secret import RootSecrets
 from morag_meta.auth.secret_files import RingFile, RootFile, read_ring, read_root
 from morag_meta.auth.store import StandingStore
 from morag_meta.auth.tries import TryKey
-from morag_meta.config import Settings
+from morag_meta.config.settings import Settings
 from morag_meta.db import migrate
 from morag_meta.db.schema import api_keys, request_records
 from morag_meta.ids import new_id

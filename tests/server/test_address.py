@@ -6,7 +6,7 @@ import socket
 
 import pytest
 
-from morag_meta.config import ConfigurationError
+from morag_meta.config.error import ConfigurationError
 from morag_meta.server import address as module
 from morag_meta.server.address import Address, AddressError, AddressLock
 from tests.backends.daemon import free_port

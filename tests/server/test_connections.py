@@ -13,7 +13,7 @@ import pytest
 
 from morag_client import channel as client
 from morag_client import connect
-from morag_meta.config import Settings
+from morag_meta.config.settings import Settings
 from moragmeta.v1 import jobs_pb2, users_pb2
 from moragmeta.v1.jobs_pb2_grpc import JobServiceStub
 from moragmeta.v1.users_pb2_grpc import UserServiceStub

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from morag_meta import config
 from morag_meta.auth.credentials import CredentialRing
-from morag_meta.config import ConfigurationError, Settings
+from morag_meta.config.error import ConfigurationError
+from morag_meta.config.loading import load
+from morag_meta.config.settings import Settings
 from morag_meta.db import migrate
 from morag_meta.ids import new_id
 from morag_meta.server.preparation import opened, prepare
@@ -24,7 +25,7 @@ def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
     """Give the settings of a SQLite database that is not there yet, and nothing from outside."""
     for name in [name for name in os.environ if name.startswith("MORAG_")]:
         monkeypatch.delenv(name)
-    return config.load(database_url=f"sqlite:///{tmp_path}/x.db")
+    return load(database_url=f"sqlite:///{tmp_path}/x.db")
 
 
 def test_copy_without_its_secrets_is_refused(settings: Settings, tmp_path: Path) -> None:
@@ -33,7 +34,7 @@ def test_copy_without_its_secrets_is_refused(settings: Settings, tmp_path: Path)
     copy = tmp_path / "copy"
     copy.mkdir()
     shutil.copy(tmp_path / "x.db", copy / "w.db")
-    elsewhere = config.load(database_url=f"sqlite:///{copy}/w.db")
+    elsewhere = load(database_url=f"sqlite:///{copy}/w.db")
     with pytest.raises(ConfigurationError) as caught:
         prepare(elsewhere)
     for told in ("w.db.secret-key", "w.db.credential-keys", "MORAG_SECRET_KEY", "MORAG_CREDENTIAL_KEYS"):

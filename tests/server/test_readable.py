@@ -12,7 +12,8 @@ from morag_meta.auth.credentials import CredentialRing
 from morag_meta.auth.keys import KeyHasher
 from morag_meta.auth.secret import RootSecrets
 from morag_meta.auth.secret_files import RingFile, RootFile
-from morag_meta.config import ConfigurationError, Settings
+from morag_meta.config.error import ConfigurationError
+from morag_meta.config.settings import Settings
 from morag_meta.exits import ExitCode
 from morag_meta.ids import new_id
 from morag_meta.server.preparation import opened, prepare

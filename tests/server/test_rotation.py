@@ -20,7 +20,7 @@ from morag_meta.auth.secret import RootSecrets
 from morag_meta.auth.secret_files import Phase
 from morag_meta.auth.tokens import ACCESS_LIFE
 from morag_meta.auth.tries import TryKey
-from morag_meta.config import Settings
+from morag_meta.config.settings import Settings
 from morag_meta.db.schema import metadata
 from morag_meta.exits import ExitCode
 from morag_meta.server.preparation import opened
@@ -36,7 +36,7 @@ _KILLED = """
 import os, signal, sys
 from morag_meta.audit.store import Filter
 from morag_meta.auth import private_file
-from morag_meta.config import Settings
+from morag_meta.config.settings import Settings
 from morag_meta.db.unit import Unit
 from morag_meta.server.rotation import Rotation
 

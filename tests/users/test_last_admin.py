@@ -12,7 +12,7 @@ from pydantic import SecretStr
 
 from morag_meta.auth.principal import Role
 from morag_meta.auth.store import StandingStore
-from morag_meta.config import Settings
+from morag_meta.config.settings import Settings
 from morag_meta.db import migrate
 from morag_meta.server.preparation import key_hasher, opened, prepare
 from moragmeta.v1 import options_pb2

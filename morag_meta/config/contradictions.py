@@ -1,18 +1,16 @@
 """Settings that do not fit each other, one clear line for each. Pure.
 
-What each may be by itself is ``config.py``'s.
+What each may be by itself is ``settings.py``'s.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
+from morag_meta.config.setting import HOW_TO_MAKE, PREFIX
+from morag_meta.config.settings import Settings
 from morag_meta.db.url import dialect_name
-from morag_meta.setting import HOW_TO_MAKE, PREFIX
-
-if TYPE_CHECKING:
-    from morag_meta.config import Settings
 
 LEAST_PARTING_SECONDS: Final = 5.0
 """What a connection must outlive its oldest stream by, for that to end by the service's own word."""

@@ -1,6 +1,6 @@
 """The ``MORAG_`` variables that are no settings of the service: a caller's own, and misspelled ones.
 
-They are read by the command line alone. The settings stand in ``config.py``; nothing else reads the
+They are read by the command line alone. The settings stand in ``settings.py``; nothing else reads the
 environment.
 """
 
@@ -13,8 +13,8 @@ from pathlib import Path
 
 from dotenv import dotenv_values
 
-from morag_meta.config import ENV_FILE, Settings
-from morag_meta.setting import PREFIX
+from morag_meta.config.setting import PREFIX
+from morag_meta.config.settings import ENV_FILE, Settings
 
 KEY_VARIABLE = "MORAG_API_KEY"
 TARGET_VARIABLE = "MORAG_TARGET"

@@ -1,6 +1,6 @@
 """How one setting is declared: its default, what it is, and what may be written. Pure.
 
-Which settings there are, and how they are read, stands in ``config.py``.
+Which settings there are, and how they are read, stands in ``settings.py`` and ``loading.py``.
 """
 
 from __future__ import annotations

@@ -1,37 +1,27 @@
-"""The settings of a process: what may be set, its limits, and how a bad value is told.
+"""The settings of a process: what may be set, and its limits.
 
-What does not live here: settings that do not fit each other (``contradictions.py``), variables that are no
-settings (``variables.py``), making missing secrets (``auth/secret_files.py``), the meaning of a database URL
-(``db/url.py``) and of an address (``server/address.py``).
+What does not live here: reading them and telling of a bad value (``loading.py``), settings that do not fit
+each other (``contradictions.py``), variables that are no settings (``variables.py``), making missing secrets
+(``auth/secret_files.py``), the meaning of a database URL (``db/url.py``) and of an address
+(``server/address.py``).
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, SecretStr, ValidationError
-from pydantic_core import ErrorDetails, PydanticCustomError
+from pydantic import AfterValidator, SecretStr
+from pydantic_core import PydanticCustomError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from morag_meta.contradictions import contradictions, missing_secrets
+from morag_meta.config.setting import HOW_TO_MAKE, PREFIX, any_case, count, rate, seconds, setting, switch
 from morag_meta.db.url import UrlError, dialect_name, masked, normalize
-from morag_meta.setting import HOW_TO_MAKE, PREFIX, any_case, count, rate, seconds, setting, switch
 from morag_meta.strength import weakness
 
 ENV_FILE = ".env"
 
 _PARTING_SECONDS = 60.0
 _MOST_GENERATIONS = 2
-
-
-class ConfigurationError(Exception):
-    """The configuration cannot be used; ``problems`` holds one clear line each, never a secret."""
-
-    def __init__(self, *problems: str) -> None:
-        """Keep the lines; ``str()`` joins them."""
-        super().__init__("\n".join(problems))
-        self.problems = problems
 
 
 def _known_database(url: str) -> str:
@@ -266,52 +256,3 @@ class Settings(BaseSettings):
         """Show the database URL masked; secrets show as asterisks by their type."""
         yield "database_url", masked(self.database_url)
         yield from super().__repr_args__()
-
-    def require_secrets(self) -> Self:
-        """Return these settings if they hold all the secrets that serving needs.
-
-        On SQLite a missing one is made beside the file at first start, so nothing is required.
-
-        Raises:
-            ConfigurationError: a secret is missing and cannot be made here.
-
-        """
-        problems = missing_secrets(self)
-        if problems:
-            raise ConfigurationError(*problems)
-        return self
-
-
-def load(**overrides: Any) -> Settings:
-    """Read the environment and ``.env``; an override that is not None, an option, wins over both.
-
-    Raises:
-        ConfigurationError: one line for each value that is not accepted.
-
-    """
-    given = {name: value for name, value in overrides.items() if value is not None}
-    try:
-        settings = Settings(**given)
-    except ValidationError as error:
-        raise ConfigurationError(*(_problem(e, given) for e in error.errors(include_url=False))) from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigurationError(f"{ENV_FILE} cannot be read: {error}") from None
-    problems = list(contradictions(settings))
-    if problems:
-        raise ConfigurationError(*problems)
-    return settings
-
-
-def _problem(error: ErrorDetails, options: Mapping[str, Any]) -> str:
-    """Return one line: the variable or option, its value unless that is a secret, and what to write."""
-    name = str(error["loc"][0])
-    said = f"--{name.replace('_', '-')}" if name in options else f"{PREFIX}{name.upper()}"
-    field = Settings.model_fields[name]
-    extra = field.json_schema_extra
-    fix = extra["accepts"] if isinstance(extra, dict) else ""
-    if "Secret" in str(field.annotation):
-        reason = error["msg"] if error["type"] == "secret" else "it cannot be read"
-        return f"{said} is not accepted, {reason}: {fix}"
-    if error["type"] == "url":
-        return f"{said} is not accepted: {error['msg']}"
-    return f"{said} is {str(error['input'])!r}: give {fix}"
