@@ -16,6 +16,7 @@ from morag_meta.auth.narrowing import Narrowing, Reach, columns_of
 from morag_meta.auth.principal import Principal, Role
 from morag_meta.auth.sharing import Grantee, Level
 from morag_meta.auth.standing import standing_of
+from morag_meta.db.counted import Resource, note_growth
 from morag_meta.db.statements import EVERYONE
 from morag_meta.db.unit import Row
 from morag_meta.errors import Reason, Stale, Unauthenticated
@@ -147,10 +148,12 @@ def rotate(uow: UnitOfWork, hasher: KeyHasher, row: Row, grace: dt.timedelta) ->
     """Replace a locked key by one that does the same; give the new row, the old one, and the new secret.
 
     Raises:
-        WrongState: it does not work, or was replaced already.
+        WrongState: it does not work, or was replaced already. That replaced keys in their grace pass a quota
+            shows at the commit.
     """
     check_rotatable(row, uow.now)
     uow.epoch.bump()
+    had = uow.quotas.count(row["owner_id"], Resource.API_KEYS)
     end = grace_end(row, grace, uow.now)
     successor_id = new_id()
     old = uow.api_keys.change(row, former_name=row["name"], successor_id=successor_id, expire_time=end)
@@ -163,4 +166,6 @@ def rotate(uow: UnitOfWork, hasher: KeyHasher, row: Row, grace: dt.timedelta) ->
         key_prefix=prefix_of(secret),
         **{name: row[name] for name in INHERITED},
     )
+    if uow.quotas.count(row["owner_id"], Resource.API_KEYS) > had:
+        note_growth(uow, row["owner_id"], Resource.API_KEYS)
     return new, old, secret

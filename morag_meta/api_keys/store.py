@@ -211,7 +211,8 @@ class ApiKeyStore:
             "update_time": self._unit.now,
             **given,
         }
-        grown = () if row["predecessor_id"] else (Resource.API_KEYS,)  # what replaces another adds nothing
+        # What replaces another adds nothing by itself; see actions.rotate.
+        grown = () if row["predecessor_id"] else (Resource.API_KEYS,)
         add(self._unit, _ADD, {"key_hash": key_hash, **row}, *grown)
         return row
 

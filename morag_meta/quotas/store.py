@@ -35,11 +35,22 @@ _CHANGE: Final = (
 )
 _DELETE: Final = sa.delete(quotas).where(owned(quotas))
 
+
+def _number(*conditions: sa.ColumnElement[bool]) -> sa.ColumnElement[int]:
+    return sa.func.coalesce(sa.func.sum(sa.case((sa.and_(*conditions), 1), else_=0)), 0)
+
+
 # States are named one by one that the indexes which lead with them are used.
 _LIVE: Final = documents.c.state.in_(("PENDING", "INGESTING", "INGESTED", "DEPRECATED"))
 _OPEN: Final = jobs.c.state.in_(("PENDING", "WAITING_FOR_REMOTE_WORKER", "PROCESSING"))
-# What was replaced works on for a while, and does not count, so that a key can be replaced at the limit.
-_LIVE_KEY: Final = sa.and_(api_keys.c.revoke_time.is_(None), api_keys.c.successor_id.is_(None))
+# What was replaced works on for a while, and does not count, so that a key can be replaced at the limit; of
+# those only that go beyond one for each that was not, or replacing again and again would pass every limit.
+_NOT_REPLACED: Final = _number(api_keys.c.successor_id.is_(None))
+_IN_GRACE: Final = _number(
+    api_keys.c.successor_id.is_not(None),
+    api_keys.c.expire_time > sa.bindparam("now", type_=api_keys.c.expire_time.type),
+)
+_KEYS: Final = sa.case((_IN_GRACE > _NOT_REPLACED, _IN_GRACE), else_=_NOT_REPLACED).label("used")
 _COUNT: Final = sa.func.count().label("used")
 _BYTES: Final = sa.func.coalesce(sa.func.sum(documents.c.size_bytes), 0).label("used")
 _COUNTS: Final[Mapping[Resource, tuple[sa.Table, sa.Label[Any], tuple[sa.ColumnElement[bool], ...]]]] = {
@@ -47,7 +58,7 @@ _COUNTS: Final[Mapping[Resource, tuple[sa.Table, sa.Label[Any], tuple[sa.ColumnE
     Resource.STORAGE_BYTES: (documents, _BYTES, (_LIVE,)),
     Resource.DATABASES: (databases, _COUNT, ()),
     Resource.SERVERS: (servers, _COUNT, ()),
-    Resource.API_KEYS: (api_keys, _COUNT, (_LIVE_KEY,)),
+    Resource.API_KEYS: (api_keys, _KEYS, (api_keys.c.revoke_time.is_(None),)),
     Resource.OPEN_JOBS: (jobs, _COUNT, (_OPEN,)),
 }
 
@@ -83,9 +94,12 @@ class QuotaStore:
 
     def uses(self, owner_id: str, limits: Row, resources: Collection[Resource] = RESOURCES) -> list[Use]:
         """Count what a user has of resources."""
-        rows = self._unit.all(_uses(frozenset(resources)), owner_id=owner_id)
-        used = {row["resource"]: int(row["used"]) for row in rows}
+        used = self._count(owner_id, resources)
         return [self._use(resource, used[resource], limits) for resource in RESOURCES if resource in used]
+
+    def count(self, owner_id: str, resource: Resource) -> int:
+        """Count what a user has of a resource."""
+        return self._count(owner_id, {resource})[resource]
 
     def check(self, owner_id: str, grown: Collection[Resource]) -> list[str]:
         """Lock the quotas of a user who has more of something now, and give the warnings.
@@ -121,6 +135,11 @@ class QuotaStore:
     def delete_all(self, owner_id: str) -> None:
         """Remove the quotas of a user."""
         self._unit.run(_DELETE, owner_id=owner_id)
+
+    def _count(self, owner_id: str, resources: Collection[Resource]) -> dict[str, int]:
+        now = {"now": self._unit.now} if Resource.API_KEYS in resources else {}
+        rows = self._unit.all(_uses(frozenset(resources)), owner_id=owner_id, **now)
+        return {row["resource"]: int(row["used"]) for row in rows}
 
     def _use(self, resource: Resource, used: int, limits: Row) -> Use:
         own, default = limits[resource], self.defaults.get(resource)

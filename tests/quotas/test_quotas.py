@@ -6,6 +6,7 @@ from typing import Any
 
 import grpc
 import pytest
+from google.protobuf.duration_pb2 import Duration
 from google.protobuf.field_mask_pb2 import FieldMask
 from google.rpc import error_details_pb2, status_pb2
 
@@ -120,6 +121,24 @@ def test_a_key_is_replaced_at_the_limit(service: Service, user: User) -> None:
     assert _used(user, "api_keys") == 2
     with refused("RESOURCE_EXHAUSTED", "QUOTA_EXCEEDED"):
         a_key(user)
+
+
+def test_replacing_again_and_again_passes_no_limit(service: Service, user: User) -> None:
+    """Of replaced keys in their grace as many work as there may be keys; without a grace one more is replaced."""
+    stub = user.channel.api_keys
+    key = a_key(user).api_key
+    set_limits(service, user, api_keys=2)  # this one, and the one that the user calls with
+    for used in (2, 2):
+        key = stub.RotateApiKey(api_keys_pb2.RotateApiKeyRequest(id=key.id)).api_key
+        assert _used(user, "api_keys") == used
+    with refused("RESOURCE_EXHAUSTED", "QUOTA_EXCEEDED"):
+        stub.RotateApiKey(api_keys_pb2.RotateApiKeyRequest(id=key.id))
+    at_once = api_keys_pb2.RotateApiKeyRequest(id=key.id, grace=Duration())
+    first = stub.RotateApiKey(at_once).api_key
+    assert _used(user, "api_keys") == 2
+    set_limits(service, user, api_keys=3)
+    stub.RotateApiKey(api_keys_pb2.RotateApiKeyRequest(id=first.id))
+    assert _used(user, "api_keys") == 3
 
 
 @pytest.mark.parametrize("title", ["ServerService.CreateServer", "DocumentService.CreateDocument"])

@@ -268,9 +268,9 @@ class ApiKeyServiceServicer:
 
     def RotateApiKey(self, request, context):
         """Replaces a key by a new one that does the same: of the same name,
-        description, scopes, end, restrictions and narrowing, with a secret of its own, which
-        is shown this once. Both work until `grace` has passed, the old one never
-        beyond its own end.
+        description, scopes, end, restrictions and narrowing, with a secret of its
+        own, which is shown this once. Both work until `grace` has passed, the old
+        one never beyond its own end.
 
         From then on the new key holds the name, and the old one keeps it only to
         be known by: it is no longer changed or rotated, and revoking it ends its
@@ -280,8 +280,10 @@ class ApiKeyServiceServicer:
 
         Idempotent by `request_id`, but a replay has no secret: rotate the new key
         when the first answer was lost. Adds NOT_FOUND, ABORTED (ETAG_MISMATCH),
-        PERMISSION_DENIED (SCOPE_NOT_ALLOWED), and FAILED_PRECONDITION
-        (INVALID_STATE) for a key that is not ACTIVE or has a successor.
+        PERMISSION_DENIED (SCOPE_NOT_ALLOWED), FAILED_PRECONDITION (INVALID_STATE)
+        for a key that is not ACTIVE or has a successor, and RESOURCE_EXHAUSTED
+        (QUOTA_EXCEEDED) where more replaced keys would be in their grace than the
+        owner may have keys.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

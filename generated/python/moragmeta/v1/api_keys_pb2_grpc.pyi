@@ -135,9 +135,9 @@ class ApiKeyServiceStub:
     """
     RotateApiKey: _grpc.UnaryUnaryMultiCallable[_api_keys_pb2.RotateApiKeyRequest, _api_keys_pb2.RotateApiKeyResponse]
     """Replaces a key by a new one that does the same: of the same name,
-    description, scopes, end, restrictions and narrowing, with a secret of its own, which
-    is shown this once. Both work until `grace` has passed, the old one never
-    beyond its own end.
+    description, scopes, end, restrictions and narrowing, with a secret of its
+    own, which is shown this once. Both work until `grace` has passed, the old
+    one never beyond its own end.
 
     From then on the new key holds the name, and the old one keeps it only to
     be known by: it is no longer changed or rotated, and revoking it ends its
@@ -147,8 +147,10 @@ class ApiKeyServiceStub:
 
     Idempotent by `request_id`, but a replay has no secret: rotate the new key
     when the first answer was lost. Adds NOT_FOUND, ABORTED (ETAG_MISMATCH),
-    PERMISSION_DENIED (SCOPE_NOT_ALLOWED), and FAILED_PRECONDITION
-    (INVALID_STATE) for a key that is not ACTIVE or has a successor.
+    PERMISSION_DENIED (SCOPE_NOT_ALLOWED), FAILED_PRECONDITION (INVALID_STATE)
+    for a key that is not ACTIVE or has a successor, and RESOURCE_EXHAUSTED
+    (QUOTA_EXCEEDED) where more replaced keys would be in their grace than the
+    owner may have keys.
     """
     VerifyApiKey: _grpc.UnaryUnaryMultiCallable[_api_keys_pb2.VerifyApiKeyRequest, _api_keys_pb2.VerifyApiKeyResponse]
     """Says whether a key works, for services that are called with the same keys.
@@ -281,9 +283,9 @@ class ApiKeyServiceAsyncStub(ApiKeyServiceStub):
     """
     RotateApiKey: _aio.UnaryUnaryMultiCallable[_api_keys_pb2.RotateApiKeyRequest, _api_keys_pb2.RotateApiKeyResponse]  # type: ignore[assignment]
     """Replaces a key by a new one that does the same: of the same name,
-    description, scopes, end, restrictions and narrowing, with a secret of its own, which
-    is shown this once. Both work until `grace` has passed, the old one never
-    beyond its own end.
+    description, scopes, end, restrictions and narrowing, with a secret of its
+    own, which is shown this once. Both work until `grace` has passed, the old
+    one never beyond its own end.
 
     From then on the new key holds the name, and the old one keeps it only to
     be known by: it is no longer changed or rotated, and revoking it ends its
@@ -293,8 +295,10 @@ class ApiKeyServiceAsyncStub(ApiKeyServiceStub):
 
     Idempotent by `request_id`, but a replay has no secret: rotate the new key
     when the first answer was lost. Adds NOT_FOUND, ABORTED (ETAG_MISMATCH),
-    PERMISSION_DENIED (SCOPE_NOT_ALLOWED), and FAILED_PRECONDITION
-    (INVALID_STATE) for a key that is not ACTIVE or has a successor.
+    PERMISSION_DENIED (SCOPE_NOT_ALLOWED), FAILED_PRECONDITION (INVALID_STATE)
+    for a key that is not ACTIVE or has a successor, and RESOURCE_EXHAUSTED
+    (QUOTA_EXCEEDED) where more replaced keys would be in their grace than the
+    owner may have keys.
     """
     VerifyApiKey: _aio.UnaryUnaryMultiCallable[_api_keys_pb2.VerifyApiKeyRequest, _api_keys_pb2.VerifyApiKeyResponse]  # type: ignore[assignment]
     """Says whether a key works, for services that are called with the same keys.
@@ -478,9 +482,9 @@ class ApiKeyServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_api_keys_pb2.RotateApiKeyResponse, _abc.Awaitable[_api_keys_pb2.RotateApiKeyResponse]]:
         """Replaces a key by a new one that does the same: of the same name,
-        description, scopes, end, restrictions and narrowing, with a secret of its own, which
-        is shown this once. Both work until `grace` has passed, the old one never
-        beyond its own end.
+        description, scopes, end, restrictions and narrowing, with a secret of its
+        own, which is shown this once. Both work until `grace` has passed, the old
+        one never beyond its own end.
 
         From then on the new key holds the name, and the old one keeps it only to
         be known by: it is no longer changed or rotated, and revoking it ends its
@@ -490,8 +494,10 @@ class ApiKeyServiceServicer(metaclass=_abc_1.ABCMeta):
 
         Idempotent by `request_id`, but a replay has no secret: rotate the new key
         when the first answer was lost. Adds NOT_FOUND, ABORTED (ETAG_MISMATCH),
-        PERMISSION_DENIED (SCOPE_NOT_ALLOWED), and FAILED_PRECONDITION
-        (INVALID_STATE) for a key that is not ACTIVE or has a successor.
+        PERMISSION_DENIED (SCOPE_NOT_ALLOWED), FAILED_PRECONDITION (INVALID_STATE)
+        for a key that is not ACTIVE or has a successor, and RESOURCE_EXHAUSTED
+        (QUOTA_EXCEEDED) where more replaced keys would be in their grace than the
+        owner may have keys.
         """
 
     @_abc_1.abstractmethod

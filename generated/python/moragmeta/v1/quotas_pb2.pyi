@@ -52,7 +52,8 @@ class Quotas(_message.Message):
     """The greatest number of servers. 0 to 2^53."""
     api_keys: _builtins.int
     """The greatest number of API keys that are neither revoked nor replaced,
-    expired ones included. 0 to 2^53.
+    expired ones included; and of replaced ones that still work, in their
+    grace. 0 to 2^53.
     """
     open_jobs: _builtins.int
     """The greatest number of jobs that have not ended. 0 to 2^53."""
@@ -138,7 +139,9 @@ class DefaultQuotas(_message.Message):
     servers: _builtins.int
     """The greatest number of servers."""
     api_keys: _builtins.int
-    """The greatest number of API keys that are neither revoked nor replaced."""
+    """The greatest number of API keys that are neither revoked nor replaced, and
+    of replaced ones that still work.
+    """
     open_jobs: _builtins.int
     """The greatest number of jobs that have not ended."""
     def __init__(
@@ -215,7 +218,9 @@ class Usage(_message.Message):
 
     @_builtins.property
     def api_keys(self) -> Global___ResourceUse:
-        """API keys that are neither revoked nor replaced, expired ones included."""
+        """API keys that are neither revoked nor replaced, expired ones included; or
+        replaced ones that still work, in their grace, where these are more.
+        """
 
     @_builtins.property
     def open_jobs(self) -> Global___ResourceUse:
