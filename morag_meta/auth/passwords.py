@@ -54,6 +54,23 @@ def hash_password(password: str, cost: int = COST) -> str:
     return bcrypt.hashpw(password.encode(), bcrypt.gensalt(cost)).decode()
 
 
+def _nobody(cost: int) -> str:
+    """Give a hash that no password has, to compare with where there is none: the same work, never a match."""
+    return f"$2b${cost:02d}$" + "." * 53
+
+
+def _cost_of(password_hash: str) -> int:
+    return int(password_hash.split("$")[2])
+
+
+def _compare(password: bytes, known: str, cost: int) -> bool:
+    """Compare with the work of a cost: 2^c, and then 2^c + 2^(c+1) + … + 2^(cost-1), make 2^cost."""
+    same = bcrypt.checkpw(password, known.encode())
+    for missing in range(_cost_of(known), cost):
+        bcrypt.checkpw(password, _nobody(missing).encode())
+    return same
+
+
 class Passwords:
     """Hashes and compares passwords off the event loop, a few at a time."""
 
@@ -61,12 +78,12 @@ class Passwords:
         """Set the cost (a power of two, 4 to 31) and the bounds; 0 threads means 1, or 2 from 4 cores on."""
         threads = threads or (2 if (os.cpu_count() or 1) >= 4 else 1)
         self._cost = cost
+        self._dearest = cost
+        """The highest cost of any hash met; every comparison takes its work, whatever its own hash's cost."""
         self._threads = threads
         self._executor = ThreadPoolExecutor(threads, thread_name_prefix="password")
         self._slots = threading.BoundedSemaphore(threads + waiting)
         self._waiting = waiting
-        # A hash that no password has, to compare with where there is none: the same work, never a match.
-        self._nobody = f"$2b${cost:02d}$" + "." * 22 + "." * 31
 
     async def hash(self, password: str) -> str:
         """Hash a new password.
@@ -79,11 +96,16 @@ class Passwords:
     async def matches(self, password: str, password_hash: str | None) -> bool:
         """Compare a password with a hash; with none it takes as long and never matches.
 
+        Hashes that were made at another cost than today's take the same work as well, so that changing the
+        cost does not tell who is there; but the first dearer one that a process meets takes longer than what
+        it compared before.
+
         Raises:
             Unavailable: too many wait already (SERVER_BUSY).
         """
-        known = (password_hash or self._nobody).encode()
-        same = await self._submit(lambda: bcrypt.checkpw(password.encode(), known))
+        known = password_hash or _nobody(self._cost)
+        self._dearest = dearest = max(self._dearest, _cost_of(known))
+        same = await self._submit(lambda: _compare(password.encode(), known, dearest))
         return same and password_hash is not None
 
     def close(self) -> None:

@@ -198,7 +198,9 @@ class Settings(BaseSettings):
         60,
         604_800,
     )
-    bcrypt_cost: int = count(12, "Cost of a password hash, as a power of two.", 10, 16)
+    bcrypt_cost: int = count(
+        12, "Cost of the hash of a password that is set from now on, as a power of two.", 10, 16
+    )
     default_quota_documents: int | None = _quota("documents")
     default_quota_storage_bytes: int | None = _quota("bytes of documents")
     default_quota_databases: int | None = _quota("databases")

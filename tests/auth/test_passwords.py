@@ -50,6 +50,32 @@ async def test_unknown_user_takes_as_long_as_a_known_one() -> None:
     assert 0.5 < min(taken[True]) / min(taken[False]) < 2
 
 
+async def test_every_comparison_takes_the_work_of_the_dearest_hash(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whether a hash is of today's cost, a lower or a higher one, or there is none: the work is the same."""
+    cheap, present, dear = (hash_password("correct horse", cost) for cost in (4, 6, 7))
+    work = 0
+
+    def count(password: bytes, known: bytes) -> bool:
+        nonlocal work
+        work += 2 ** int(known.split(b"$")[2])
+        return bcrypt.hashpw(password, known) == known
+
+    monkeypatch.setattr("morag_meta.auth.passwords.bcrypt.checkpw", count)
+    passwords = Passwords(6, threads=1)
+
+    async def work_of(known: str | None) -> int:
+        nonlocal work
+        work = 0
+        for password in ("wrong", "correct horse"):
+            assert await passwords.matches(password, known) is (password != "wrong" and known is not None)
+        return work // 2
+
+    assert {await work_of(known) for known in (cheap, None, present)} == {2**6}
+    await work_of(dear)
+    assert {await work_of(known) for known in (cheap, None, present, dear)} == {2**7}
+    passwords.close()
+
+
 def test_default_cost_is_twelve() -> None:
     """A hash says the cost of 2^12 unless told otherwise."""
     assert COST == 12

@@ -124,7 +124,7 @@ def test_a_key_is_replaced_at_the_limit(service: Service, user: User) -> None:
 
 
 def test_replacing_again_and_again_passes_no_limit(service: Service, user: User) -> None:
-    """Of replaced keys in their grace as many work as there may be keys; without a grace one more is replaced."""
+    """Of replaced keys in their grace as many work as there may be keys; one more is replaced without one."""
     stub = user.channel.api_keys
     key = a_key(user).api_key
     set_limits(service, user, api_keys=2)  # this one, and the one that the user calls with
