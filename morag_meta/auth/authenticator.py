@@ -12,7 +12,7 @@ import datetime as dt
 import math
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -144,19 +144,34 @@ class Authenticator:
             Forbidden: its key is bound to other addresses now.
             Unavailable: that is not known, and the database is away.
         """
-        if principal.key_id:
-            place: Place = f"key {principal.key_id}"
-            reading = _key_reading(principal.key_id)
-        elif _is_over(principal.expire_time):  # an access token's own end, before its session's
-            raise _refused()
-        else:
-            place, reading = f"session {principal.session_id}", _session_reading(principal.session_id)
-        entry = self._known(place, time.time()) or await self._read(place, reading, None)
+        if not principal.key_id and _is_over(principal.expire_time):
+            raise _refused()  # an access token's own end, before its session's
+        place = _place_of(principal)
+        entry = self._known(place, time.time()) or await self._read(place, _reading_of(principal), None)
         present = entry.standing.principal
         if present is None:
             raise _refused()
         check_address(present, peer)
         return present
+
+    async def read_ahead(self, principals: Iterable[Principal]) -> None:
+        """Read at once what ``recheck`` would have to read of each of them.
+
+        Raises:
+            Unavailable: the database is away.
+        """
+        now = time.time()
+        unknown = [each for each in principals if self._known(_place_of(each), now) is None]
+        if not unknown:
+            return
+
+        def read(uow: UnitOfWork) -> tuple[list[Row], float]:
+            read_at = time.monotonic()
+            return [_reading_of(each)(StandingStore(uow)) for each in unknown], read_at
+
+        rows, read_at = await self._database.read(read, point=True)
+        for principal, row in zip(unknown, rows, strict=True):
+            self._remember(_place_of(principal), row, read_at, None)
 
     def _known(self, place: Place, now: float) -> _Entry | None:
         entry = self._principals.get(place) or self._refusals.get(place)
@@ -193,6 +208,9 @@ class Authenticator:
             return reading(StandingStore(uow)), read_at
 
         row, read_at = await self._database.read(read, point=True)
+        return self._remember(place, row, read_at, end)
+
+    def _remember(self, place: Place, row: Row, read_at: float, end: dt.datetime | None) -> _Entry:
         self._epochs.note(row["epoch"], read_at)
         standing = standing_of(row, end, dt.datetime.now(dt.UTC))
         principal = standing.principal
@@ -222,8 +240,13 @@ def _hash_reading(hashes: tuple[str, ...]) -> Reading:
     return read
 
 
-def _key_reading(key_id: str) -> Reading:
-    return lambda store: store.of_key_id(key_id)
+def _place_of(principal: Principal) -> Place:
+    """Name the place of what is known of a caller whose credential was proven before."""
+    return f"key {principal.key_id}" if principal.key_id else f"session {principal.session_id}"
+
+
+def _reading_of(principal: Principal) -> Reading:
+    return lambda store: store.of_principal(principal)
 
 
 def _session_reading(session_id: str) -> Reading:

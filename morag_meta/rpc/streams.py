@@ -9,8 +9,8 @@ import asyncio
 import datetime as dt
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable
-from typing import Any, Final
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, Final, Protocol, TypeVar
 
 import structlog
 
@@ -23,21 +23,33 @@ from morag_meta.rpc.turns import Turns
 
 _log = structlog.get_logger(__name__)
 _TICK_SECONDS: Final = 0.25
+T = TypeVar("T")
 
-Recheck = Callable[[Principal, str], Awaitable[Principal]]
+_AT_ONCE: Final = 50
+"""How many callers are read of in one unit of work."""
+
+
+class Standings(Protocol):
+    """What tells who a caller now is."""
+
+    async def read_ahead(self, principals: Iterable[Principal]) -> None:
+        """Read at once what ``recheck`` needs of each."""
+
+    async def recheck(self, principal: Principal, peer: str = "") -> Principal:
+        """Give the principal of a peer as it now is, or raise."""
 
 
 class Streams:
     """All open streams of the process, and the one task that looks after them."""
 
-    def __init__(self, options: StreamOptions, recheck: Recheck, epoch: Callable[[], int]) -> None:
+    def __init__(self, options: StreamOptions, standings: Standings, epoch: Callable[[], int]) -> None:
         """Look after streams.
 
-        ``recheck`` gives the principal of a peer as it now is, or raises; ``epoch`` gives the newest known
-        epoch of credentials, a change of which is when everybody is checked again.
+        ``epoch`` gives the newest known epoch of credentials, a change of which is when everybody is checked
+        again.
         """
         self._options = options
-        self._recheck = recheck
+        self._standings = standings
         self._epoch = epoch
         self._turns = Turns()
         self._open: set[Stream] = set()
@@ -122,16 +134,26 @@ class Streams:
                 continue  # nobody in particular has nothing to lose
             if stream.checked_epoch != epoch or (end is not None and end <= now):
                 asked.setdefault((stream.principal, stream.peer), []).append(stream)
-        for (principal, peer), streams in asked.items():
-            try:
-                present = await self._recheck(principal, peer)
-            except (Unauthenticated, Forbidden) as lost:
-                for stream in streams:
-                    stream.end(type(lost)(lost.message, reason=lost.reason, metadata=lost.metadata))
-                continue
+        for some in _parts(list(asked.items())):
+            await self._standings.read_ahead({principal for (principal, _), _ in some})
+            for (principal, peer), streams in some:
+                await self._judge(principal, peer, streams, epoch)
+
+    async def _judge(self, principal: Principal, peer: str, streams: list[Stream], epoch: int) -> None:
+        try:
+            present = await self._standings.recheck(principal, peer)
+        except (Unauthenticated, Forbidden) as lost:
             for stream in streams:
-                _keep_or_end(stream, present)
-                stream.checked_epoch = epoch
+                stream.end(type(lost)(lost.message, reason=lost.reason, metadata=lost.metadata))
+            return
+        for stream in streams:
+            _keep_or_end(stream, present)
+            stream.checked_epoch = epoch
+
+
+def _parts(each: list[T]) -> Iterator[list[T]]:
+    for start in range(0, len(each), _AT_ONCE):
+        yield each[start : start + _AT_ONCE]
 
 
 def _keep_or_end(stream: Stream, present: Principal) -> None:

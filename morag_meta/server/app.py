@@ -160,9 +160,7 @@ class App:
             self.database, self._hasher, self._tokens, self._epochs, self._usage, self._rates
         )
         self.audit = AuditWriter(self.database)
-        self._streams = Streams(
-            _stream_options(settings), self.authenticator.recheck, lambda: self._epochs.newest
-        )
+        self._streams = Streams(_stream_options(settings), self.authenticator, lambda: self._epochs.newest)
         self._feed = Feed(self.database, settings.stream_poll_interval, self._streams.end_all)
         shared = options.dialect == "postgresql"
         self._notices = Notices(options, self._feed.hint, LOG_TOPIC) if shared else None

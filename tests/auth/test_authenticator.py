@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import datetime as dt
 import time
+from typing import Any
 
 import pytest
 
@@ -294,6 +295,34 @@ async def test_recheck_gives_the_present_standing(process: Process) -> None:
     assert (await process.authenticator.recheck(by_key)).role is Role.VIEWER
     with pytest.raises(Unauthenticated):
         await process.authenticator.recheck(by_token)
+
+
+async def test_many_are_read_ahead_at_once(process: Process, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After a change all who are asked after are read in one unit of work, and rechecked without another."""
+    key_ids, keys = zip(*(process.add_key(process.add_user()) for _ in range(20)), strict=True)
+    _, token = process.add_session(process.add_user())
+    callers = [await _caller(process, credential) for credential in (*keys, token)]
+    _revoke(process, key_ids[7])
+    reads = 0
+    read = process.database.read
+
+    async def counted(*given: Any, **more: Any) -> Any:
+        nonlocal reads
+        reads += 1
+        return await read(*given, **more)
+
+    monkeypatch.setattr(process.database, "read", counted)
+    await process.epochs.refresh()
+    reads = 0
+    await process.authenticator.read_ahead(callers)
+    for number, caller in enumerate(callers):
+        if number == 7:
+            with pytest.raises(Unauthenticated):
+                await process.authenticator.recheck(caller)
+        else:
+            assert (await process.authenticator.recheck(caller)).user_id == caller.user_id
+    await process.authenticator.read_ahead(callers)
+    assert reads == 1
 
 
 async def test_recheck_refuses_what_ended(process: Process) -> None:

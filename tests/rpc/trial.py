@@ -128,7 +128,7 @@ class Trial:
         usage = KeyUsage(self.database, interval=60)
         rates = Rates.unlimited()
         authenticator = Authenticator(self.database, hasher, tokens, epochs, usage, rates)
-        self.streams = Streams(options, authenticator.recheck, lambda: epochs.newest)
+        self.streams = Streams(options, authenticator, lambda: epochs.newest)
         self.dispatcher = Dispatcher(
             self.database,
             authenticator,
