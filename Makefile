@@ -80,6 +80,11 @@ bench: setup ## Measure the real server against bare echo and raw drivers
 robustness: setup ## Break servers and databases under load, and judge what was promised (EVENTS, ARGS)
 	@$(BIN)/python -m tests.robustness --events $(or $(EVENTS),20000) $(ARGS)
 
+.PHONY: endurance
+endurance: setup ## Hold 1,000 pairs of transactions open against each other, and cancel 100,000 streams, on each database
+	@MORAG_TEST_ROUNDS=1000 MORAG_TEST_STREAMS=100000 $(BIN)/python -m pytest -q \
+	  tests/robustness/test_overlap.py tests/robustness/test_cancelled.py $(ARGS)
+
 .PHONY: model
 model: setup ## Walk at random through the service beside a model of it, on each database (STEPS, ARGS)
 	@$(BIN)/python -m tests.model --steps $(or $(STEPS),10000) $(ARGS)

@@ -23,14 +23,12 @@ from tests.robustness.failpoints import FAILPOINTS, possible
 from tests.robustness.figures import Figures
 from tests.robustness.history import History
 from tests.robustness.run import Plan, run
-from tests.robustness.shortest import shortest
+from tests.robustness.shortest import tell_shortest
 from tests.robustness.validators import judge
 from tests.robustness.violations import Violation, shown
 
 _LONG = 10_000
 """Events of a round in which there is time to wait for long."""
-_SHOWN = 40
-"""How many records of the shortest history are shown; all of them are in its file."""
 
 
 def _arguments() -> argparse.Namespace:
@@ -60,16 +58,7 @@ def _tell(found: Sequence[Violation], history: History, again: str, path: Path) 
     _say(
         f"{shown(found)}\nseed {history.seed}; judge it again with --replay {path}; run it again with {again}"
     )
-    for violation in sorted(found, key=lambda violation: len(violation.evidence)):
-        part = shortest(history, violation)
-        if part is None:
-            continue
-        path = path.with_suffix(".shortest.jsonl")
-        records.write(part, path)
-        lines = [records.to_line(record) for record in records.all_of(part)]
-        _say(f"the shortest history with {violation.validator}, {len(lines)} records, is {path}")
-        _say("\n".join(f"    {line}" for line in lines[:_SHOWN]))
-        return
+    _say(tell_shortest(history, found, path))
 
 
 def _round(kind: str, number: int, events: int, given: argparse.Namespace) -> tuple[Figures, int]:
@@ -123,8 +112,11 @@ def main() -> int:
     """Run; give the exit code."""
     given = _arguments()
     if given.replay:
-        found = judge(records.read(given.replay))
-        _say(f"{shown(found)}\nviolations: {len(found)}")
+        history = records.read(given.replay)
+        found = judge(history)
+        if found:
+            _say(f"{shown(found)}\n{tell_shortest(history, found, given.replay)}")
+        _say(f"violations: {len(found)}")
         return bool(found)
     total = sum(_database(kind, given) for kind in given.database or EVERY_KIND)
     _say(f"violations: {total}")

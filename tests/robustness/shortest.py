@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 
 from tests.robustness.case import Case
 from tests.robustness.history import (
@@ -17,10 +18,14 @@ from tests.robustness.history import (
     Record,
     add,
     all_of,
+    to_line,
+    write,
 )
 from tests.robustness.validators import VALIDATORS
 from tests.robustness.violations import Violation
 
+_SHOWN = 40
+"""How many records of the shortest history are shown; all of them are in its file."""
 _PATIENCE = 20.0
 """Seconds after which what is shortest so far is good enough."""
 
@@ -41,6 +46,23 @@ def shortest(history: History, violation: Violation, patience: float = _PATIENCE
     limit = time.monotonic() + patience
     records = next(filter(shows, _parts(history, violation)))
     return _of(history, _without_needless(records, shows, limit))
+
+
+def tell_shortest(history: History, found: Sequence[Violation], path: Path) -> str:
+    """Give the text that shows the shortest part of a history that shows one of its violations.
+
+    The part is kept in a file beside ``path``, the history's own. Empty where no part shows any.
+    """
+    for violation in sorted(found, key=lambda violation: len(violation.evidence)):
+        part = shortest(history, violation)
+        if part is None:
+            continue
+        path = path.with_suffix(".shortest.jsonl")
+        write(part, path)
+        lines = [to_line(record) for record in all_of(part)]
+        head = f"the shortest history with {violation.validator}, {len(lines)} records, is {path}"
+        return "\n".join([head, *(f"    {line}" for line in lines[:_SHOWN])])
+    return ""
 
 
 def _of(history: History, records: Sequence[Record]) -> History:

@@ -15,6 +15,7 @@ from tests.backends.databases import chosen_kinds
 from tests.robustness import history as records
 from tests.robustness.failpoints import FAILPOINTS
 from tests.robustness.run import BESIDE, Plan, run
+from tests.robustness.shortest import tell_shortest
 from tests.robustness.violations import shown
 
 _EVERYWHERE = (
@@ -55,9 +56,10 @@ def test_nothing_that_was_promised_is_broken(kind: str, tmp_path: Path) -> None:
     seed = random.SystemRandom().randrange(10**6)
     plan = Plan(kind, 600, seed, [FAILPOINTS[name] for name in CHOSEN[kind]], servers=2, sizes=(6, 4, 14))
     outcome = run(plan, tmp_path)
-    path = Path(tempfile.gettempdir()) / f"robustness-{kind}-{seed}.jsonl"
     if outcome.violations:
+        path = Path(tempfile.gettempdir()) / f"robustness-{kind}-{seed}.jsonl"
         records.write(outcome.history, path)
-    assert not outcome.violations, f"seed {seed}, history {path}\n{shown(outcome.violations)}"
+        part = tell_shortest(outcome.history, outcome.violations, path)
+        pytest.fail(f"seed {seed}, history {path}\n{shown(outcome.violations)}\n{part}")
     assert {fault.name for fault in outcome.history.faults} == set(CHOSEN[kind])
     assert outcome.figures.events >= plan.events

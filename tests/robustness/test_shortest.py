@@ -12,7 +12,7 @@ from tests.robustness import history as records
 from tests.robustness.breaks import lose
 from tests.robustness.history import History
 from tests.robustness.imagined import Imagined
-from tests.robustness.shortest import shortest
+from tests.robustness.shortest import shortest, tell_shortest
 from tests.robustness.validators import judge
 from tests.robustness.violations import Violation
 
@@ -40,12 +40,16 @@ def test_the_shortest_history_shows_the_same(seed: int) -> None:
 
 
 def test_it_can_be_kept_and_judged_again(tmp_path: Path) -> None:
-    """The shortest history says in a file what it said before."""
+    """The shortest history is told, and says in the file that is named what it said before."""
     history, violation = _broken(3)
-    part = shortest(history, violation)
-    assert part is not None
-    records.write(part, tmp_path / "part")
-    assert violation in judge(records.read(tmp_path / "part"))
+    told = tell_shortest(history, [Violation("Alive", "nobody heard"), violation], tmp_path / "whole.jsonl")
+    head, *lines = told.splitlines()
+    assert "Reliable" in head
+    assert f"{len(lines)} records" in head
+    path = tmp_path / "whole.shortest.jsonl"
+    assert str(path) in head
+    assert violation in judge(records.read(path))
+    assert tell_shortest(history, [Violation("Alive", "nobody heard")], path) == ""
 
 
 def test_what_no_history_shows_has_no_shortest_one() -> None:
