@@ -126,6 +126,26 @@ def test_a_leak_fails_the_suite(words: tuple[str, ...], tmp_path: Path) -> None:
     assert secret not in done.stdout
 
 
+def test_what_a_process_of_the_test_keeps_in_a_private_file_is_a_secret(tmp_path: Path) -> None:
+    """A test whose own process makes a secret, keeps it in its file and prints it, fails."""
+    (tmp_path / "pytest.ini").write_text("[pytest]\n")
+    (tmp_path / "test_planted.py").write_text(
+        "from morag_meta.auth.private_file import write_once\n\n"
+        "def test_tells(tmp_path):\n"
+        "    write_once(tmp_path / 'x.secret-key', 'k1:' + 'aB3/' * 8 + 'xyz\\n')\n"
+        "    print('it is', 'aB3/' * 8 + 'xyz')\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-p", "tests.leaks.watching", "--show-capture=no", tmp_path],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
+    )
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert "the file x.secret-key, plain" in done.stdout
+
+
 def test_what_calls_send_and_receive_is_collected(user: User) -> None:
     """Keys, passwords and tokens of leases are known once a stub has carried them; emails are none."""
     made = user.channel.api_keys.CreateApiKey(

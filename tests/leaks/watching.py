@@ -8,7 +8,10 @@ in each database before it goes (``tests/backends``). A find fails the test besi
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import re
+import stat
 from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import Any, Final
@@ -27,6 +30,8 @@ from moragmeta.v1 import options_pb2
 from tests.leaks.collected import LEASES, SECRETS, Leaked, check
 
 _PERSONAL: Final = frozenset({"name", "email", "avatar", "username"})
+_MOST_BYTES: Final = 4096
+"""A longer private file is no secret's, but a database or the like."""
 _LOGGER: Final = structlog.get_config()["wrapper_class"]
 _texts: list[tuple[str, bytes]] = []
 """What was told to callers since the last look."""
@@ -184,10 +189,24 @@ def _told(report: pytest.TestReport) -> Iterator[tuple[str, bytes]]:
         yield _texts.pop()
 
 
+def _collect_files(folder: Path) -> None:
+    """Keep what stands in a test's private files: the secrets that its own processes made for themselves."""
+    for path in folder.rglob("*"):
+        with contextlib.suppress(FileNotFoundError):  # a process is still at work
+            found = path.lstat()
+            private = stat.S_ISREG(found.st_mode) and stat.S_IMODE(found.st_mode) == 0o600
+            if private and found.st_size <= _MOST_BYTES:
+                for secret in re.findall(rb"[A-Za-z0-9+/=_-]{32,}", path.read_bytes()):
+                    SECRETS.add(f"the file {path.name}", secret)
+
+
 @pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """Fail a test in whose output, log or errors a secret stands."""
     report = yield
+    folder = getattr(item, "funcargs", {}).get("tmp_path")
+    if report.when == "call" and folder is not None:
+        _collect_files(folder)
     for where, text in _told(report):
         try:
             check(where, text)
