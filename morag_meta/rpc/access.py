@@ -69,6 +69,11 @@ class Access:
     admits_narrowed: bool = False
     """Whether an API key may call it that is narrowed to some databases or servers."""
 
+    @property
+    def needs_session(self) -> bool:
+        """Whether no API key may call it."""
+        return not (self.public or self.any_scope or self.scopes)
+
 
 def service(full_name: str) -> ServiceDescriptor:
     """Give a service's descriptor."""
@@ -110,7 +115,7 @@ def check_access(access: Access, principal: Principal) -> None:
         )
     if not principal.key_id:
         return
-    if not access.scopes and not access.any_scope:
+    if access.needs_session:
         raise Forbidden("a session's access token is needed, not an API key", reason=Reason.SESSION_REQUIRED)
     if not access.any_scope and not any(map(principal.has_scope, access.scopes)):
         raise Forbidden(

@@ -15,6 +15,7 @@ from moragmeta.v1 import (
     servers_pb2,
     workers_pb2,
 )
+from tests.access.estate import HASHED
 from tests.service import Service, User
 
 READER, WRITER = grants_pb2.GRANT_LEVEL_READER, grants_pb2.GRANT_LEVEL_WRITER
@@ -70,7 +71,7 @@ class Tenant:
 
 def tenant(service: Service) -> Tenant:
     """Make a user with a server and two databases."""
-    user = service.new_user()
+    user = service.new_user(password_hash=HASHED)
     server = servers_pb2.Server(name="s", kind=servers_pb2.SERVER_KIND_QDRANT, host="h", port=1, password="p")
     server_id = user.channel.servers.CreateServer(servers_pb2.CreateServerRequest(server=server)).id
     made = []

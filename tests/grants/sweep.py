@@ -18,7 +18,9 @@ from google.protobuf.message_factory import GetMessageClass
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from morag_meta.ids import new_id
+from morag_meta.rpc.access import access_of
 from moragmeta.v1 import options_pb2
+from tests.access.credentials import by_key, by_token
 from tests.grants.scene import Tenant
 from tests.refusals import Refusal, read_details
 from tests.rpc.messages import METHODS, request_type, rules_of
@@ -62,8 +64,10 @@ SWEPT: Final = [
 class Caller:
     """A tenant who calls with the ids of another."""
 
-    def __init__(self, mine: Tenant) -> None:
+    def __init__(self, mine: Tenant, token: str = "") -> None:
+        """Call by a key, and by an access token where it is given and no key will do."""
         self.mine = mine
+        self._token = token
         self._things: dict[str, Any] = {
             "UserService": "me",
             "ServerService": mine.server,
@@ -151,12 +155,16 @@ class Caller:
             "request_serializer": request_type(method).SerializeToString,
             "response_deserializer": GetMessageClass(method.output_type).FromString,
         }
-        options: Any = {"metadata": (("x-api-key", self.mine.user.key),), "timeout": 20}
+        by_session = self._token and access_of(method).needs_session
+        metadata = by_token(self._token) if by_session else by_key(self.mine.user.key)
+        options: Any = {"metadata": metadata, "timeout": 20}
         if not method.server_streaming:
             return str(channel.unary_unary(path, **kinds)(request, **options))
         stream: Any = channel.unary_stream(path, **kinds)(request, **options)
         frame = next(stream)
         stream.cancel()
+        if method.name == "ExportUserData":
+            return str(frame)
         return f"{frame.WhichOneof('frame')} of {frame.snapshot.id}{frame.event.job_id}"
 
 

@@ -11,6 +11,7 @@ from typing import Any, Final
 
 import pytest
 
+from tests.access.credentials import log_in
 from tests.grants.scene import READER, WRITER, Tenant, tenant
 from tests.grants.sweep import SWEPT, Caller, ids_of, is_id, texts
 from tests.rpc.messages import METHODS
@@ -87,7 +88,7 @@ def _fresh(owner: Tenant, ids: dict[str, str], kind: str) -> str:
 
 def _sweep(service: Service, owner: Tenant, other: Tenant, level: int | None = None) -> list[str]:
     """Call every method with every id; say which answers are not the expected ones."""
-    caller, ids, wrong = Caller(other), ids_of(service, owner), []
+    caller, ids, wrong = Caller(other, log_in(service, other.user)), ids_of(service, owner), []
     for name, path, method in SWEPT:
         field = ".".join(path)
         missing = caller.answer(method, path, str(uuid.uuid4()))
