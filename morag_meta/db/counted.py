@@ -14,7 +14,7 @@ from typing import Any, Final
 import sqlalchemy as sa
 
 from morag_meta.db.schema import quotas
-from morag_meta.db.unit import Unit
+from morag_meta.db.unit import Row, Unit
 
 _LIMITED: Final = "limited"
 
@@ -44,15 +44,18 @@ def counted(insert: sa.Insert) -> Any:
     return insert.returning(found.scalar_subquery().label(_LIMITED))
 
 
-def add(unit: Unit, statement: sa.Executable, row: dict[str, Any], *resources: Resource) -> None:
+def add(unit: Unit, statement: sa.Executable, row: dict[str, Any], *resources: Resource, **asked: Any) -> Row:
     """Insert a row that counts against the quotas of its owner, by a ``counted`` statement.
+
+    Gives what the statement returns; ``asked`` is bound for what it returns beside.
 
     Raises:
         MetaError: as ``Unit.one``. That a quota is passed shows at the commit.
     """
-    added = unit.one(statement, **row, quotas_of=row["owner_id"])
-    if added is not None and (added[_LIMITED] or _by_default(unit, resources)):
+    (added,) = unit.all(statement, **row, **asked, quotas_of=row["owner_id"])
+    if added[_LIMITED] or _by_default(unit, resources):
         note_growth(unit, row["owner_id"], *resources)
+    return added
 
 
 def note_growth(unit: Unit, owner_id: str, *resources: str) -> None:

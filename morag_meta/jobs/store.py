@@ -28,6 +28,7 @@ from morag_meta.jobs.listing import Filter, Order, page_parameters, page_stateme
 from morag_meta.jobs.removal import JobRemovals
 from morag_meta.jobs.rows import event_of, new_job, queue_of
 from morag_meta.jobs.rules import Verb, after
+from morag_meta.jobs.turns import JobTurns, turns_begun
 
 TOPIC: Final = "jobs/"
 """What a committed change of a job announces, with the job's id behind it."""
@@ -44,7 +45,7 @@ _SHARED = shared(jobs, jobs.c.database_id).where(_ONE)
 _LOCK_SHARED = _SHARED.add_columns(clock).with_for_update()
 _LOCK_IF_FREE = _LOCK.with_for_update(skip_locked=True)
 _FIND_OPEN = sa.select(jobs.c.id).where(owned(jobs), jobs.c.open_document_id == sa.bindparam("open_of"))
-_INSERT = counted(sa.insert(jobs))
+_INSERT = counted(sa.insert(jobs)).returning(turns_begun())
 _INSERT_EVENT = sa.insert(events)
 _EVENTS = (
     sa.select(events)
@@ -161,7 +162,10 @@ class JobStore:
             NotFound: there is no such owner.
         """
         row = new_job(owner_id, state, fields)
-        add(self._unit, _INSERT, row, Resource.OPEN_JOBS)
+        asked = {"turns_of": owner_id, "turns_at": row["priority"]}
+        added = add(self._unit, _INSERT, row, Resource.OPEN_JOBS, **asked)
+        if not added["turns_begun"]:
+            JobTurns(self._unit).begin(owner_id, row["priority"])
         self._append_event(None, row)
         return row
 

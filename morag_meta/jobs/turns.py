@@ -5,8 +5,10 @@ job was ready where that is later. So whoever waits is passed by once at most by
 many jobs they have, and whatever cannot be leased yet or is of no worker's kind: round-robin over the active
 flows of a network (Hahne 1991), where what cannot be sent is not active.
 
-Nobody waits for a lock here: who notes a turn while another transaction notes one of the same owner leaves it
-to that one, as both turns are now. Whoever chooses at the same moment may so give an owner two.
+Nobody who leases waits for a lock here: an owner's row is made with the owner's first job of a priority, and
+who notes a turn while another transaction notes one of the same owner leaves it to that one, as both turns
+are now. Whoever chooses at the same moment may so give an owner two; and where the host of one vanishes in
+its midst, that owner's turns are noted again when the database has given it up.
 
 A worker of its owner's jobs alone takes nobody's turn, and notes none.
 """
@@ -30,6 +32,7 @@ from morag_meta.jobs.wanted import LIMIT, SHOWN, Wanted, conditions, order
 
 _FEW: Final = 8
 """Of how many owners not only the next job is looked at; where more wait each has one turn in a call."""
+_NEVER: Final = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)  # before any job was ready
 _TICK: Final = dt.timedelta(microseconds=1)
 
 _c = jobs.c
@@ -43,9 +46,19 @@ _NEWEST = system(
     Path.QUEUE,
 )
 _LOCK = sa.select(turns.c.priority).where(owned(turns), _OF_PRIORITY).with_for_update(skip_locked=True)
-_FIRST = sa.insert(turns)
+_BEGIN = sa.insert(turns)
 _NEXT = sa.update(turns).where(owned(turns), _OF_PRIORITY).values(turn_time=sa.bindparam("new_turn_time"))
 _DELETE = sa.delete(turns).where(owned(turns))
+
+
+def turns_begun() -> sa.Label[int]:
+    """Say beside an insert, as the column ``turns_begun``, whether the turns began: 1 or 0.
+
+    Those of the owner ``turns_of`` in the priority ``turns_at``.
+    """
+    begun = sa.select(sa.func.count()).select_from(turns)
+    asked = turns.c.owner_id == sa.bindparam("turns_of"), turns.c.priority == sa.bindparam("turns_at")
+    return begun.where(*asked).scalar_subquery().label("turns_begun")
 
 
 class JobTurns:
@@ -56,38 +69,34 @@ class JobTurns:
         self._unit = unit
 
     def candidates(self, wanted: Wanted, limit: int) -> list[Row]:
-        """Give at most ``limit`` jobs of all owners that can be leased now, in turn; none of them is locked.
-
-        Each carries the ``turn_time`` of its owner in its priority, None before the first.
-        """
+        """Give at most ``limit`` jobs of all owners that can be leased now, in turn; none is locked."""
         return list(islice(self._in_turn(wanted, limit), limit))
 
     def note(self, leased: Sequence[Row]) -> None:
-        """Let the owners of candidates that were leased, in this order, wait for their next turns from now.
-
-        Raises:
-            Collision: another transaction has noted an owner's first turn.
-        """
-        known: dict[tuple[int, str], dt.datetime | None] = {}
+        """Let the owners of jobs that were leased, in this order, wait for their next turns from now."""
+        known: dict[tuple[int, str], None] = {}
         for row in leased:
             owner = row["priority"], row["owner_id"]
             known.pop(owner, None)  # the last of an owner's turns counts
-            known[owner] = row["turn_time"]
+            known[owner] = None
         for priority in sorted({priority for priority, _ in known}):
             time = self._after_all(priority)
             for owner_id in (owner_id for of, owner_id in known if of == priority):
-                self._write(owner_id, priority, time, first=known[priority, owner_id] is None)
+                if self._unit.one(_LOCK, owner_id=owner_id, priority=priority):
+                    self._unit.run(_NEXT, owner_id=owner_id, priority=priority, new_turn_time=time)
                 time += _TICK
+
+    def begin(self, owner_id: str, priority: int) -> None:
+        """Let an owner have had no turn yet of a priority.
+
+        Raises:
+            Collision: another transaction has begun it.
+        """
+        self._unit.run(_BEGIN, owner_id=owner_id, priority=priority, turn_time=_NEVER)
 
     def delete_all(self, owner_id: str) -> None:
         """Forget an owner's turns."""
         self._unit.run(_DELETE, owner_id=owner_id)
-
-    def _write(self, owner_id: str, priority: int, time: dt.datetime, *, first: bool) -> None:
-        if first:
-            self._unit.run(_FIRST, owner_id=owner_id, priority=priority, turn_time=time)
-        elif self._unit.one(_LOCK, owner_id=owner_id, priority=priority):
-            self._unit.run(_NEXT, owner_id=owner_id, priority=priority, new_turn_time=time)
 
     def _after_all(self, priority: int) -> dt.datetime:
         """Give a time behind every turn, and every time from which a job waits, by the database's clock."""
@@ -122,7 +131,7 @@ class JobTurns:
             rows = self._unit.all(
                 statement, owner_id=EVERYONE, in_queue=head["queue"], limit=limit, **wanted.lists
             )
-            found += [{**row, "turn_time": head["turn_time"]} for row in rows]
+            found += rows
         return sorted(found, key=order)
 
 
@@ -158,7 +167,7 @@ def _heads(grouped: bool, chosen: frozenset[str]) -> sa.Select[Any]:  # noqa: FB
     # Before row security PostgreSQL looks up no row by what it has not seen: a subselect may tell of rows.
     heads = heads.prefix_with("MATERIALIZED", dialect="postgresql")
     return (
-        sa.select(*SHOWN, turns.c.turn_time)
+        sa.select(*SHOWN)
         .select_from(heads)
         .join(jobs, _c.id == heads.c.id)
         .outerjoin(turns, own_turns)

@@ -107,8 +107,6 @@ def test_deleted_user_leaves_no_row(service: Service, new_person: NewPerson) -> 
         uow.api_keys.add_calls([_calls_of(user) for user in (bystander, goner)])
         for user in (bystander, goner):
             uow.connection.execute(sa.insert(job_floors).values(owner_id=user.id, position=1))
-        turns = [{"owner_id": user.id, "priority": 2, "turn_time": None} for user in (bystander, goner)]
-        uow.queue.turns.note(turns)
         uow.commit()
     kept = _rows_of(service, bystander.id)
     assert all(_rows_of(service, goner.id).values()), _rows_of(service, goner.id)

@@ -92,7 +92,7 @@ jobs = table(
     sa.Index("ix_jobs__owner_id_end_time", "owner_id", "end_time"),
 )
 
-# When workers of everybody were last given a job of an owner and priority; no row: never. See jobs/queue.py.
+# When workers of everybody were last given a job of an owner and priority. See jobs/turns.py.
 job_turns = table(
     "job_turns",
     sa.Column("owner_id", identifier(), sa.ForeignKey("users.id", ondelete="RESTRICT"), primary_key=True),
