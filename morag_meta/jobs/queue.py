@@ -100,7 +100,7 @@ class JobQueue:
             )
 
 
-@lru_cache(maxsize=16)
+@lru_cache(maxsize=32)
 def _of_owner(chosen: frozenset[str]) -> sa.Select[Any]:
     """Find the jobs of one owner that can be leased, by priority and then by age."""
     return (

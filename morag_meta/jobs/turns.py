@@ -148,7 +148,7 @@ def _queues(*, grouped: bool) -> sa.CTE:
     return first.union_all(sa.select(following).where(first.c.name.is_not(None)))
 
 
-@lru_cache(maxsize=32)
+@lru_cache(maxsize=64)
 def _heads(grouped: bool, chosen: frozenset[str]) -> sa.Select[Any]:  # noqa: FBT001 - the key of a cache
     """Find the first job of each queue, by priority and by how long its owner has waited for a turn."""
     queues, waiting = _queues(grouped=grouped), jobs.alias("waiting")
@@ -177,7 +177,7 @@ def _heads(grouped: bool, chosen: frozenset[str]) -> sa.Select[Any]:  # noqa: FB
     )
 
 
-@lru_cache(maxsize=16)
+@lru_cache(maxsize=32)
 def _of_queue(chosen: frozenset[str]) -> sa.Select[Any]:
     """Find the jobs of one queue that can be leased, the oldest first."""
     return (

@@ -11,7 +11,7 @@ from typing import Any, Final
 import sqlalchemy as sa
 
 from morag_meta.auth.narrowing import Narrowing
-from morag_meta.db.clock import Clock
+from morag_meta.db.clock import Clock, clock
 from morag_meta.db.schema import documents, jobs
 from morag_meta.db.statements import within
 from morag_meta.db.unit import Row
@@ -23,6 +23,7 @@ _c = jobs.c
 SHOWN: Final = (
     *(_c.id, _c.owner_id, _c.state, _c.kind, _c.document_id, _c.document_type),
     *(_c.priority, _c.queue, _c.ready_time, _c.database_id),
+    *(_c.queue_time, _c.close_time, _c.schedule_to_start_ms, _c.fallback_delay_ms, clock),
 )
 
 
@@ -38,11 +39,13 @@ class Wanted:
     kinds: tuple[str, ...] = ()
     document_types: tuple[str, ...] = ()
     narrowing: Narrowing | None = None
+    without: frozenset[str] = frozenset()
+    """The ids of jobs that are passed by."""
 
     @property
     def lists(self) -> dict[str, list[str]]:
-        """Give what is bound where kinds or document types are chosen, or jobs are narrowed."""
-        lists = {"kinds": self.kinds, "document_types": self.document_types}
+        """Give what is bound where kinds or document types are chosen, or jobs are narrowed or passed by."""
+        lists = {"kinds": self.kinds, "document_types": self.document_types, "without": sorted(self.without)}
         bound = {} if self.narrowing is None else self.narrowing.bound
         return {name: list(values) for name, values in lists.items() if values} | bound
 
@@ -53,14 +56,15 @@ class Wanted:
 
 
 def conditions(row: Any, chosen: frozenset[str]) -> list[sa.ColumnElement[bool]]:
-    """Let the columns of a waiting job pass whose time has come and who is in the lists that are chosen.
+    """Let the columns of a waiting job pass whose time has come, by the lists that are chosen.
 
     What is overdue is the reaper's, but for what may only be left to local workers.
     """
     columns = {"kinds": row.kind, "document_types": row.document_type}
     return [
         *(columns[name].in_(sa.bindparam(name, expanding=True)) for name in sorted(chosen & columns.keys())),
-        *_narrowed(row, chosen - columns.keys()),
+        *([row.id.not_in(sa.bindparam("without", expanding=True))] if "without" in chosen else []),
+        *_narrowed(row, chosen - columns.keys() - {"without"}),
         sa.or_(row.not_before.is_(None), row.not_before <= Clock()),
         sa.or_(row.due_time > Clock(), row.state == "WAITING_FOR_REMOTE_WORKER"),
     ]

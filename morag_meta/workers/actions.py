@@ -50,10 +50,13 @@ class Taken:
 
 @dataclass(frozen=True, slots=True)
 class Haul(Generic[M]):
-    """What a worker got, as it is shown; ``missed``: nothing, but only as others were faster; try again."""
+    """What a worker got, as it is shown.
+
+    Where it got nothing, ``passed_by`` are the jobs that others held, or that are only left to fail.
+    """
 
     leases: list[M]
-    missed: bool = False
+    passed_by: frozenset[str] = frozenset()
 
 
 class Verdict(enum.Enum):
@@ -72,19 +75,21 @@ def lease_jobs(
     most: int,
     lease_ms: int,
     show: Callable[[Taken], M],
+    without: frozenset[str] = frozenset(),
 ) -> Haul[M]:
-    """Lease at most so many jobs to a worker, the next first.
+    """Lease at most so many jobs to a worker, the next first, but none ``without`` which it is to do.
 
     Nothing waits for a lock here: what somebody else has locked, most likely to lease it, is passed by.
     """
-    wanted = wanted_by(appetite)
+    wanted = wanted_by(appetite, without)
     shown: list[M] = []
     had: list[Row] = []
-    missed, size = False, 0
-    for candidate in uow.queue.candidates(wanted, most + _SPARE):
-        row = _lock_if_free(uow, candidate, appetite.narrowing)
+    passed_by: set[str] = set()
+    size = 0
+    for candidate in uow.queue.candidates(wanted, most + max(_SPARE, len(without))):
+        row = None if _is_over(candidate) else _lock_if_free(uow, candidate, appetite.narrowing)
         if row is None or not _waits(row, appetite):
-            missed = True  # somebody else was faster, and so there may be further candidates
+            passed_by.add(candidate["id"])
         elif not _is_over(row) and (leased := _lease(uow, row, worker["id"], lease_ms)) is not None:
             had.append(candidate)
             shown.append(show(_with_circumstances(uow, leased)))
@@ -93,7 +98,7 @@ def lease_jobs(
                 break
     if wanted.reach == EVERYONE:
         uow.queue.turns.note(had)
-    return Haul(shown, missed and not shown)
+    return Haul(shown, frozenset() if shown else frozenset(passed_by))
 
 
 def held_leases(
@@ -138,10 +143,10 @@ def renew_lease(
     return Verdict.GO_ON, expire_time
 
 
-def wanted_by(appetite: Appetite) -> Wanted:
-    """Give what is asked for by an appetite."""
+def wanted_by(appetite: Appetite, without: frozenset[str] = frozenset()) -> Wanted:
+    """Give what is asked for by an appetite, but for some jobs."""
     parts = appetite.states, appetite.kinds, appetite.document_types
-    return Wanted(appetite.owner_id, *parts, appetite.narrowing)
+    return Wanted(appetite.owner_id, *parts, appetite.narrowing, without)
 
 
 def _lock_if_free(uow: UnitOfWork, candidate: Row, narrowing: Narrowing | None) -> Row | None:
@@ -163,7 +168,7 @@ def _waits(row: Row, appetite: Appetite) -> bool:
 
 
 def _is_over(row: Row) -> bool:
-    """Whether a locked job is only left to fail, which is the reaper's matter."""
+    """Whether a waiting job is only left to fail, which is the reaper's matter."""
     overdue = judge(row)
     return overdue is not None and overdue[0] is Overdue.FAIL
 

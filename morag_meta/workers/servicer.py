@@ -9,6 +9,7 @@ import asyncio
 import random
 import time
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any, Final
 
 from morag_meta.auth.principal import Principal
@@ -39,6 +40,7 @@ from moragmeta.v1 import workers_pb2 as pb
 _LONGEST_WAIT: Final = 60
 _BEFORE_DEADLINE: Final = 0.3  # seconds that an empty answer gets to arrive in
 _TRIES: Final = 12
+_MOST_PASSED_BY: Final = 5000
 _PAUSE_SECONDS: Final = 0.002
 _LONGEST_PAUSE: Final = 0.25
 
@@ -118,13 +120,17 @@ class WorkerServicer:
                 ticket.appetite = _appetite(worker, request, call)
 
     async def _lease(self, worker: Row, request: pb.LeaseJobsRequest, call: Call, lease_ms: int) -> Leases:
-        """Lease what can be had; again and again while others hold it all for a moment."""
+        """Lease what can be had; again and again while others hold what comes first, and behind that."""
         chosen = _appetite(worker, request, call)
+        passed_by: frozenset[str] = frozenset()
         for attempt in range(_TRIES):
-            found = await self._database.write(
-                lambda uow: _lease_once(uow, worker, chosen, request, call, lease_ms), deadline=call.deadline
-            )
-            if not found.missed:
+            lease = partial(_lease_once, worker, chosen, request, call, lease_ms, passed_by)
+            found = await self._database.write(lease, deadline=call.deadline)
+            if found.leases or not (found.passed_by or passed_by):
+                break
+            # Where there is nothing behind what was passed by, some of that may be free by now.
+            passed_by = passed_by | found.passed_by if found.passed_by else frozenset()
+            if len(passed_by) > _MOST_PASSED_BY:
                 break
             pause = min(_PAUSE_SECONDS * 2**attempt, _LONGEST_PAUSE)
             await asyncio.sleep(pause * random.SystemRandom().uniform(0.5, 1.5))
@@ -194,12 +200,13 @@ def _appetite(worker: Row, request: pb.LeaseJobsRequest, call: Call) -> Appetite
 
 
 def _lease_once(
-    uow: UnitOfWork,
     worker: Row,
     chosen: Appetite | None,
     request: pb.LeaseJobsRequest,
     call: Call,
     lease_ms: int,
+    without: frozenset[str],
+    uow: UnitOfWork,
 ) -> Leases:
     """Lease jobs in one transaction, or find those that the same request leased before."""
     receipt = uow.requests.claim(call, request)
@@ -207,8 +214,9 @@ def _lease_once(
         return actions.held_leases(uow, worker, receipt["leases"], lease_to_proto, call.narrowing)
     found: Leases = Haul([])
     if chosen is not None:
+        most = request.max_jobs or 1
         found = actions.lease_jobs(
-            uow, worker, chosen, most=request.max_jobs or 1, lease_ms=lease_ms, show=lease_to_proto
+            uow, worker, chosen, most=most, lease_ms=lease_ms, show=lease_to_proto, without=without
         )
     if found.leases:
         noted = [[lease.job.id, lease.job.attempt] for lease in found.leases]

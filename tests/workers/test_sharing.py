@@ -16,6 +16,8 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from morag_meta.db.database import Database
 from morag_meta.db.schema import jobs
 from morag_meta.ids import new_id
+from morag_meta.jobs import leases
+from morag_meta.jobs.wanted import Wanted
 from morag_meta.workers.actions import lease_jobs
 from morag_meta.workers.convert import lease_to_proto
 from morag_meta.workers.rules import appetite
@@ -115,6 +117,50 @@ def test_a_job_whose_document_is_held_is_passed_by(service: Service, work: Work,
         assert ids(fleet.lease(worker.id, 2)) == expected
 
 
+@pytest.mark.parametrize("owners", [1, 12])
+def test_behind_many_that_are_held_the_next_is_found(service: Service, everyones: Fleet, owners: int) -> None:
+    """However many others hold, of one owner or the first of each of many: what is free is leased."""
+    kind, held = f"K{new_id()}", []
+    for _ in range(owners):
+        work = Work(service.new_user())
+        held += [work.add_job(kind=kind).id for _ in range(100 // owners)]
+        free = work.add_job(kind=kind).id
+    worker = everyones.register(kinds=[kind])
+    with service.database.unit_of_work() as uow:
+        if service.kind != "sqlite":  # which has one writer at a time
+            for job_id in held:
+                uow.jobs.lock("-", job_id)
+            got = ids(everyones.lease(worker.id, owners))
+            assert set(got).isdisjoint(held)
+            assert owners > 1 or got == [free]
+            assert got
+    rest: list[str] = []
+    while more := ids(everyones.lease(worker.id, 100)):
+        rest += more
+    assert set(rest) >= set(held)
+
+
+def test_a_lease_that_is_not_committed_holds_up_no_other_owner(service: Service, everyones: Fleet) -> None:
+    """While somebody stands still in an owner's first lease, others lease from all owners at once."""
+    kind = f"K{new_id()}"
+    works = [Work(service.new_user()) for _ in range(4)]
+    made = [[work.add_job(kind=kind).id for _ in range(3)] for work in works]
+    worker = everyones.register(kinds=[kind])
+    with service.database.unit_of_work() as uow:
+        if service.kind != "sqlite":
+            candidate = next(row for row in uow.queue.candidates(_wanted(kind), 1))
+            leases.lease(uow, uow.jobs.lock("-", candidate["id"]), worker_id=None)
+            uow.queue.turns.note([candidate])
+        got = ids(everyones.lease(worker.id, 12)) if service.kind != "sqlite" else []
+        assert len(got) == (0 if service.kind == "sqlite" else 11)
+    got += ids(everyones.lease(worker.id, 12))
+    assert sorted(got) == sorted(job_id for jobs_of in made for job_id in jobs_of)
+
+
+def _wanted(kind: str) -> Wanted:
+    return Wanted("-", kinds=(kind,))
+
+
 def test_who_finds_every_candidate_taken_tries_again(service: Service, work: Work, fleet: Fleet) -> None:
     """When others lease all candidates between their choice and their locks, the call is not simply empty."""
     for _ in range(3):
@@ -134,8 +180,8 @@ def test_who_finds_every_candidate_taken_tries_again(service: Service, work: Wor
         assert chosen is not None
         sa.event.listen(slow.engine, "after_cursor_execute", take)
         haul = lease_jobs(uow, row, chosen, most=1, lease_ms=1000, show=lease_to_proto)
-    assert bool(haul.leases) != haul.missed
-    assert haul.missed == (len(taken) == 3)
+    assert bool(haul.leases) != bool(haul.passed_by)
+    assert haul.passed_by == set(taken)
     slow.close()
 
 
@@ -151,6 +197,27 @@ def test_what_is_overdue_is_left_to_the_reaper(service: Service, work: Work, fle
             uow.commit()
         assert ids(fleet.lease(worker.id, 5)) == [good.id]
         assert work.job(over.id).state in (over.state, jobs_pb2.JOB_STATE_FAILED)
+
+
+def test_behind_many_that_are_overdue_the_next_is_found(service: Service, work: Work, fleet: Fleet) -> None:
+    """Remote jobs whose time is over, and to which the reaper has not come yet, hide no other."""
+    over = [work.add_job(kind="A", execution=REMOTE).id for _ in range(100)]
+    good = work.add_job(kind="A", execution=REMOTE)
+    worker = fleet.register()
+    with service.database.unit_of_work() as uow:
+        row = uow.workers.get(work.user.id, worker.id)
+        chosen = appetite(row, [], [], owner_id=work.user.id, may_serve_everyone=False)
+        assert chosen is not None
+        past = uow.queue.now() - dt.timedelta(seconds=1)
+        late = sa.update(jobs).where(jobs.c.id.in_(over)).values(close_time=past, due_time=past)
+        uow.connection.execute(late)  # which the reaper does not see yet
+        without: frozenset[str] = frozenset()
+        haul = lease_jobs(uow, row, chosen, most=1, lease_ms=1000, show=lease_to_proto)
+        while haul.passed_by:
+            without |= haul.passed_by
+            haul = lease_jobs(uow, row, chosen, most=1, lease_ms=1000, show=lease_to_proto, without=without)
+        assert ids(haul.leases) == [good.id]
+        assert set() < without <= set(over)
 
 
 def test_the_urgent_come_first_then_the_older(work: Work, fleet: Fleet) -> None:
