@@ -15,7 +15,6 @@ from google.protobuf.message import Message
 
 from moragmeta.v1 import options_pb2
 
-_LONGEST_ID: Final = 36
 _DEEPEST: Final = 3
 _MOST_FIELDS: Final = 64
 _NUMBERS: Final = frozenset(
@@ -52,12 +51,12 @@ def declaration_of(method: MethodDescriptor) -> Declaration | None:
 
 
 def value_at(message: Any, path: str) -> str:
-    """Give the text at a path of a message, such as ``document.id``; empty for no path."""
+    """Give the text at a path of a message, such as ``document.id``, as it was sent; empty for no path."""
     if not path:
         return ""
     for name in path.split("."):
         message = getattr(message, name)
-    return str(message)[:_LONGEST_ID]
+    return str(message)
 
 
 def owner_in(response: Any) -> str:

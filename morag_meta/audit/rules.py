@@ -15,13 +15,14 @@ from typing import Any, Final
 from morag_meta.ids import new_id
 
 SUCCESS: Final = "OK"
+CANCELED: Final = "CANCELLED"
 REFUSED_EVENT: Final = "call.refuse"
 """The event of a refused call whose method declares none."""
 
 _REFUSED: Final = frozenset({"PERMISSION_DENIED", "UNAUTHENTICATED"})
 # Nothing was reached, or the same call may succeed a moment later: the log tells it, and not the audit.
 _UNTOLD: Final = frozenset(
-    {"INVALID_ARGUMENT", "UNAVAILABLE", "DEADLINE_EXCEEDED", "UNIMPLEMENTED", "CANCELLED"}
+    {"INVALID_ARGUMENT", "UNAVAILABLE", "DEADLINE_EXCEEDED", "UNIMPLEMENTED", CANCELED}
 )
 _USER: Final = "user"
 

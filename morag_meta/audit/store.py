@@ -16,12 +16,14 @@ from typing import Any, Final
 import sqlalchemy as sa
 
 from morag_meta.audit.rules import Entry
+from morag_meta.audit.storable import keeper_of
 from morag_meta.db.schema import audit_events as events
 from morag_meta.db.schema import audit_subjects as subjects
 from morag_meta.db.statements import after_row, end_of_batch
 from morag_meta.db.unit import Row, Unit
 
 _c = events.c
+_KEEP: Final = {column.name: keeper_of(column) for column in _c}
 _WHY_SWEPT: Final = "events of everybody go once they are old"
 
 
@@ -55,6 +57,11 @@ _WHO: Final = [
 _KNOW: Final = sa.insert(subjects)
 _PSEUDONYM: Final = sa.select(subjects.c.pseudonym).where(subjects.c.user_id == sa.bindparam("user"))
 _FORGET: Final = sa.delete(subjects).where(subjects.c.user_id == sa.bindparam("user"))
+_THERE: Final = sa.select(_c.id).where(
+    _c.time >= sa.bindparam("first", type_=_c.time.type),
+    _c.time <= sa.bindparam("last", type_=_c.time.type),
+    _c.id.in_(sa.bindparam("ids", expanding=True)),
+)
 _SWEEP_END: Final = end_of_batch(_c.time, _WHY_SWEPT)
 _SWEEP: Final = sa.delete(events).where(_c.time <= sa.bindparam("last"))
 
@@ -127,6 +134,17 @@ class AuditStore:
         """Add events that were noted before."""
         self._unit.run_many(_ADD, [self._row(entry) for entry in entries])
 
+    def add_absent(self, entries: Sequence[Entry]) -> None:
+        """Add what is not there yet of events of which it is not known whether they were added before.
+
+        ``entries`` are at most some hundreds, each with its time.
+        """
+        times = [entry.time for entry in entries if entry.time is not None]
+        ids = [entry.id for entry in entries]
+        found = self._unit.all(_THERE, first=min(times), last=max(times), ids=ids)
+        there = {row["id"] for row in found}
+        self.add_all([entry for entry in entries if entry.id not in there])
+
     def page(
         self, wanted: Filter, after: Mapping[str, Any] | None, limit: int, *, descending: bool = True
     ) -> list[Row]:
@@ -165,13 +183,13 @@ class AuditStore:
             "request_id": entry.request_id,
             "fields": dict(entry.fields),
         }
-        target_user = entry.target_id if entry.targets_user else ""
+        user, target, owner = map(_KEEP["target_id"], (entry.user_id, entry.target_id, entry.owner_id))
         return {
-            **{f"new_{name}": value for name, value in values.items()},
-            "subject_user": entry.user_id,
-            "subject_else": self._forgotten.get(entry.user_id, ""),
-            "target_user": target_user,
-            "target_else": self._forgotten.get(target_user, "") if entry.targets_user else entry.target_id,
-            "owner_user": entry.owner_id,
-            "owner_else": self._forgotten.get(entry.owner_id, ""),
+            **{f"new_{name}": _KEEP[name](value) for name, value in values.items()},
+            "subject_user": user,
+            "subject_else": self._forgotten.get(user, ""),
+            "target_user": target if entry.targets_user else "",
+            "target_else": self._forgotten.get(target, "") if entry.targets_user else target,
+            "owner_user": owner,
+            "owner_else": self._forgotten.get(owner, ""),
         }

@@ -9,13 +9,17 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import datetime as dt
+from collections import deque
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Final
 
 import structlog
 
 from morag_meta.audit.rules import Entry
 from morag_meta.db.database import Database
+from morag_meta.db.unit import CommitUnknown
+from morag_meta.errors import AlreadyExists, DeadlineExceeded, Stale, Unavailable
 from morag_meta.flushing import flush_until
 from morag_meta.uow import UnitOfWork
 
@@ -25,6 +29,14 @@ MOST_ENTRIES: Final = 10_000
 _BATCH: Final = 500
 
 _log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class _Batch:
+    """Entries of one transaction; in doubt is whether they are there already."""
+
+    entries: Sequence[Entry]
+    in_doubt: bool = False
 
 
 class AuditWriter:
@@ -38,6 +50,7 @@ class AuditWriter:
         self._interval = interval
         self._most = most
         self._waiting: dict[tuple[str, ...], Entry] = {}
+        self._doubtful: list[Entry] = []  # a batch at most, since nothing is written before it
         self._reported = 0
         self.dropped = 0
         """How many entries were never written, since the process began."""
@@ -55,26 +68,57 @@ class AuditWriter:
             self.dropped += entry.count
 
     async def flush(self) -> None:
-        """Write what waits; what cannot be written is kept for the next time.
+        """Write what waits; what cannot be written yet is kept for the next time.
 
-        A batch whose COMMIT broke half-way is written again only where the first did not take: the ids are
-        the entries' own.
+        Where a batch is refused for good its entries go one by one, and the one that is refused then is
+        dropped, counted and logged. A batch whose COMMIT broke half-way is kept as it is, since no later
+        entry may be counted with what is there already, and only what is not there is written of it then.
         """
         self._tell_dropped()
-        waiting, self._waiting = list(self._waiting.values()), {}
-        while waiting:
-            batch, waiting = waiting[:_BATCH], waiting[_BATCH:]
+        batches = self._take()
+        while batches:
+            batch = batches.popleft()
             try:
                 await self._database.write(_adding(batch))
-            except Exception as error:  # noqa: BLE001 - auditing goes on, whatever went wrong
-                _log.warning("the audit cannot be written yet", cause=type(error).__name__)
-                for entry in batch + waiting:
-                    self.note(entry)
+            except CommitUnknown as error:
+                self._put_back([dataclasses.replace(batch, in_doubt=True), *batches], error)
                 return
+            except (Unavailable, DeadlineExceeded, Stale) as error:
+                self._put_back([batch, *batches], error)
+                return
+            except Exception as error:  # noqa: BLE001 - auditing goes on, whatever went wrong
+                if len(batch.entries) == 1:
+                    self._drop(batch.entries[0], error)
+                else:
+                    batches.extendleft(reversed([_Batch([each], batch.in_doubt) for each in batch.entries]))
 
     async def run(self, stop: asyncio.Event) -> None:
         """Write every interval until ``stop`` is set, and then once more."""
         await flush_until(stop, self._interval, self.flush)
+
+    def _take(self) -> deque[_Batch]:
+        """Give all that waits, what is in doubt first."""
+        waiting, self._waiting = list(self._waiting.values()), {}
+        doubtful, self._doubtful = self._doubtful, []
+        batches = deque([_Batch(doubtful, in_doubt=True)] if doubtful else [])
+        batches.extend(_Batch(waiting[start : start + _BATCH]) for start in range(0, len(waiting), _BATCH))
+        return batches
+
+    def _put_back(self, batches: Sequence[_Batch], error: Exception) -> None:
+        _log.warning("the audit cannot be written yet", cause=type(error).__name__)
+        for batch in batches:
+            if batch.in_doubt:
+                self._doubtful += batch.entries
+                continue
+            for entry in batch.entries:
+                self.note(entry)
+
+    def _drop(self, entry: Entry, error: Exception) -> None:
+        if isinstance(error, AlreadyExists):
+            return  # the COMMIT that was in doubt took just now
+        _log.error("an entry of the audit cannot be written", method=entry.method, cause=type(error).__name__)
+        self.dropped += entry.count
+        self._reported += entry.count
 
     def _tell_dropped(self) -> None:
         if self.dropped > self._reported:
@@ -82,8 +126,11 @@ class AuditWriter:
             self._reported = self.dropped
 
 
-def _adding(batch: Sequence[Entry]) -> Callable[[UnitOfWork], None]:
+def _adding(batch: _Batch) -> Callable[[UnitOfWork], None]:
     def add(uow: UnitOfWork) -> None:
-        uow.audit.add_all(batch)
+        if batch.in_doubt:
+            uow.audit.add_absent(batch.entries)
+        else:
+            uow.audit.add_all(batch.entries)
 
     return add

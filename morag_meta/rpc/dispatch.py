@@ -170,6 +170,7 @@ class Dispatcher:
     async def _send(self, method: Method, data: bytes, context: Any, call: Call, metadata: Metadata) -> None:
         request = await self._admit(method, data, call, metadata)
         opened = self._streams.open(context, call.principal, method.access, call.peer)
+        call.trail.opened = True
         running = method.run(method.servicer, request, call, opened)
         del data, metadata, request  # a kilobyte and a half, which thousands that wait need not keep
         try:
@@ -195,6 +196,7 @@ class Dispatcher:
         try:
             answer = await working
         except asyncio.CancelledError:
+            self._note(trail.canceled(call))
             self._ended(call, "CANCELLED", started)
             raise
         except MetaError as error:

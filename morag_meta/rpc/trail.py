@@ -12,9 +12,10 @@ from typing import Protocol
 from google.protobuf.message import Message
 
 from morag_meta.audit.declaration import Declaration, fields_of, owner_in, value_at
-from morag_meta.audit.rules import REFUSED_EVENT, SUCCESS, Actor, Entry, is_kept
+from morag_meta.audit.rules import CANCELED, REFUSED_EVENT, SUCCESS, Actor, Entry, is_kept
 from morag_meta.auth.principal import Principal
 from morag_meta.errors import MetaError
+from morag_meta.forms import uuid
 from morag_meta.uow import UnitOfWork
 
 
@@ -22,7 +23,8 @@ from morag_meta.uow import UnitOfWork
 class Trail:
     """What is known for the audit of a call under way.
 
-    ``request`` is kept only where its fields are. ``subject`` is who a call without a credential turned out
+    ``request`` is kept only where its fields are. ``opened`` says that the answer is a stream and may have
+    shown something, however it ends. ``subject`` is who a call without a credential turned out
     to be about, once a servicer knows: whose password, or whose token it was.
     """
 
@@ -31,6 +33,7 @@ class Trail:
     request: Message | None = None
     subject: str = ""
     holder: Principal | None = None
+    opened: bool = False
 
     @property
     def is_recorded(self) -> bool:
@@ -77,9 +80,16 @@ def failed(call: Caller, outcome: str, failure: MetaError) -> Entry | None:
     trail = call.trail
     trail.holder = failure.holder
     known = bool(trail.holder or call.principal.user_id or trail.subject)
-    if not is_kept(outcome, recorded=trail.is_recorded, known=known, public=trail.public):
+    shown = trail.opened and trail.is_recorded
+    if not shown and not is_kept(outcome, recorded=trail.is_recorded, known=known, public=trail.public):
         return None
     return _entry(call, outcome, str(failure.reason))
+
+
+def canceled(call: Caller) -> Entry | None:
+    """Give the entry of a stream whose client left before its end, if its method declares that it is kept."""
+    shown = call.trail.opened and call.trail.is_recorded
+    return _entry(call, CANCELED, "") if shown else None
 
 
 def _entry(
@@ -112,7 +122,9 @@ def _target(declared: Declaration, request: Message | None, response: Message | 
     if request is None or not declared.target:
         return ""
     named = value_at(request, declared.target)
-    return own if named == "me" or (not named and declared.event.startswith("user.")) else named
+    if named == "me" or (not named and declared.event.startswith("user.")):
+        return own
+    return "" if uuid(named) else named  # who is refused may have named anything, such as a person
 
 
 def _actor(principal: Principal) -> Actor:
