@@ -55,6 +55,11 @@ class AuditWriter:
         self.dropped = 0
         """How many entries were never written, since the process began."""
 
+    @property
+    def waiting(self) -> int:
+        """How many entries, equal ones as one, are to be written."""
+        return len(self._waiting) + len(self._doubtful)
+
     def note(self, entry: Entry) -> None:
         """Take an entry of now; one that equals another that waits is counted with it."""
         likeness = entry.likeness

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from morag_meta.audit.store import Filter
 from morag_meta.db.database import Database
 from moragmeta.v1 import jobs_pb2, servers_pb2
 from tests.backends.databases import ServerDatabases
@@ -122,6 +123,21 @@ def test_a_report_in_doubt_is_settled_by_its_number(line: Line, arrives: bool) -
     assert jobs.UpdateJobProgress(report).outcome == expected
     events = jobs.ListJobEvents(jobs_pb2.ListJobEventsRequest(job_id=job.id)).events
     assert [event.sequence for event in events] == [1, 2, 3]
+
+
+@pytest.mark.parametrize("arrives", [True, False])
+def test_an_audit_in_doubt_is_there_once(line: Line, arrives: bool) -> None:
+    """Events whose COMMIT was lost are there once all the same, and those behind them are not kept out."""
+    audit, ids = line.service.app.audit, [str(uuid.uuid4()) for _ in range(2)]
+    line.service.on_loop(audit.flush())
+    line.cut_at_commit(arrives=arrives)
+    for id in ids:
+        with refused("NOT_FOUND"):
+            line.user.channel.servers.DeleteServer(servers_pb2.DeleteServerRequest(id=id))
+        for _ in range(2):
+            line.service.on_loop(audit.flush())
+    with line.direct.unit_of_work() as uow:
+        assert [len(uow.audit.page(Filter(target_id=id), None, 10)) for id in ids] == [1, 1]
 
 
 def test_a_statement_lost_before_commit_is_run_again(line: Line) -> None:

@@ -46,14 +46,10 @@ def request_type(method: Any) -> type[Message]:
 def messages(descriptor: Descriptor, ids: Sequence[str] = ()) -> st.SearchStrategy[Any]:
     """Make messages of a type, each field set or not; texts are often one of ``ids``.
 
-    What only the server sets is left out, but for the id that an update needs.
+    What only the server sets is made as well, since nothing keeps a client from sending it.
     """
     kind = GetMessageClass(descriptor)
-    fields = {
-        field.name: st.none() | _values(field, ids)
-        for field in descriptor.fields
-        if field.name == "id" or not rules_of(field).output_only
-    }
+    fields = {field.name: st.none() | _values(field, ids) for field in descriptor.fields}
     if "update_mask" in fields:
         resource: Any = descriptor.fields[0].message_type
         paths = st.sampled_from([*resource.fields_by_name, "*", "unknown", "name.first"])

@@ -12,6 +12,7 @@ from google.rpc import status_pb2
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from morag_meta.api_keys.actions import create_key
 from morag_meta.auth.principal import Role
 from moragmeta.v1 import options_pb2, users_pb2
 from tests.rpc.changes import CHANGES, World, stub
@@ -32,6 +33,7 @@ class Victims:
     """An ADMIN who calls, and the ids of what may be read, changed and destroyed."""
 
     def __init__(self, service: Service) -> None:
+        self.service = service
         self.world = World(service)
         self.admin = service.new_user(Role.ADMIN)
         world = self.world
@@ -40,6 +42,13 @@ class Victims:
             *(world.deleted_id(), world.job_id(), world.job_id(started=True), world.job_id(failed=True)),
             *(world.key_id(), world.other_id(), str(uuid.uuid4())),
         ]
+
+        self.viewer = service.new_user(Role.VIEWER)
+        with service.database.unit_of_work() as uow:
+            _, self.narrow_key = create_key(
+                uow, service.hasher, owner_id=self.admin.id, name="narrow", scopes=("audit:read",)
+            )
+            uow.commit()
 
     def reinstate(self, caller: User) -> None:
         """Make one of the two ADMINs who call an active one again, who may have asked for the contrary."""
@@ -55,10 +64,10 @@ def victims(service: Service) -> Victims:
     return Victims(service)
 
 
-def _code(method: Any, victims: Victims, data: bytes) -> str:
+def _code(method: Any, victims: Victims, data: bytes, key: str = "") -> str:
     path = f"/{method.containing_service.full_name}/{method.name}"
     channel: Any = victims.admin.channel.raw
-    metadata = (("x-api-key", victims.admin.key),)
+    metadata = (("x-api-key", key or victims.admin.key),)
     try:
         if method.server_streaming:
             return _first(channel.unary_stream(path)(data, metadata=metadata, timeout=5))
@@ -96,6 +105,22 @@ def test_no_request_is_the_servers_fault(victims: Victims, name: str, data: st.D
     assert code in allowed
     if name.endswith(("SetUserRole", "DeactivateUser")) and code == "OK":
         victims.reinstate(victims.admin)
+
+
+@pytest.mark.parametrize("name", METHODS)
+@settings(max_examples=4, suppress_health_check=list(HealthCheck))
+@given(data=st.data())
+def test_no_refused_request_mutes_the_audit(victims: Victims, name: str, data: st.DataObject) -> None:
+    """Whatever is sent by who may not call, the audit takes it, and what comes after it."""
+    method, audit = METHODS[name], victims.service.app.audit
+    carries_a_secret = name.endswith(("Login", "RefreshToken", "ResetPassword"))
+    allowed = {"OK", *CLIENTS_FAULT} | ({"UNAUTHENTICATED"} if carries_a_secret else set())
+    for key in (victims.viewer.key, victims.narrow_key):
+        request = data.draw(messages(method.input_type, victims.ids))
+        assert _code(method, victims, request.SerializeToString(), key) in allowed
+    victims.service.on_loop(audit.flush())
+    assert audit.dropped == 0
+    assert audit.waiting == 0
 
 
 _TEXTS = st.text(st.characters(codec="utf-8"), max_size=20) | st.sampled_from(
