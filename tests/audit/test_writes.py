@@ -64,9 +64,11 @@ def test_what_fails_leaves_an_event_of_its_failure_and_no_other(user: User, list
 
 
 def test_one_user_s_probing_of_another_s_rows_shows(user: User, service: Service, listed: Listed) -> None:
-    """NOT_FOUND tells the prober nothing, and the audit tells who probed what."""
+    """NOT_FOUND tells the prober nothing, and the audit tells who tried to change what; it keeps no read."""
     server = _server(user)
     prober = service.new_user()
+    with refused("NOT_FOUND"):
+        prober.channel.servers.GetServer(servers_pb2.GetServerRequest(id=server.id))
     with refused("NOT_FOUND"):
         prober.channel.servers.DeleteServer(servers_pb2.DeleteServerRequest(id=server.id))
     (event,) = listed(subject_user_id=prober.id)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -14,9 +15,11 @@ from hypothesis import strategies as st
 
 from morag_meta.errors import Invalid
 from morag_meta.rpc.validation import validate
-from moragmeta.v1 import documents_pb2, jobs_pb2, options_pb2, servers_pb2, users_pb2
+from moragmeta.v1 import api_keys_pb2, documents_pb2, jobs_pb2, options_pb2, servers_pb2, users_pb2
 from tests.rpc.messages import METHODS, messages, request_type, rules_of
 from tests.rpc.reading import broken_fields
+
+_ID = "0195a000-0000-7000-8000-000000000001"
 
 
 def violations(request: Message) -> list[str]:
@@ -38,7 +41,8 @@ def violations(request: Message) -> list[str]:
 def test_validation_finds_what_the_protos_say(name: str, data: st.DataObject) -> None:
     """For any message, the fields that are named are those that break a rule by another reading of it."""
     request = data.draw(messages(METHODS[name].input_type))
-    assert sorted(violations(request)) == sorted(broken_fields(request))
+    broken = sorted(broken_fields(request))
+    assert sorted(violations(request)) == broken
 
 
 @dataclass(frozen=True)
@@ -209,3 +213,31 @@ def test_output_only_fields_of_a_create_are_ignored() -> None:
     server = servers_pb2.Server(name="main", kind=servers_pb2.SERVER_KIND_QDRANT, host="h", port=1)
     server.id = server.owner_id = "\0" * 100
     assert violations(servers_pb2.CreateServerRequest(server=server)) == []
+
+
+def test_what_no_rule_is_for_is_cleared() -> None:
+    """What only the server sets is gone before a method runs, in lists too; what says of what it is stays."""
+    document = documents_pb2.Document(id="\0", name="a", type="txt", chunks=-1, quality=math.nan)
+    batch = documents_pb2.BatchCreateDocumentsRequest()
+    batch.requests.add(document=document)
+    assert violations(batch) == []
+    assert batch.requests[0].document == documents_pb2.Document(name="a", type="txt")
+    given = documents_pb2.Document(id=_ID, etag="e", name="a", quality=math.inf, owner_id="\0")
+    update = documents_pb2.UpdateDocumentRequest(document=given)
+    assert violations(update) == []
+    assert update.document == documents_pb2.Document(id=_ID, etag="e", name="a")
+
+
+def test_what_stands_outside_a_mask_is_cleared() -> None:
+    """What an update carries and does not write is gone, but for what says of what and in which state."""
+    limit = api_keys_pb2.RateLimit(per_second=math.nan)
+    key = api_keys_pb2.ApiKey(id=_ID, etag="e", name="a", description="\0", rate_limit=limit)
+    update = api_keys_pb2.UpdateApiKeyRequest(api_key=key)
+    update.update_mask.paths.append("name")
+    assert violations(update) == []
+    assert update.api_key == api_keys_pb2.ApiKey(id=_ID, etag="e", name="a")
+    own = users_pb2.UserSettings(owner_id=_ID, etag="e", language="de", theme=users_pb2.THEME_DARK)
+    settings_request = users_pb2.UpdateUserSettingsRequest(settings=own)
+    settings_request.update_mask.paths.append("language")
+    assert violations(settings_request) == []
+    assert settings_request.settings == users_pb2.UserSettings(owner_id=_ID, etag="e", language="de")

@@ -92,10 +92,12 @@ class AuditEvent(_message.Message):
     what an operator did past the service, on the database.
     """
     outcome: _builtins.str
-    """How the call ended: the name of a status code of gRPC, `OK` for success."""
+    """How the call ended: the name of a status code of gRPC, `OK` for success.
+    `CANCELLED` for a stream whose reader left before its end.
+    """
     reason: _builtins.str
     """Why the call failed: a name of `ErrorReason` without its prefix. Empty for
-    success.
+    success, and for `CANCELLED`.
     """
     actor: Global___AuditActor.ValueType
     """By what the caller was known."""
@@ -113,7 +115,7 @@ class AuditEvent(_message.Message):
     """What kind of thing the target is: `document`."""
     target_id: _builtins.str
     """The target's id; of a user, the pseudonym. Empty where the call has none,
-    as for a batch.
+    as for a batch, or names what does not have the form of an id.
     """
     target_user_id: _builtins.str
     """Who the target is, where it is a user who was not deleted."""
@@ -131,8 +133,8 @@ class AuditEvent(_message.Message):
 
     @_builtins.property
     def fields(self) -> _struct_pb2.Struct:
-        """Which fields the request set, by their paths: with the value of a number,
-        an enum and a yes or no, the number of items of a list, and null for
+        """Which fields the request set, by their paths: with the value of a finite
+        number, an enum and a yes or no, the number of items of a list, and null for
         everything else. Redacted fields are left out.
         """
 
