@@ -143,7 +143,9 @@ class AuditStore:
         ids = [entry.id for entry in entries]
         found = self._unit.all(_THERE, first=min(times), last=max(times), ids=ids)
         there = {row["id"] for row in found}
-        self.add_all([entry for entry in entries if entry.id not in there])
+        absent = [entry for entry in entries if entry.id not in there]
+        if absent:
+            self.add_all(absent)
 
     def page(
         self, wanted: Filter, after: Mapping[str, Any] | None, limit: int, *, descending: bool = True

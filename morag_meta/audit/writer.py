@@ -51,6 +51,7 @@ class AuditWriter:
         self._most = most
         self._waiting: dict[tuple[str, ...], Entry] = {}
         self._doubtful: list[Entry] = []  # a batch at most, since nothing is written before it
+        self._flushing = asyncio.Lock()
         self._reported = 0
         self.dropped = 0
         """How many entries were never written, since the process began."""
@@ -78,7 +79,12 @@ class AuditWriter:
         Where a batch is refused for good its entries go one by one, and the one that is refused then is
         dropped, counted and logged. A batch whose COMMIT broke half-way is kept as it is, since no later
         entry may be counted with what is there already, and only what is not there is written of it then.
+        One flush waits for the one before, so that at its end nothing that it found is still under way.
         """
+        async with self._flushing:
+            await self._flush()
+
+    async def _flush(self) -> None:
         self._tell_dropped()
         batches = self._take()
         while batches:
