@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Mapping
-from functools import partial
 from typing import Any, Final
 
 import sqlalchemy as sa
@@ -32,7 +31,7 @@ def keeper_of(column: sa.Column[Any]) -> Callable[[Any], Any]:
     if isinstance(kind, Json):
         return storable_fields
     if isinstance(kind, sa.String) and kind.length:
-        return partial(storable_text, most=kind.length)
+        return _text_keeper(kind.length)
     if type(kind) is sa.Integer:
         return lambda number: min(number, _LARGEST)
     if isinstance(kind, UtcDateTime):
@@ -51,9 +50,17 @@ def storable_fields(fields: Mapping[str, Any]) -> dict[str, Any]:
     return {storable_text(path): _value(value) for path, value in fields.items()}
 
 
+def _text_keeper(most: int) -> Callable[[str], str]:
+    def keep(text: str) -> str:
+        # Nearly every text of nearly every event is fit already, and each change waits for a dozen of them.
+        return text if len(text) <= most and text.isprintable() else storable_text(text, most)
+
+    return keep
+
+
 def _value(value: Any) -> Any:
+    if isinstance(value, int):
+        return value if value.bit_length() <= _MOST_BITS else None
     if isinstance(value, str):
         return storable_text(value)
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    return value if isinstance(value, int) and value.bit_length() <= _MOST_BITS else None
+    return value if isinstance(value, float) and math.isfinite(value) else None
