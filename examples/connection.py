@@ -140,10 +140,7 @@ def pauses() -> Iterator[float]:
 
 def may_repeat(error: grpc.RpcError) -> bool:
     """Return whether the same call may be answered differently in a moment."""
-    why = reason(error)
-    if why == "TOO_MANY_STREAMS":  # of calls that wait for jobs others end soon, and a time is given
-        return wait_of(error, 0.0) > 0
-    return code(error) in _REPEATABLE or why in _PASSING
+    return code(error) in _REPEATABLE or reason(error) in _PASSING
 
 
 def say_away(error: grpc.RpcError) -> bool:
