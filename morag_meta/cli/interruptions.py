@@ -21,13 +21,12 @@ _TRY_AGAIN: Final = frozenset({"UNAVAILABLE", "DEADLINE_EXCEEDED", "INTERNAL", "
 
 def is_interruption(error: Any) -> bool:
     """Whether a stream that ended with this error is to be opened again."""
-    return error.code().name in _TRY_AGAIN or is_rate_limit(error)
+    return error.code().name in _TRY_AGAIN or _reason(error) in (Reason.RATE_LIMITED, Reason.CONFLICT)
 
 
 def is_rate_limit(error: Any) -> bool:
     """Whether the key called too fast; its other limits do not pass by waiting."""
-    found = ErrorInfo()
-    return _unpack(error, found) and found.reason == Reason.RATE_LIMITED
+    return _reason(error) == Reason.RATE_LIMITED
 
 
 def told_delay(error: Any) -> float:
@@ -52,6 +51,12 @@ class Pauses:
         pause = self._pause * random.SystemRandom().uniform(0.5, 1.0)
         self._pause = min(self._pause * 2, _LONGEST_PAUSE)
         return max(pause, least)
+
+
+def _reason(error: Any) -> str:
+    found = ErrorInfo()
+    _unpack(error, found)
+    return found.reason
 
 
 def _unpack(error: Any, wanted: ErrorInfo | RetryInfo) -> bool:
