@@ -37,6 +37,7 @@ CHANNEL_OPTIONS: Final = (
 )
 
 _REPEATABLE: Final = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED)
+_PASSING: Final = ("CONFLICT", "RATE_LIMITED")  # reasons with the status of what mostly does not pass
 
 _Request = TypeVar("_Request", bound=Message)
 _Response = TypeVar("_Response", bound=Message)
@@ -139,7 +140,7 @@ def pauses() -> Iterator[float]:
 
 def may_repeat(error: grpc.RpcError) -> bool:
     """Return whether the same call may be answered differently in a moment."""
-    return code(error) in _REPEATABLE or reason(error) == "CONFLICT"
+    return code(error) in _REPEATABLE or reason(error) in _PASSING
 
 
 def say_away(error: grpc.RpcError) -> bool:
@@ -168,10 +169,11 @@ def reason(error: Any) -> str:
     return info(error).reason
 
 
-def wait_of(error: Any, otherwise: float) -> float:
-    """Return for how many seconds the service asks to be left alone, if it does."""
+def wait_of(error: Any, pause: float) -> float:
+    """Return for how many seconds to wait: those for which the service asks, where they are more."""
     found = RetryInfo()
-    return found.retry_delay.ToTimedelta().total_seconds() if _unpack(error, found) else otherwise
+    asked = found.retry_delay.ToTimedelta().total_seconds() if _unpack(error, found) else 0.0
+    return max(asked, pause)  # never in step with others who were told the same
 
 
 def explain(error: Any) -> str:

@@ -35,7 +35,7 @@ from urllib.parse import unquote, urlsplit
 
 import grpc
 from chunking import CHUNK_CHARACTERS, OVERLAP_CHARACTERS, NotTextError, chunk, decode, printable_share
-from connection import Connection, code, explain, reason
+from connection import Connection, code, explain, reason, wait_of
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import Message
 from google.protobuf.struct_pb2 import Struct
@@ -163,6 +163,9 @@ class Worker:
         try:
             answer = self.connection.call(self.connection.workers.LeaseJobs, request, patience=math.inf)
         except grpc.RpcError as error:
+            if reason(error) == "TOO_MANY_STREAMS":  # no place to wait in is left, and there was no job
+                time.sleep(wait_of(error, WAIT_SECONDS))
+                return []
             if code(error) is not grpc.StatusCode.NOT_FOUND:
                 raise
             self._register()  # the service forgets who was not seen for a day

@@ -6,7 +6,6 @@ A stream that ends early is opened again after the last event seen, so nothing i
 from __future__ import annotations
 
 import asyncio
-import random
 import sys
 import time
 from types import TracebackType
@@ -18,16 +17,14 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextColumn, TimeElapsedColumn
 
 from morag_meta.cli.failures import CommandError
+from morag_meta.cli.interruptions import Pauses, is_interruption, is_rate_limit, told_delay
 from morag_meta.cli.output import print_json
 from morag_meta.exits import ExitCode
 from moragmeta.v1 import jobs_pb2 as pb
 from moragmeta.v1.jobs_pb2_grpc import JobServiceStub
 
 FINAL = (pb.JOB_STATE_FINISHED, pb.JOB_STATE_FAILED, pb.JOB_STATE_CANCELLED)
-FIRST_PAUSE, LONGEST_PAUSE = 0.2, 5.0
 _SECONDS = 30.0
-# What a new try may mend; a stream ends so at drain, at its maximum age and when the server is gone.
-TRY_AGAIN = frozenset({"UNAVAILABLE", "DEADLINE_EXCEEDED", "INTERNAL", "CANCELLED", "UNKNOWN"})
 
 
 def message_to_dict(message: Any) -> dict[str, Any]:
@@ -152,19 +149,20 @@ class Watch:
             grpc.aio.AioRpcError: the server refuses, or knows no such job.
             CommandError: there is no such event yet, or the server was away for longer than the patience.
         """
-        request = pb.GetJobRequest(id=job_id)
-        job = await self._stub.GetJob(request, metadata=self._metadata, timeout=_SECONDS)
+        job = await self._find(job_id)
         if after > job.last_sequence:
             newest = f"the newest event is {job.last_sequence}, and {after} is yet to come"
             raise CommandError(f"{job_id}: {newest}", ExitCode.REFUSED)
         self._view.begin(job)
-        state, seen, pause, alive = job.state, after, FIRST_PAUSE, time.monotonic()
+        state, seen, pauses, alive = job.state, after, Pauses(), time.monotonic()
         while True:
+            least = 0.0
             try:
                 async for frame in self._stub.WatchJob(
                     pb.WatchJobRequest(job_id=job_id, after_sequence=seen), metadata=self._metadata
                 ):
-                    pause, alive = FIRST_PAUSE, time.monotonic()
+                    alive = time.monotonic()
+                    pauses.reset()
                     if frame.WhichOneof("frame") == "event":
                         state, seen = frame.event.state, frame.event.sequence
                         self._view.event(frame.event)
@@ -172,11 +170,24 @@ class Watch:
                     return bool(state == pb.JOB_STATE_FINISHED)
                 cause = "the stream ended"
             except grpc.aio.AioRpcError as error:
-                if error.code().name not in TRY_AGAIN:
+                if not is_interruption(error):
                     raise
-                cause = error.details() or error.code().name
+                cause, least = error.details() or error.code().name, told_delay(error)
             if time.monotonic() - alive > self._patience:
                 raise CommandError(f"{job_id}: {cause}; gave up after event {seen}", ExitCode.UNREACHABLE)
             self._view.away(job_id, cause)
-            await asyncio.sleep(pause * random.SystemRandom().uniform(0.5, 1.0))
-            pause = min(pause * 2, LONGEST_PAUSE)
+            await asyncio.sleep(pauses.next(least))
+
+    async def _find(self, job_id: str) -> pb.Job:
+        """Give a job, also by a key that asks after more of them than it may at once."""
+        request, end, pauses = pb.GetJobRequest(id=job_id), time.monotonic() + self._patience, Pauses()
+        while True:
+            try:
+                job: pb.Job = await self._stub.GetJob(request, metadata=self._metadata, timeout=_SECONDS)
+            except grpc.aio.AioRpcError as error:
+                least = told_delay(error)
+                if not is_rate_limit(error) or time.monotonic() + least > end:
+                    raise
+                await asyncio.sleep(pauses.next(least))
+            else:
+                return job

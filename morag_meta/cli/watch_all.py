@@ -6,7 +6,6 @@ How jobs are shown stands in ``watch.py``.
 from __future__ import annotations
 
 import asyncio
-import random
 import time
 from collections import deque
 from typing import Any, Final
@@ -14,7 +13,8 @@ from typing import Any, Final
 import grpc
 
 from morag_meta.cli.failures import CommandError
-from morag_meta.cli.watch import FINAL, FIRST_PAUSE, LONGEST_PAUSE, TRY_AGAIN, View
+from morag_meta.cli.interruptions import Pauses, is_interruption, told_delay
+from morag_meta.cli.watch import FINAL, View
 from morag_meta.exits import ExitCode
 from moragmeta.v1 import jobs_pb2 as pb
 from moragmeta.v1.jobs_pb2_grpc import JobServiceStub
@@ -46,13 +46,15 @@ class WatchAll:
             CommandError: the server was away for longer than the patience.
         """
         chosen = pb.JobFilter(owner_id=owner_id, states=_OPEN)
-        pause, alive = FIRST_PAUSE, time.monotonic()
+        pauses, alive = Pauses(), time.monotonic()
         while True:
+            least = 0.0
             try:
                 request = pb.WatchJobsRequest(filter=chosen, resume_token=self._token, include_snapshot=True)
                 call = self._stub.WatchJobs(request, metadata=self._metadata)
                 async for frame in call:
-                    pause, alive = FIRST_PAUSE, time.monotonic()
+                    alive = time.monotonic()
+                    pauses.reset()
                     self._take(frame)
                     if until_idle and self._is_idle(frame):
                         call.cancel()
@@ -60,11 +62,10 @@ class WatchAll:
                 cause = "the stream ended"
                 self._tell_away(cause)
             except grpc.aio.AioRpcError as error:
-                cause = self._judge(error)
+                cause, least = self._judge(error), told_delay(error)
             if time.monotonic() - alive > self._patience:
                 raise CommandError(f"{cause}; gave up", ExitCode.UNREACHABLE)
-            await asyncio.sleep(pause * random.SystemRandom().uniform(0.5, 1.0))
-            pause = min(pause * 2, LONGEST_PAUSE)
+            await asyncio.sleep(pauses.next(least))
 
     def _take(self, frame: pb.JobFrame) -> None:
         self._token = frame.resume_token or self._token
@@ -100,7 +101,7 @@ class WatchAll:
     def _judge(self, error: grpc.aio.AioRpcError) -> str:
         """Say why a stream ended that is to be opened again; with a new snapshot where events are gone."""
         is_gone = error.code().name == "OUT_OF_RANGE"
-        if not is_gone and error.code().name not in TRY_AGAIN:
+        if not is_gone and not is_interruption(error):
             raise error
         cause = str(error.details() or error.code().name)
         self._tell_away(cause)

@@ -138,7 +138,9 @@ class Settings(BaseSettings):
         20, "Time after which a reader that takes nothing is cut.", 0.1, 3600
     )
     stream_max_age: float = seconds(3600, "Age, jittered, at which a stream asks to be resumed.", 1, 604_800)
-    stream_limit: int = count(10_000, "Open streams of one user in one process.", 1, 1_000_000)
+    stream_limit: int = count(
+        10_000, "Open streams and waiting LeaseJobs calls of one user in one process.", 1, 1_000_000
+    )
     stream_poll_interval: float = seconds(0.2, "Pause between two looks for new events.", 0.01, 60)
 
     lease_duration: float = seconds(90, "Life of a lease after each renewal by default.", 1, 3600)

@@ -26,7 +26,7 @@ _PARTING_SECONDS: Final = 0.5
 
 @dataclass(frozen=True, slots=True)
 class StreamOptions:
-    """Times of streams, in seconds, and how many of them a user may have open in this process."""
+    """Times of streams, in seconds, and how many of a user's calls may wait in this process."""
 
     heartbeat: float = 10.0
     write_timeout: float = 20.0

@@ -8,16 +8,16 @@ from __future__ import annotations
 import asyncio
 import datetime as dt
 import time
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Final, Protocol, TypeVar
 
 import structlog
 
 from morag_meta.auth.principal import Principal
-from morag_meta.errors import Exhausted, Forbidden, MetaError, Reason, Unauthenticated, Unavailable
+from morag_meta.errors import Forbidden, MetaError, Reason, Unauthenticated, Unavailable
 from morag_meta.rpc.access import Access, check_access
 from morag_meta.rpc.grounds import keep_grounded
+from morag_meta.rpc.places import Places
 from morag_meta.rpc.stream import Stream, StreamOptions
 from morag_meta.rpc.turns import Turns
 
@@ -52,8 +52,9 @@ class Streams:
         self._standings = standings
         self._epoch = epoch
         self._turns = Turns()
+        self.places = Places(options.limit)
+        """The places of each user, of which every open stream takes one."""
         self._open: set[Stream] = set()
-        self._held: Counter[str] = Counter()  # by user
         self._draining = False
 
     def __len__(self) -> int:
@@ -65,13 +66,11 @@ class Streams:
 
         Raises:
             Unavailable: the server is draining.
-            Exhausted: the user has too many streams here already (TOO_MANY_STREAMS).
+            Exhausted: the user has too many streams and waiting calls here already (TOO_MANY_STREAMS).
         """
         if self._draining:
             raise draining()
-        if self._held.get(principal.user_id, 0) >= self._options.limit:
-            raise _too_many(self._options.limit)
-        self._held[principal.user_id] += 1
+        self.places.take(principal.user_id)
         stream = Stream(context, self._options, self._turns, principal, access, peer)
         self._open.add(stream)
         return stream
@@ -80,10 +79,7 @@ class Streams:
         """Forget a stream that ended."""
         stream.end_turn()
         self._open.discard(stream)
-        user = stream.principal.user_id
-        self._held[user] -= 1
-        if not self._held[user]:
-            del self._held[user]
+        self.places.leave(stream.principal.user_id)
 
     def drain(self) -> None:
         """End every stream, and refuse new ones, with the advice to resume elsewhere."""
@@ -178,14 +174,6 @@ def _keep_or_end(stream: Stream, present: Principal) -> None:
         needed = {"required_scope": stream.access.scopes[0]}
         changed = "the key's scopes have changed; watch again"
         stream.end(Forbidden(changed, reason=Reason.SCOPE_MISSING, metadata=needed))
-
-
-def _too_many(limit: int) -> Exhausted:
-    return Exhausted(
-        f"the user has {limit} open streams here already",
-        reason=Reason.TOO_MANY_STREAMS,
-        metadata={"limit": str(limit)},
-    )
 
 
 def draining() -> Unavailable:

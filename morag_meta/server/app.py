@@ -166,7 +166,7 @@ class App:
         self._notices = Notices(options, self._feed.hint, LOG_TOPIC) if shared else None
         backoff = Backoff(settings.retry_backoff, settings.retry_backoff_limit)
         self._reaper = Reaper(self.database, backoff, settings.reaper_interval)
-        self.openings = Openings(self.database, self._feed.look_soon)
+        self.openings = Openings(self.database, self._feed.look_soon, self._streams.places)
         self._feed.on_event(self.openings.note_event, lambda: self.openings.waiting)
         self._probe = Probe(options)
         self._health = Health(self._probe, SERVICES)

@@ -2,13 +2,16 @@
 
 A waiting call has no connection, transaction, timer or task of its own beyond its coroutine. One task
 asks for all of them: at once when a change was committed or told of, and each second for jobs whose time
-has come. A job wakes one worker, the one that has waited longest, and not the herd.
+has come. A job wakes one worker, the one that has waited longest, and not the herd. The one waiting
+call is ``ticket.py``.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import heapq
+import math
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -22,85 +25,29 @@ from morag_meta.db.unit import Row
 from morag_meta.errors import MetaError
 from morag_meta.jobs.store import TOPIC
 from morag_meta.jobs.wanted import WAITING_STATES
+from morag_meta.rpc.places import Places
 from morag_meta.uow import UnitOfWork
 from morag_meta.workers.actions import wanted_by
 from morag_meta.workers.rules import Appetite
+from morag_meta.workers.ticket import Job, Ticket
 
 _log = structlog.get_logger(__name__)
 _INTERVAL_SECONDS: Final = 1.0
 _LOOKED_AT_ONCE: Final = 500  # jobs in one statement
-
-Job = Mapping[str, Any]
-
-
-class Ticket:
-    """One waiting call: what it takes, and which jobs it was told of and has not tried for."""
-
-    __slots__ = ("_openings", "_waiter", "appetite", "leased", "repeats_of", "told", "trying")
-
-    def __init__(self, openings: Openings, appetite: Appetite | None, repeats_of: str | None) -> None:
-        """Wait for jobs of this appetite; None takes nothing, and is never told of any.
-
-        ``repeats_of`` is the worker of a call that may be one of several with one request id.
-        """
-        self._openings = openings
-        self._waiter: asyncio.Future[None] | None = None
-        self.appetite = appetite
-        self.repeats_of = repeats_of
-        self.leased = False  # whether its worker got a lease meanwhile: perhaps by the same request
-        self.told: dict[str, Job] = {}
-        self.trying: dict[str, Job] = {}
-
-    @property
-    def is_by_server(self) -> bool:
-        """Whether what it takes is known only with the servers of jobs' databases."""
-        narrowing = None if self.appetite is None else self.appetite.narrowing
-        return narrowing is not None and bool(narrowing.servers)
-
-    def set_out(self) -> None:
-        """Say that the jobs told of are being tried for."""
-        self.trying, self.told = self.told, {}
-        self.leased = False
-
-    def got(self, job_ids: Iterable[str]) -> None:
-        """Say which jobs were had, of which nobody else is to be told."""
-        for job_id in job_ids:
-            self.told.pop(job_id, None)
-            self.trying.pop(job_id, None)
-
-    async def wait(self, seconds: float) -> bool:
-        """Sleep until it is worth a try, or for so many seconds; whether it is the former.
-
-        Raises:
-            MetaError: the process ends.
-        """
-        self.trying = {}
-        if not self.told and not self.leased and seconds > 0:
-            self._openings.check()
-            self._waiter = asyncio.get_running_loop().create_future()
-            try:
-                async with asyncio.timeout(seconds):
-                    await self._waiter
-            except TimeoutError:
-                pass
-            finally:
-                self._waiter = None
-        self._openings.check()
-        return bool(self.told) or self.leased
-
-    def wake(self) -> None:
-        """End the sleep; for the event loop's thread only."""
-        if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_result(None)
+_LOOKED_FOR: Final = 50  # appetites of a user, a statement each, in a look for everybody
 
 
 class Openings:
     """The calls of one process that wait for jobs, the longest waiting first."""
 
-    def __init__(self, database: Database, begun: Callable[[], None]) -> None:
-        """Ask this database; ``begun`` is called when somebody comes to wait where nobody did."""
+    def __init__(self, database: Database, begun: Callable[[], None], places: Places) -> None:
+        """Ask this database; ``begun`` is called when somebody comes to wait where nobody did.
+
+        Each call that waits takes one of ``places``.
+        """
         self._database = database
         self._begun = begun
+        self._places = places
         self._tickets: dict[Ticket, None] = {}
         self._hinted: set[str] = set()
         self._wake = asyncio.Event()
@@ -158,9 +105,11 @@ class Openings:
         self._wake.set()
 
     @contextmanager
-    def ticket(self, appetite: Appetite | None, repeats_of: str | None = None) -> Iterator[Ticket]:
+    def ticket(
+        self, user_id: str, appetite: Appetite | None, repeats_of: str | None = None
+    ) -> Iterator[Ticket]:
         """Stand in the queue of those who wait; what a leaver was told of is passed on."""
-        ticket = Ticket(self, appetite, repeats_of)
+        ticket = Ticket(self.check, self._places, user_id, appetite, repeats_of)
         self._tickets[ticket] = None
         if len(self._tickets) == 1:
             self._wake.set()
@@ -169,6 +118,7 @@ class Openings:
             yield ticket
         finally:
             del self._tickets[ticket]
+            ticket.leave()
             for job in (*ticket.trying.values(), *ticket.told.values()):
                 self._tell(job)
 
@@ -206,12 +156,34 @@ class Openings:
                 self._tell(job)
 
     async def _look_for_all(self) -> None:
-        """Ask once for each appetite; in the order of who waits longest."""
-        self._all_due = time.monotonic() + _INTERVAL_SECONDS
-        for appetite, waiting in Counter(ticket.appetite for ticket in self._tickets).items():
-            if appetite is not None:
-                for job in await self._placed(await self._database.read(_candidates(appetite, waiting))):
+        """Ask once for each appetite whose turn it is; in the order of who waits longest."""
+        now = time.monotonic()
+        self._all_due = now + _INTERVAL_SECONDS
+        waiting = Counter(ticket.appetite for ticket in self._tickets)
+        due = self._due_appetites()
+        for ticket in self._tickets:
+            if ticket.appetite in due:
+                ticket.looked_time = now
+        for appetite, count in waiting.items():
+            if appetite is not None and appetite in due:
+                for job in await self._placed(await self._database.read(_candidates(appetite, count))):
                     self._tell(job)
+
+    def _due_appetites(self) -> set[Appetite]:
+        """Give each user's appetites, and of many those that were looked for the longest time ago.
+
+        So nobody's calls, however different, take the others' time. Most jobs are told of by a hint: this is
+        for those whose time has come, and whoever waits for one long tries for it in the next call anyway.
+        """
+        looked: dict[str, dict[Appetite, float]] = {}
+        for ticket in self._tickets:
+            if ticket.appetite is not None:
+                of_user = looked.setdefault(ticket.user_id, {})
+                of_user[ticket.appetite] = min(ticket.looked_time, of_user.get(ticket.appetite, math.inf))
+        due: set[Appetite] = set()
+        for of_user in looked.values():
+            due.update(heapq.nsmallest(_LOOKED_FOR, of_user, key=of_user.__getitem__))
+        return due
 
     async def _placed(self, jobs: list[Row]) -> list[Job]:
         """Give jobs with the ``server_id`` of each one's database, where somebody is narrowed to servers."""

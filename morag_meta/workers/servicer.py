@@ -106,7 +106,7 @@ class WorkerServicer:
             lambda uow: uow.workers.get(call.own, request.worker_id), point=True, deadline=call.deadline
         )
         repeats_of = worker["id"] if request.request_id else None
-        with self._openings.ticket(_appetite(worker, request, call), repeats_of) as ticket:
+        with self._openings.ticket(call.own, _appetite(worker, request, call), repeats_of) as ticket:
             last = end <= time.monotonic()
             while True:
                 ticket.set_out()

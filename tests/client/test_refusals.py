@@ -85,11 +85,23 @@ def test_damaged_details_do_not_hide_the_status() -> None:
         (grpc.StatusCode.ABORTED, "ETAG_MISMATCH", False),
         (grpc.StatusCode.FAILED_PRECONDITION, "LEASE_LOST", False),
         (grpc.StatusCode.UNAUTHENTICATED, "CREDENTIAL_INVALID", False),
+        (grpc.StatusCode.RESOURCE_EXHAUSTED, "RATE_LIMITED", True),
+        (grpc.StatusCode.RESOURCE_EXHAUSTED, "QUOTA_EXCEEDED", False),
+        (grpc.StatusCode.RESOURCE_EXHAUSTED, "TOO_MANY_TRIES", False),
+        (grpc.StatusCode.RESOURCE_EXHAUSTED, "TOO_MANY_STREAMS", False),
+        (grpc.StatusCode.RESOURCE_EXHAUSTED, "", False),
     ],
 )
 def test_what_a_repeat_may_mend(status: grpc.StatusCode, reason: str, may: bool) -> None:
-    """A broken connection, a service that is away and a collision pass; a decision of the service stays."""
+    """A broken connection, a busy or absent service, a collision and a rate pass; a decision stays."""
     assert Refusal(status, "", reason).may_repeat is may
+
+
+def test_places_to_wait_in_pass_where_a_time_is_given() -> None:
+    """The limit of waiting calls is one to wait for where the service says when to ask again."""
+    status = grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert Refusal(status, "", "TOO_MANY_STREAMS", retry_after=1.0).may_repeat
+    assert not Refusal(status, "", "QUOTA_EXCEEDED", retry_after=1.0).may_repeat
 
 
 def test_refusal_of_the_real_service_is_read(user: User) -> None:

@@ -10,6 +10,7 @@ import sqlalchemy as sa
 from morag_meta.auth.principal import Principal, Role
 from morag_meta.rpc.call import Call
 from morag_meta.rpc.pages import Pages
+from morag_meta.rpc.places import Places
 from morag_meta.workers.openings import Openings
 from morag_meta.workers.servicer import WorkerServicer
 from moragmeta.v1 import workers_pb2 as pb
@@ -28,7 +29,10 @@ def test_a_heartbeat_is_a_lock_and_two_small_updates(
     """It reads the job once, writes its two times and the worker's, and what is to be saved; no event."""
     database = service.database
     servicer = WorkerServicer(
-        database, Pages(bytes(32)), Openings(database, lambda: None), service.app.authenticator.recheck
+        database,
+        Pages(bytes(32)),
+        Openings(database, lambda: None, Places(1000)),
+        service.app.authenticator.recheck,
     )
     work.add_job()
     (lease,) = fleet.lease(fleet.register().id)

@@ -71,4 +71,5 @@ class Heart:
             if refusal.code is grpc.StatusCode.NOT_FOUND:
                 hold.stop(LeaseLost, str(refusal))
             # Anything else may pass before the lease does.
-            self._not_before[hold] = time.monotonic() + min(2.0, hold.seconds / 10)
+            pause = max(min(2.0, hold.seconds / 10), refusal.retry_after)
+            self._not_before[hold] = time.monotonic() + pause

@@ -99,10 +99,13 @@ class Hold:
             self.check()
 
     def rest_for_end(self, seconds: float) -> None:
-        """Wait before the end of the work is reported again.
+        """Wait before the end of the work is reported again, and no longer than the lease lives.
 
         Raises:
             JobStopped: nothing is to be reported any more.
         """
-        time.sleep(seconds)
+        end = time.monotonic() + seconds
         self.check_for_end()
+        while (now := time.monotonic()) < end:
+            time.sleep(max(0.001, min(end, self._renewed + self.seconds) - now))
+            self.check_for_end()

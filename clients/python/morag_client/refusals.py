@@ -29,6 +29,8 @@ _ERROR_INFO: Final = "google.rpc.ErrorInfo"
 _RETRY_INFO: Final = "google.rpc.RetryInfo"
 # The service was not reached, or asks to be called again.
 _AGAIN: Final = frozenset({grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED})
+# What passes by itself, though the service says it with the status of what does not.
+_PASSING: Final = frozenset({"CONFLICT", "RATE_LIMITED"})
 # What gRPC itself says when a connection broke; from the service these come with a reason.
 _BROKEN: Final = frozenset({grpc.StatusCode.CANCELLED, grpc.StatusCode.INTERNAL, grpc.StatusCode.UNKNOWN})
 
@@ -52,10 +54,13 @@ class Refusal:
     def may_repeat(self) -> bool:
         """Whether the same call may be answered differently in a moment.
 
-        Only for calls that may be repeated at all: reads, reports, and writes with a ``request_id``.
+        Only for calls that may be repeated at all: reads, reports, and writes with a ``request_id``; and
+        not before ``retry_after``. A user's limit of waiting calls passes where the service gives a time,
+        as it does to a call that waits for jobs: others like it end soon, while streams stay.
         """
         broken = self.code in _BROKEN and not self.reason
-        return self.code in _AGAIN or broken or self.reason == "CONFLICT"
+        makes_room = self.reason == "TOO_MANY_STREAMS" and self.retry_after > 0
+        return self.code in _AGAIN or broken or self.reason in _PASSING or makes_room
 
     def __str__(self) -> str:
         """Return one line for people."""

@@ -40,6 +40,7 @@ _SLICE: Final = 0.2  # seconds between two looks at whether to stop
 _WAIT: Final = 20  # seconds that the service waits for a job before it answers without
 _ANSWER_SECONDS: Final = _WAIT + 15.0
 _RECLAIM_SECONDS: Final = 1.5
+_RECLAIM_TRIES: Final = 3  # of a key that may not call so soon
 _UNWIND_SECONDS: Final = 5.0  # for handlers to notice that they are to stop
 
 Handler = Callable[[Task], jobs_pb2.JobResult | None]
@@ -136,6 +137,8 @@ class Worker:
             request.lease_duration.FromTimedelta(timedelta(seconds=self._lease_duration))
         try:
             response = answered(self._poll, request, self._rest)
+        except _Stopped:  # an earlier try may have leased, and its answer been lost
+            response = self._reclaim(request)
         except grpc.RpcError as error:
             if refusal_of(error).code is not grpc.StatusCode.NOT_FOUND:
                 raise
@@ -158,10 +161,15 @@ class Worker:
 
     def _reclaim(self, request: workers_pb2.LeaseJobsRequest) -> workers_pb2.LeaseJobsResponse:
         """Return what a call that was broken off had leased already, so that it can be given back."""
-        try:
-            return self._stub.LeaseJobs(request, timeout=_RECLAIM_SECONDS, wait_for_ready=True)
-        except grpc.RpcError:
-            return workers_pb2.LeaseJobsResponse()
+        for _ in range(_RECLAIM_TRIES):
+            try:
+                return self._stub.LeaseJobs(request, timeout=_RECLAIM_SECONDS, wait_for_ready=True)
+            except grpc.RpcError as error:
+                refusal = refusal_of(error)
+                if refusal.reason != "RATE_LIMITED" or refusal.retry_after > _RECLAIM_SECONDS:
+                    break
+                time.sleep(refusal.retry_after)
+        return workers_pb2.LeaseJobsResponse()
 
     def _rest(self, seconds: float) -> None:
         end = time.monotonic() + seconds

@@ -181,8 +181,9 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     ERROR_REASON_DEADLINE_IN_QUEUE: _ErrorReason.ValueType  # 86
     """The deadline passed before the call could run (DEADLINE_EXCEEDED)."""
     ERROR_REASON_TOO_MANY_STREAMS: _ErrorReason.ValueType  # 87
-    """The user has as many open streams as one process keeps for a user: end one
-    first (RESOURCE_EXHAUSTED) {limit}.
+    """The user has as many open streams and waiting LeaseJobs calls as one process
+    keeps for a user: end one first. RetryInfo comes where a LeaseJobs was to
+    wait, for such calls end soon (RESOURCE_EXHAUSTED) {limit}.
     """
     ERROR_REASON_INTERNAL: _ErrorReason.ValueType  # 90
     """Something unforeseen; quote the request id {request_id} (INTERNAL)."""
@@ -352,8 +353,9 @@ ERROR_REASON_READER_TOO_SLOW: ErrorReason.ValueType  # 85
 ERROR_REASON_DEADLINE_IN_QUEUE: ErrorReason.ValueType  # 86
 """The deadline passed before the call could run (DEADLINE_EXCEEDED)."""
 ERROR_REASON_TOO_MANY_STREAMS: ErrorReason.ValueType  # 87
-"""The user has as many open streams as one process keeps for a user: end one
-first (RESOURCE_EXHAUSTED) {limit}.
+"""The user has as many open streams and waiting LeaseJobs calls as one process
+keeps for a user: end one first. RetryInfo comes where a LeaseJobs was to
+wait, for such calls end soon (RESOURCE_EXHAUSTED) {limit}.
 """
 ERROR_REASON_INTERNAL: ErrorReason.ValueType  # 90
 """Something unforeseen; quote the request id {request_id} (INTERNAL)."""

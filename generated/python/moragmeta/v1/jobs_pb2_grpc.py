@@ -326,20 +326,44 @@ class JobServiceServicer:
 
         Events are numbered 1, 2, 3 … without gaps, so a client can prove that it
         missed none. A client that comes back with the last number it saw, to
-        whichever process, misses nothing and sees nothing twice. Ends, and what to
-        do then:
+        whichever process, misses nothing and sees nothing twice.
 
-        * OK after the final event (FINISHED, FAILED, CANCELLED): done.
-        * NOT_FOUND: the job does not exist, or was deleted or is no longer shared
-        with the caller: stop.
-        * OUT_OF_RANGE (POSITION_BEYOND_END, POSITION_TRIMMED): the number is not
-        usable; the metadata names the one that is: get the job, then watch again.
+        Every end, what it means, and what to do then:
+
+        * OK: the final event (FINISHED, FAILED, CANCELLED) was sent: done.
+        * NOT_FOUND (RESOURCE_NOT_FOUND): the job does not exist, or was deleted
+        or is no longer shared meanwhile: stop.
+        * OUT_OF_RANGE (POSITION_BEYOND_END): `last_sequence` is the newest event:
+        get the job, then watch after `last_sequence`.
+        * OUT_OF_RANGE (POSITION_TRIMMED): events up to `oldest_after_sequence`
+        are no longer kept: get the job, then watch after
+        `oldest_after_sequence`.
         * UNAVAILABLE (SERVER_DRAINING, STREAM_AGED, READER_TOO_SLOW, SERVER_BUSY,
-        DATABASE_UNAVAILABLE): watch again after the last number seen.
-        * RESOURCE_EXHAUSTED (TOO_MANY_STREAMS): the user has too many open streams
-        already: end one first.
-        * UNAUTHENTICATED or PERMISSION_DENIED: the key, session or role no longer
-        allows it: get a new credential, then watch again.
+        DATABASE_UNAVAILABLE): the stream is interrupted, or cannot be opened
+        now: watch again after the last number seen (`resume_after_sequence`).
+        * ABORTED (CONFLICT): concurrent changes kept colliding: watch again after
+        the last number seen.
+        * RESOURCE_EXHAUSTED (RATE_LIMITED): the key called too fast, or its
+        address did with keys that do not exist: watch again after the
+        `RetryInfo` delay.
+        * RESOURCE_EXHAUSTED (TOO_MANY_STREAMS): `limit` streams and waiting
+        LeaseJobs calls of the user are open in this process already: end one
+        first.
+        * UNAUTHENTICATED (CREDENTIAL_MISSING, CREDENTIAL_INVALID): no credential
+        was sent, or its key, session or user does not stand, or no longer: get
+        a new credential, then watch again.
+        * PERMISSION_DENIED (ROLE_TOO_LOW, SCOPE_MISSING): the role or the key's
+        scopes do not allow it, or changed: watch again if they still allow it.
+        * PERMISSION_DENIED (ADDRESS_NOT_ALLOWED): the key is not to be used from
+        this address: watch from an address that it is bound to.
+        * INVALID_ARGUMENT (INVALID_FIELD, UNDECODABLE_REQUEST): the request
+        breaks a rule: correct it.
+        * INTERNAL (INTERNAL): something unforeseen: stop, and report the
+        `request_id`.
+
+        An end without a reason is gRPC's own. After UNAVAILABLE, CANCELLED,
+        DEADLINE_EXCEEDED, INTERNAL or UNKNOWN without one, watch again as after
+        UNAVAILABLE.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -367,24 +391,50 @@ class JobServiceServicer:
         A key with the scope `jobs:work` or `jobs:work:all` alone watches its own
         workers' jobs: `filter.worker_ids` must name them.
 
-        Ends, and what to do then:
+        Every end, what it means, and what to do then:
 
-        * OUT_OF_RANGE (POSITION_TRIMMED): events after the token are no longer
-        kept: watch again with `include_snapshot` and without a token, or go on
-        with the gap from `oldest_resume_token` in the metadata.
-        * OUT_OF_RANGE (POSITION_BEYOND_END): the log ends before the token, as an
-        older copy was restored: watch again with `include_snapshot` and without a
-        token.
         * INVALID_ARGUMENT (INVALID_RESUME_TOKEN): the token is damaged, another
         caller's, or of another filter: stop.
-        * NOT_FOUND: the database of the filter is no longer shared with the caller,
-        whose tokens for it are INVALID_RESUME_TOKEN then: stop.
+        * OUT_OF_RANGE (POSITION_TRIMMED): events after the token are no longer
+        kept: watch again with `include_snapshot` and without a token, or go on
+        with the gap from `oldest_resume_token`.
+        * OUT_OF_RANGE (POSITION_BEYOND_END): the log ends before the token, as an
+        older copy was restored: watch again with `include_snapshot` and without
+        a token.
+        * NOT_FOUND (RESOURCE_NOT_FOUND): the filter's database is no longer
+        shared with the caller, whose tokens for it are INVALID_RESUME_TOKEN
+        then: stop.
         * UNAVAILABLE (SERVER_DRAINING, STREAM_AGED, READER_TOO_SLOW, SERVER_BUSY,
-        DATABASE_UNAVAILABLE): watch again with the last token.
-        * RESOURCE_EXHAUSTED (TOO_MANY_STREAMS): the user has too many open streams
-        already: end one first.
-        * UNAUTHENTICATED or PERMISSION_DENIED: the key, session, scope or role no
-        longer allows it: get a new credential, then watch again.
+        DATABASE_UNAVAILABLE): the stream is interrupted, or cannot be opened
+        now: watch again with the last token (`resume_token`).
+        * ABORTED (CONFLICT): concurrent changes kept colliding: watch again with
+        the last token.
+        * RESOURCE_EXHAUSTED (RATE_LIMITED): the key called too fast, or its
+        address did with keys that do not exist: watch again after the
+        `RetryInfo` delay.
+        * RESOURCE_EXHAUSTED (TOO_MANY_STREAMS): `limit` streams and waiting
+        LeaseJobs calls of the user are open in this process already: end one
+        first.
+        * UNAUTHENTICATED (CREDENTIAL_MISSING, CREDENTIAL_INVALID): no credential
+        was sent, or its key, session or user does not stand, or no longer: get
+        a new credential, then watch again.
+        * PERMISSION_DENIED (ROLE_TOO_LOW, SCOPE_MISSING): the role or the key's
+        scopes do not allow it, or changed: watch again if they still allow it.
+        * PERMISSION_DENIED (FILTER_NOT_ALLOWED): a worker's key must name its own
+        workers in `filter.worker_ids`: name them.
+        * PERMISSION_DENIED (OWNER_NOT_ALLOWED): `filter.owner_id` is another
+        user, whose jobs as a whole are not the caller's to see: name none, or a
+        database that is shared.
+        * PERMISSION_DENIED (ADDRESS_NOT_ALLOWED): the key is not to be used from
+        this address: watch from an address that it is bound to.
+        * INVALID_ARGUMENT (INVALID_FIELD, UNDECODABLE_REQUEST): the request
+        breaks a rule: correct it.
+        * INTERNAL (INTERNAL): something unforeseen: stop, and report the
+        `request_id`.
+
+        An end without a reason is gRPC's own. After UNAVAILABLE, CANCELLED,
+        DEADLINE_EXCEEDED, INTERNAL or UNKNOWN without one, watch again as after
+        UNAVAILABLE.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -122,7 +122,14 @@ class WorkerServiceServicer:
         after `wait`. Each job goes to exactly one worker; the order is priority,
         then the owners in turn, then age. Idempotent with `request_id`: a repeat
         answers the leases of the first call that are still held; an empty answer is
-        not remembered. Adds NOT_FOUND (the worker).
+        not remembered.
+
+        While it waits, a call is counted with the user's open streams, of which a
+        process keeps MORAG_STREAM_LIMIT. Beyond them a call that finds no job is
+        RESOURCE_EXHAUSTED (TOO_MANY_STREAMS, with RetryInfo) instead of waiting: ask
+        again after that delay. One without `wait` is always answered.
+
+        Adds NOT_FOUND (the worker) and RESOURCE_EXHAUSTED (TOO_MANY_STREAMS).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

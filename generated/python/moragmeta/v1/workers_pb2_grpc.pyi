@@ -65,7 +65,14 @@ class WorkerServiceStub:
     after `wait`. Each job goes to exactly one worker; the order is priority,
     then the owners in turn, then age. Idempotent with `request_id`: a repeat
     answers the leases of the first call that are still held; an empty answer is
-    not remembered. Adds NOT_FOUND (the worker).
+    not remembered.
+
+    While it waits, a call is counted with the user's open streams, of which a
+    process keeps MORAG_STREAM_LIMIT. Beyond them a call that finds no job is
+    RESOURCE_EXHAUSTED (TOO_MANY_STREAMS, with RetryInfo) instead of waiting: ask
+    again after that delay. One without `wait` is always answered.
+
+    Adds NOT_FOUND (the worker) and RESOURCE_EXHAUSTED (TOO_MANY_STREAMS).
     """
     HeartbeatJob: _grpc.UnaryUnaryMultiCallable[_workers_pb2.HeartbeatJobRequest, _workers_pb2.HeartbeatJobResponse]
     """Renews a lease, and asks whether the work is still wanted.
@@ -123,7 +130,14 @@ class WorkerServiceAsyncStub(WorkerServiceStub):
     after `wait`. Each job goes to exactly one worker; the order is priority,
     then the owners in turn, then age. Idempotent with `request_id`: a repeat
     answers the leases of the first call that are still held; an empty answer is
-    not remembered. Adds NOT_FOUND (the worker).
+    not remembered.
+
+    While it waits, a call is counted with the user's open streams, of which a
+    process keeps MORAG_STREAM_LIMIT. Beyond them a call that finds no job is
+    RESOURCE_EXHAUSTED (TOO_MANY_STREAMS, with RetryInfo) instead of waiting: ask
+    again after that delay. One without `wait` is always answered.
+
+    Adds NOT_FOUND (the worker) and RESOURCE_EXHAUSTED (TOO_MANY_STREAMS).
     """
     HeartbeatJob: _aio.UnaryUnaryMultiCallable[_workers_pb2.HeartbeatJobRequest, _workers_pb2.HeartbeatJobResponse]  # type: ignore[assignment]
     """Renews a lease, and asks whether the work is still wanted.
@@ -190,7 +204,14 @@ class WorkerServiceServicer(metaclass=_abc_1.ABCMeta):
         after `wait`. Each job goes to exactly one worker; the order is priority,
         then the owners in turn, then age. Idempotent with `request_id`: a repeat
         answers the leases of the first call that are still held; an empty answer is
-        not remembered. Adds NOT_FOUND (the worker).
+        not remembered.
+
+        While it waits, a call is counted with the user's open streams, of which a
+        process keeps MORAG_STREAM_LIMIT. Beyond them a call that finds no job is
+        RESOURCE_EXHAUSTED (TOO_MANY_STREAMS, with RetryInfo) instead of waiting: ask
+        again after that delay. One without `wait` is always answered.
+
+        Adds NOT_FOUND (the worker) and RESOURCE_EXHAUSTED (TOO_MANY_STREAMS).
         """
 
     @_abc_1.abstractmethod
