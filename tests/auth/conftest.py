@@ -12,16 +12,17 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from morag_meta.api_keys.actions import create_key
+from morag_meta.api_keys.actions import create_key, lock_key, revoke
 from morag_meta.auth.authenticator import Authenticator
 from morag_meta.auth.epoch import EpochWatch
 from morag_meta.auth.keys import KeyHasher
-from morag_meta.auth.principal import Rate, Role
+from morag_meta.auth.principal import Principal, Rate, Role
 from morag_meta.auth.rates import Rates
 from morag_meta.auth.tokens import Tokens
 from morag_meta.auth.usage import KeyUsage
 from morag_meta.db import migrate
 from morag_meta.db.database import Database
+from morag_meta.db.statements import EVERYONE
 from morag_meta.ids import new_id
 from morag_meta.users.actions import create_user
 from tests.backends.databases import Backend
@@ -59,6 +60,16 @@ class Process:
         """Gather the statements that the block sends."""
         self._statements.clear()
         yield self._statements
+
+    async def caller(self, key: str) -> Principal:
+        """Give who calls with a key."""
+        return await self.authenticator.authenticate({"x-api-key": key})
+
+    def revoke(self, key_id: str) -> None:
+        """Revoke a key."""
+        with self.database.unit_of_work() as uow:
+            revoke(uow, lock_key(uow, EVERYONE, key_id))
+            uow.commit()
 
     def add_user(self, role: Role = Role.USER) -> str:
         """Make a user; give the id."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import datetime as dt
 import time
-from typing import Any
 
 import pytest
 
@@ -23,16 +22,6 @@ async def _refused(process: Process, **metadata: str) -> Reason:
     with pytest.raises(Unauthenticated) as caught:
         await process.authenticator.authenticate(sent)
     return caught.value.reason
-
-
-async def _caller(process: Process, key: str) -> Principal:
-    return await process.authenticator.authenticate({"x-api-key": key})
-
-
-def _revoke(process: Process, key_id: str) -> None:
-    with process.database.unit_of_work() as uow:
-        revoke(uow, lock_key(uow, EVERYONE, key_id))
-        uow.commit()
 
 
 def _deactivate(process: Process, user_id: str, *, active: bool = False) -> None:
@@ -60,7 +49,7 @@ async def test_key_proves_its_owner(process: Process) -> None:
 async def test_key_without_scopes_holds_every_scope(process: Process) -> None:
     """A key that was made without scopes is not bounded by any, today's or tomorrow's."""
     _, key = process.add_key(process.add_user())
-    assert (await _caller(process, key)).scopes is None
+    assert (await process.caller(key)).scopes is None
 
 
 async def test_access_token_proves_its_session(process: Process) -> None:
@@ -97,12 +86,12 @@ async def test_known_key_costs_one_statement_once(process: Process) -> None:
     """The first use of a key is one statement; the next thousand are none, and nothing is written."""
     _, key = process.add_key(process.add_user())
     with process.counted() as statements:
-        await _caller(process, key)
+        await process.caller(key)
     assert len(statements) == 1
     assert statements[0].startswith("SELECT")
     with process.counted() as statements:
         for _ in range(1000):
-            await _caller(process, key)
+            await process.caller(key)
     assert statements == []
 
 
@@ -118,8 +107,8 @@ async def test_unknown_key_is_remembered_as_such_for_a_while(process: Process) -
 async def test_revoked_key_is_refused_at_once_where_it_was_revoked(process: Process) -> None:
     """In the process that revokes it a cached key is refused from the commit on, with no watch running."""
     key_id, key = process.add_key(process.add_user())
-    await _caller(process, key)
-    _revoke(process, key_id)
+    await process.caller(key)
+    process.revoke(key_id)
     with process.counted() as statements:
         for _ in range(5):
             assert await _refused(process, x_api_key=key) == Reason.CREDENTIAL_INVALID
@@ -131,12 +120,12 @@ async def test_revoked_key_is_refused_elsewhere_within_five_seconds(process: Pro
     key_id, key = process.add_key(process.add_user())
     stop = asyncio.Event()
     watch = asyncio.create_task(other.epochs.run(stop))
-    await _caller(other, key)
-    _revoke(process, key_id)
+    await other.caller(key)
+    process.revoke(key_id)
     deadline = time.monotonic() + 5
     while time.monotonic() < deadline:
         try:
-            await _caller(other, key)
+            await other.caller(key)
         except Unauthenticated:
             break
         await asyncio.sleep(0.02)
@@ -149,11 +138,11 @@ async def test_revoked_key_is_refused_elsewhere_within_five_seconds(process: Pro
 async def test_rolled_back_revoke_forgets_nothing(process: Process) -> None:
     """A revoke that is not committed leaves the key, and the cache, as they were."""
     key_id, key = process.add_key(process.add_user())
-    await _caller(process, key)
+    await process.caller(key)
     with process.database.unit_of_work() as uow:
         revoke(uow, lock_key(uow, EVERYONE, key_id))
     with process.counted() as statements:
-        await _caller(process, key)
+        await process.caller(key)
     assert statements == []
 
 
@@ -162,7 +151,7 @@ async def test_reading_beside_a_revoke_is_not_kept(process: Process) -> None:
     key_id, key = process.add_key(process.add_user())
     with process.database.unit_of_work() as uow:
         revoke(uow, lock_key(uow, EVERYONE, key_id))
-        await asyncio.wait_for(_caller(process, key), 5)
+        await asyncio.wait_for(process.caller(key), 5)
         uow.commit()
     assert await _refused(process, x_api_key=key) == Reason.CREDENTIAL_INVALID
 
@@ -171,11 +160,11 @@ async def test_role_change_holds_for_a_cached_key(process: Process) -> None:
     """A key does what its owner's role allows now, not what it allowed when the key was cached."""
     user = process.add_user(Role.USER)
     _, key = process.add_key(user)
-    assert (await _caller(process, key)).role is Role.USER
+    assert (await process.caller(key)).role is Role.USER
     with process.database.unit_of_work() as uow:
         actions.set_role(uow, actions.lock_standing(uow, EVERYONE, user), Role.VIEWER)
         uow.commit()
-    assert (await _caller(process, key)).role is Role.VIEWER
+    assert (await process.caller(key)).role is Role.VIEWER
 
 
 async def test_deactivated_user_is_refused_and_let_in_again(process: Process) -> None:
@@ -183,13 +172,13 @@ async def test_deactivated_user_is_refused_and_let_in_again(process: Process) ->
     user = process.add_user()
     _, key = process.add_key(user)
     _, token = process.add_session(user)
-    await _caller(process, key)
-    await _caller(process, token)
+    await process.caller(key)
+    await process.caller(token)
     _deactivate(process, user)
     assert await _refused(process, x_api_key=key) == Reason.CREDENTIAL_INVALID
     assert await _refused(process, x_api_key=token) == Reason.CREDENTIAL_INVALID
     _deactivate(process, user, active=True)
-    assert (await _caller(process, key)).user_id == user
+    assert (await process.caller(key)).user_id == user
     assert await _refused(process, x_api_key=token) == Reason.CREDENTIAL_INVALID
 
 
@@ -198,8 +187,8 @@ async def test_expiry_is_looked_at_with_each_use(process: Process) -> None:
     user = process.add_user()
     _, key = process.add_key(user, expire_time=dt.datetime.now(dt.UTC) + dt.timedelta(seconds=1))
     _, token = process.add_session(user, life=2)
-    await _caller(process, key)
-    await _caller(process, token)
+    await process.caller(key)
+    await process.caller(token)
     await asyncio.sleep(2)
     assert await _refused(process, x_api_key=key) == Reason.CREDENTIAL_INVALID
     assert await _refused(process, x_api_key=token) == Reason.CREDENTIAL_INVALID
@@ -219,14 +208,14 @@ async def test_cache_keeps_what_was_used_last(process: Process, shared_url: str)
     user = process.add_user()
     first, second, third = (process.add_key(user)[1] for _ in range(3))
     for key in (first, second, first, third):
-        await _caller(small, key)
+        await small.caller(key)
     for _ in range(5):
         await _refused(small, x_api_key=new_key())
     with small.counted() as statements:
-        await _caller(small, first)
-        await _caller(small, third)
+        await small.caller(first)
+        await small.caller(third)
         assert statements == []
-        await _caller(small, second)
+        await small.caller(second)
     assert len(statements) == 1
     small.database.close()
 
@@ -238,15 +227,15 @@ async def test_unreadable_epoch_ends_what_is_remembered(process: Process, shared
     stop = asyncio.Event()
     watch = asyncio.create_task(watching.epochs.run(stop))
     await asyncio.sleep(0.2)
-    await _caller(watching, key)
+    await watching.caller(key)
     watching.away = True
-    await _caller(watching, key)
+    await watching.caller(key)
     await asyncio.sleep(1.2)
     with pytest.raises(Unavailable):
-        await _caller(watching, key)
+        await watching.caller(key)
     watching.away = False
     await asyncio.sleep(0.5)
-    assert (await _caller(watching, key)).key_id
+    assert (await watching.caller(key)).key_id
     stop.set()
     await watch
     watching.database.close()
@@ -257,7 +246,7 @@ async def test_database_that_was_never_migrated_is_unavailable(lonely: Process) 
     _, key = lonely.add_key(lonely.add_user())
     lonely.execute("DELETE FROM auth_epoch")
     with pytest.raises(Unavailable):
-        await _caller(lonely, key)
+        await lonely.caller(key)
 
 
 async def test_restored_database_does_not_stop_the_cache(lonely: Process) -> None:
@@ -265,77 +254,13 @@ async def test_restored_database_does_not_stop_the_cache(lonely: Process) -> Non
     user = lonely.add_user()
     key_id, key = lonely.add_key(user)
     for _ in range(3):
-        _revoke(lonely, lonely.add_key(user)[0])
-    await _caller(lonely, key)
+        lonely.revoke(lonely.add_key(user)[0])
+    await lonely.caller(key)
     lonely.execute("UPDATE auth_epoch SET epoch = 1")
     await lonely.epochs.refresh()
-    await _caller(lonely, key)
+    await lonely.caller(key)
     with lonely.counted() as statements:
-        await _caller(lonely, key)
+        await lonely.caller(key)
     assert statements == []
-    _revoke(lonely, key_id)
+    lonely.revoke(key_id)
     assert await _refused(lonely, x_api_key=key) == Reason.CREDENTIAL_INVALID
-
-
-async def test_recheck_gives_the_present_standing(process: Process) -> None:
-    """A principal of an open call is read again after a change, once, and then known."""
-    user = process.add_user()
-    _, key = process.add_key(user)
-    _, token = process.add_session(user)
-    by_key, by_token = await _caller(process, key), await _caller(process, token)
-    for principal in (by_key, by_token):
-        assert (await process.authenticator.recheck(principal)).role is Role.USER
-    with process.counted() as statements:
-        await process.authenticator.recheck(by_key)
-        await process.authenticator.recheck(by_token)
-    assert statements == []
-    with process.database.unit_of_work() as uow:
-        actions.set_role(uow, actions.lock_standing(uow, EVERYONE, user), Role.VIEWER)
-        uow.commit()
-    assert (await process.authenticator.recheck(by_key)).role is Role.VIEWER
-    with pytest.raises(Unauthenticated):
-        await process.authenticator.recheck(by_token)
-
-
-async def test_many_are_read_ahead_at_once(process: Process, monkeypatch: pytest.MonkeyPatch) -> None:
-    """After a change all who are asked after are read in one unit of work, and rechecked without another."""
-    key_ids, keys = zip(*(process.add_key(process.add_user()) for _ in range(20)), strict=True)
-    _, token = process.add_session(process.add_user())
-    callers = [await _caller(process, credential) for credential in (*keys, token)]
-    _revoke(process, key_ids[7])
-    reads = 0
-    read = process.database.read
-
-    async def counted(*given: Any, **more: Any) -> Any:
-        nonlocal reads
-        reads += 1
-        return await read(*given, **more)
-
-    monkeypatch.setattr(process.database, "read", counted)
-    await process.epochs.refresh()
-    reads = 0
-    await process.authenticator.read_ahead(callers)
-    for number, caller in enumerate(callers):
-        if number == 7:
-            with pytest.raises(Unauthenticated):
-                await process.authenticator.recheck(caller)
-        else:
-            assert (await process.authenticator.recheck(caller)).user_id == caller.user_id
-    await process.authenticator.read_ahead(callers)
-    assert reads == 1
-
-
-async def test_recheck_refuses_what_ended(process: Process) -> None:
-    """An open call loses its standing when its key is revoked or its access token's time is over."""
-    user = process.add_user()
-    key_id, key = process.add_key(user)
-    session, _ = process.add_session(user)
-    now = dt.datetime.now(dt.UTC)
-    token, _ = TOKENS.issue(user, session, Role.USER, now=now, session_end=now + dt.timedelta(seconds=1.5))
-    by_key, by_token = await _caller(process, key), await _caller(process, token)
-    _revoke(process, key_id)
-    with pytest.raises(Unauthenticated):
-        await process.authenticator.recheck(by_key)
-    await asyncio.sleep(1.5)
-    with pytest.raises(Unauthenticated):
-        await process.authenticator.recheck(by_token)
