@@ -40,6 +40,7 @@ from moragmeta.v1 import workers_pb2 as pb
 _LONGEST_WAIT: Final = 60
 _BEFORE_DEADLINE: Final = 0.3  # seconds that an empty answer gets to arrive in
 _TRIES: Final = 12
+_LAST_TRIES: Final = 6
 _MOST_PASSED_BY: Final = 5000
 _PAUSE_SECONDS: Final = 0.002
 _LONGEST_PAUSE: Final = 0.25
@@ -107,23 +108,26 @@ class WorkerServicer:
         )
         repeats_of = worker["id"] if request.request_id else None
         with self._openings.ticket(call.own, _appetite(worker, request, call), repeats_of) as ticket:
-            last = end <= time.monotonic()
+            last, tries = end <= time.monotonic(), _TRIES
             while True:
                 ticket.set_out()
-                found = await self._lease(worker, request, call, lease_ms)
+                found = await self._lease(worker, request, call, lease_ms, tries)
                 if found.leases or last or call.replayed:
                     ticket.got(lease.job.id for lease in found.leases)
                     return pb.LeaseJobsResponse(leases=found.leases)
                 last = not await ticket.wait(end - time.monotonic())
+                tries = _LAST_TRIES if last else _TRIES  # the time that was asked for is over
                 call.principal = await self._recheck(call.principal, call.peer)
                 check_access(self._access, call.principal)
                 ticket.appetite = _appetite(worker, request, call)
 
-    async def _lease(self, worker: Row, request: pb.LeaseJobsRequest, call: Call, lease_ms: int) -> Leases:
+    async def _lease(
+        self, worker: Row, request: pb.LeaseJobsRequest, call: Call, lease_ms: int, tries: int
+    ) -> Leases:
         """Lease what can be had; again and again while others hold what comes first, and behind that."""
         chosen = _appetite(worker, request, call)
         passed_by: frozenset[str] = frozenset()
-        for attempt in range(_TRIES):
+        for attempt in range(tries):
             lease = partial(_lease_once, worker, chosen, request, call, lease_ms, passed_by)
             found = await self._database.write(lease, deadline=call.deadline)
             if found.leases or not (found.passed_by or passed_by):
