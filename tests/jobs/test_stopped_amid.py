@@ -1,4 +1,4 @@
-"""A process that stops amid a write: the job that it holds is free again, and it goes on as if nothing was."""
+"""A process that stops amid a write: the job that it holds is free again, and the write is done at last."""
 
 from __future__ import annotations
 
