@@ -214,7 +214,11 @@ class Dispatcher:
         trailers = (*_trailers(call), (status.DETAILS_KEY, status.details_of(failure)))
         aborting = context.abort(code, status.message_of(failure), trailers)
         del context, call, failure, working
-        return await aborting  # raises what gRPC expects
+        try:
+            return await aborting  # raises what gRPC expects
+        except grpc.aio.InternalError:
+            # The client has left just now, which is no fault of ours, and would be written as one.
+            raise asyncio.CancelledError from None
 
     def _ended(self, call: Call, code: str, started: float, **more: str) -> None:
         """Write a call's line, and count it for its key; one that its client canceled is no error."""

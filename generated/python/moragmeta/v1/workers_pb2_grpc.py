@@ -122,7 +122,8 @@ class WorkerServiceServicer:
         after `wait`. Each job goes to exactly one worker; the order is priority,
         then the owners in turn, then age. Idempotent with `request_id`: a repeat
         answers the leases of the first call that are still held; an empty answer is
-        not remembered. Adds NOT_FOUND (the worker).
+        not remembered. A repeat may have another `wait`. Adds NOT_FOUND (the
+        worker).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -65,7 +65,8 @@ class WorkerServiceStub:
     after `wait`. Each job goes to exactly one worker; the order is priority,
     then the owners in turn, then age. Idempotent with `request_id`: a repeat
     answers the leases of the first call that are still held; an empty answer is
-    not remembered. Adds NOT_FOUND (the worker).
+    not remembered. A repeat may have another `wait`. Adds NOT_FOUND (the
+    worker).
     """
     HeartbeatJob: _grpc.UnaryUnaryMultiCallable[_workers_pb2.HeartbeatJobRequest, _workers_pb2.HeartbeatJobResponse]
     """Renews a lease, and asks whether the work is still wanted.
@@ -123,7 +124,8 @@ class WorkerServiceAsyncStub(WorkerServiceStub):
     after `wait`. Each job goes to exactly one worker; the order is priority,
     then the owners in turn, then age. Idempotent with `request_id`: a repeat
     answers the leases of the first call that are still held; an empty answer is
-    not remembered. Adds NOT_FOUND (the worker).
+    not remembered. A repeat may have another `wait`. Adds NOT_FOUND (the
+    worker).
     """
     HeartbeatJob: _aio.UnaryUnaryMultiCallable[_workers_pb2.HeartbeatJobRequest, _workers_pb2.HeartbeatJobResponse]  # type: ignore[assignment]
     """Renews a lease, and asks whether the work is still wanted.
@@ -190,7 +192,8 @@ class WorkerServiceServicer(metaclass=_abc_1.ABCMeta):
         after `wait`. Each job goes to exactly one worker; the order is priority,
         then the owners in turn, then age. Idempotent with `request_id`: a repeat
         answers the leases of the first call that are still held; an empty answer is
-        not remembered. Adds NOT_FOUND (the worker).
+        not remembered. A repeat may have another `wait`. Adds NOT_FOUND (the
+        worker).
         """
 
     @_abc_1.abstractmethod
