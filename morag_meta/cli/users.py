@@ -16,11 +16,13 @@ from morag_meta.cli.accounts import person, unit_of_work
 from morag_meta.cli.failures import CommandError
 from morag_meta.cli.options import DatabaseUrl, Format, Output, read_settings
 from morag_meta.cli.output import print_json, print_table, say
+from morag_meta.db.database import Database
 from morag_meta.db.unit import Row
 from morag_meta.exits import ExitCode
 from morag_meta.exports.convert import line_of
 from morag_meta.exports.store import TABLES
 from morag_meta.server.app import make_reset_tokens
+from morag_meta.server.preparation import opened
 from morag_meta.server.secrets import root_secrets
 from morag_meta.uow import UnitOfWork
 from morag_meta.users.actions import create_user, end_all_sessions, end_session
@@ -128,15 +130,20 @@ def export(email: Email, database_url: DatabaseUrl = None) -> None:
         user_id = person(uow, email)["id"]
         note_operator(uow, "user export", "user.export_data", target_id=user_id, owner_id=user_id)
         uow.commit()
-    with unit_of_work(settings) as uow:
+    with opened(settings) as database:
         for table in TABLES:
-            for row in _rows(uow, user_id, table):
+            for row in _rows(database, user_id, table):
                 say(line_of(table, row))
 
 
-def _rows(uow: UnitOfWork, user_id: str, table: str) -> Iterator[Row]:
+def _rows(database: Database, user_id: str, table: str) -> Iterator[Row]:
+    """Read each page in a unit of its own: whoever reads the lines may take more time than that is given."""
     after: Row | None = None
-    while rows := uow.exports.page(user_id, table, after, _PAGE):
+    while True:
+        with database.unit_of_work() as uow:
+            rows = uow.exports.page(user_id, table, after, _PAGE)
+        if not rows:
+            return
         yield from rows
         after = rows[-1]
 

@@ -22,6 +22,13 @@ from morag_meta.db.url import dialect_name, normalize
 
 SQLITE_BUSY_SECONDS = 10.0
 LOCK_WAIT_SECONDS = 5
+IDLE_SECONDS = 10
+"""How long a transaction may be silent before PostgreSQL or MariaDB ends it, and gives its locks back.
+
+The service's own are silent for milliseconds: one that is for so long is that of a host that vanished, or of
+a process that stands still. It is far less than who waits for a lock goes on trying (``LOCK_WAIT_SECONDS``,
+``ATTEMPTS`` times), so that their calls still get what they wait for. MySQL knows no such limit.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +111,7 @@ def _connect_arguments(options: DatabaseOptions, url: sa.URL) -> dict[str, Any]:
         settings = {
             "statement_timeout": milliseconds,
             "lock_timeout": LOCK_WAIT_SECONDS * 1000,
-            "idle_in_transaction_session_timeout": max(milliseconds * 6, 60_000),
+            "idle_in_transaction_session_timeout": IDLE_SECONDS * 1000,
             "timezone": "UTC",
         }
         return {
@@ -127,17 +134,23 @@ def _connect_arguments(options: DatabaseOptions, url: sa.URL) -> dict[str, Any]:
 
 
 def _prepare_mariadb(limit: float, connection: Any, record: object) -> None:
-    """Read committed, strict, in UTC; a statement ends after ``limit`` seconds (MySQL: if it reads)."""
+    """Read committed, strict, in UTC; a statement ends after ``limit`` seconds (MySQL: if it reads).
+
+    On MariaDB a silent transaction ends too.
+    """
     del record
     # The watchdog cuts a silent connection first; PyMySQL has no public name for these.
     connection._read_timeout = connection._write_timeout = limit + 5.0  # noqa: SLF001
     is_mariadb = "mariadb" in connection.get_server_info().lower()
-    time_limit = f"max_statement_time = {limit}" if is_mariadb else f"max_execution_time = {limit * 1000:.0f}"
+    if is_mariadb:
+        limits = f"max_statement_time = {limit}, idle_transaction_timeout = {IDLE_SECONDS}"
+    else:
+        limits = f"max_execution_time = {limit * 1000:.0f}"
     with connection.cursor() as cursor:
         cursor.execute("SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED")
         cursor.execute(
             "SET SESSION time_zone = '+00:00', sql_mode = 'STRICT_ALL_TABLES,NO_ENGINE_SUBSTITUTION', "
-            f"innodb_lock_wait_timeout = {LOCK_WAIT_SECONDS}, {time_limit}"
+            f"innodb_lock_wait_timeout = {LOCK_WAIT_SECONDS}, {limits}"
         )
 
 

@@ -25,7 +25,7 @@ RETRY_SECONDS: Final = 1.0
 _SINGULAR: Final = {"databases": "database", "user_settings": "settings", "api_keys": "api_key"}
 
 _PG_COLLISIONS: Final = frozenset({"40001", "40P01", "55P03", "23P01"})
-_PG_GONE: Final = frozenset({"57P01", "57P02", "57P03", "08000", "08003", "08006"})
+_PG_GONE: Final = frozenset({"25P03", "57P01", "57P02", "57P03", "08000", "08003", "08006"})
 _MARIADB_COLLISIONS: Final = frozenset({1205, 1213, 1020, 1180})
 _SQLITE_TAKEN: Final = "UNIQUE constraint failed: "
 _MARIADB_CHECKS: Final = frozenset({4025, 3819})  # its drivers know them as operational errors

@@ -14,6 +14,7 @@ from typing import Any, Final
 
 import sqlalchemy as sa
 
+from morag_meta.db.engine import IDLE_SECONDS
 from morag_meta.db.schema import job_events as events
 from morag_meta.db.schema import job_floors as floors
 from morag_meta.db.schema import job_log as log
@@ -53,7 +54,7 @@ _LOCK_POSTGRESQL = _LOCK.add_columns(
 _LOCK_IF_FREE = _LOCK.with_for_update(skip_locked=True)
 _LOCK_IF_FREE_POSTGRESQL = _LOCK_POSTGRESQL.with_for_update(skip_locked=True)
 _IMPATIENT_MARIADB = sa.text(f"SET SESSION idle_transaction_timeout = {_IDLE_MS // 1000}")
-_PATIENT_MARIADB = sa.text("SET SESSION idle_transaction_timeout = DEFAULT")
+_PATIENT_MARIADB = sa.text(f"SET SESSION idle_transaction_timeout = {IDLE_SECONDS}")
 
 _chosen = _WAITING.subquery("chosen")
 _place = sa.func.row_number().over(order_by=[_chosen.c[column.name] for column in _IN_ORDER])
@@ -198,8 +199,11 @@ class JobLog:
         return {row["id"] for row in rows}
 
     def _hold(self, *, if_free: bool = False) -> int | None:
-        """Take the row, and have the database end this transaction once it is silent for a second."""
-        if self._unit.dialect == "mariadb" and not self._is_impatient:
+        """Take the row, and have the database end this transaction once it is silent for a second.
+
+        MySQL ends none for that.
+        """
+        if self._unit.dialect == "mariadb" and not self._is_impatient and self._can_be_impatient:
             self._is_impatient = self._unit.broken = True  # for good, unless it is committed
             self._unit.run(_IMPATIENT_MARIADB)
             self._unit.after_commit(self._be_patient)
@@ -208,6 +212,10 @@ class JobLog:
         else:
             row = self._unit.one(_LOCK_IF_FREE if if_free else _LOCK)
         return None if row is None else row["position"]
+
+    @property
+    def _can_be_impatient(self) -> bool:
+        return bool(getattr(self._unit.connection.dialect, "is_mariadb", False))
 
     def _be_patient(self) -> None:
         with contextlib.suppress(Unavailable):  # what was committed is kept, and the connection is not

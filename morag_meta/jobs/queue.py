@@ -1,4 +1,4 @@
-"""The statements over the queue of jobs: who is next, what is overdue, and what the next attempt receives.
+"""The statements over the queue of jobs: who is next, and what the next attempt receives.
 
 The more urgent job is next; within a priority the owners take turns (``turns.py``), and of an owner the job
 that could be leased first is the next. One that comes back keeps its age, and so comes before younger ones.
@@ -13,7 +13,7 @@ from typing import Any, Final
 
 import sqlalchemy as sa
 
-from morag_meta.db.clock import Clock, clock
+from morag_meta.db.clock import clock
 from morag_meta.db.schema import job_checkpoints as checkpoints
 from morag_meta.db.schema import jobs
 from morag_meta.db.statements import EVERYONE, Path, owned, system
@@ -24,11 +24,6 @@ from morag_meta.jobs.wanted import LIMIT, SHOWN, WAITING_STATES, Wanted, conditi
 _c = jobs.c
 _JOB = checkpoints.c.job_id == sa.bindparam("job_id")
 _NOTHING_CHOSEN: Final[frozenset[str]] = frozenset()
-_OVERDUE = system(
-    sa.select(_c.id, _c.owner_id).where(_c.due_time <= Clock()).order_by(_c.due_time).limit(LIMIT),
-    "the reaper looks after everybody's jobs",
-    Path.REAPER,
-)
 _READY = system(
     sa.select(*SHOWN)
     .where(
@@ -76,10 +71,6 @@ class JobQueue:
     def ready(self, job_ids: Collection[str]) -> list[Row]:
         """Give those of the jobs, whosever, that can be leased now, the next first."""
         return self._unit.all(_READY, job_ids=list(job_ids))
-
-    def overdue(self, limit: int) -> list[Row]:
-        """Give id and owner of at most ``limit`` jobs that the reaper is to look at, the oldest due first."""
-        return self._unit.all(_OVERDUE, limit=limit)
 
     def checkpoint(self, owner_id: str, job_id: str) -> bytes:
         """Give what was saved for the next attempt of a job; empty where nothing was."""

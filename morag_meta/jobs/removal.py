@@ -27,6 +27,7 @@ from morag_meta.jobs.queue import JobQueue
 
 MOST_JOBS: Final = 1000
 _MOST_EVENTS: Final = 20_000  # of one transaction, so that it stays far from a statement's limit
+_MOST_LOOKS: Final = 20  # for old events of jobs that nobody holds
 _CHUNK: Final = 500  # MariaDB turns lists of a thousand into something slower
 
 _e, _c = events.c, jobs.c
@@ -60,6 +61,7 @@ _old = (
     .join(jobs, _c.id == _e.job_id)
     .where(_e.create_time < sa.bindparam("before", type_=_e.create_time.type))
     .where(_NUMBERED, _e.number < _c.event_number)
+    .where(_e.job_id.not_in(sa.bindparam("passed_over", expanding=True)))
     .order_by(_e.create_time)
     .limit(_LIMIT)
     .subquery("old")
@@ -104,8 +106,9 @@ class JobRemovals:
         shape = chosen.owner_id == EVERYONE, chosen.shape()
         given = {"before": before, "limit": limit + 1, **parameters_of(chosen)}
         ended = self._unit.all(_ended(*shape), **given)
-        wanted = [row["id"] for row in _few_enough(ended[:limit])]
-        taken = self._take(chosen.owner_id, wanted)
+        # Before they are counted, or one job of many events that somebody holds would keep all others.
+        free = set(self._take(chosen.owner_id, [row["id"] for row in ended[:limit]]))
+        taken = [row["id"] for row in _few_enough(row for row in ended if row["id"] in free)]
         if taken:
             self._remove(chosen.owner_id, taken)
         return Purged(len(taken), more=len(taken) < len(ended))
@@ -119,11 +122,17 @@ class JobRemovals:
 
         A job's newest event stays for as long as the job, and so does what has no position yet.
         """
-        found = {
-            row["job_id"]: row
-            for row in self._unit.all(OLD_EVENTS, before=JobQueue(self._unit).now() - age, limit=limit)
-        }
-        free = set(self._lock(EVERYONE, list(found)))
+        before = JobQueue(self._unit).now() - age
+        found: dict[str, Row] = {}
+        free: set[str] = set()
+        passed_over = [""]
+        for _ in range(_MOST_LOOKS):
+            rows = self._unit.all(OLD_EVENTS, before=before, limit=limit, passed_over=passed_over)
+            found = {row["job_id"]: row for row in rows}
+            free = set(self._lock(EVERYONE, list(found)))
+            if free or not found:
+                break
+            passed_over += found  # one job that somebody holds may have them all
         trimmed = {job_id: self._trim(found[job_id]) for job_id in sorted(free)}
         removed = sum(trimmed.values())
         if removed:

@@ -15,12 +15,13 @@ import sqlalchemy as sa
 
 from morag_meta.auth.narrowing import Whose, owner_of
 from morag_meta.auth.sharing import Grantee
-from morag_meta.db.clock import clock
+from morag_meta.db.clock import Clock, clock
 from morag_meta.db.counted import Resource, add, counted
 from morag_meta.db.schema import database_grants as grants
 from morag_meta.db.schema import job_events as events
 from morag_meta.db.schema import job_log, jobs
 from morag_meta.db.statements import Path, find_shared, narrow, owned, reach, shared, system
+from morag_meta.db.types import UtcDateTime
 from morag_meta.db.unit import Row, Unit
 from morag_meta.errors import Collision, not_found
 from morag_meta.jobs.limits import due_time
@@ -68,6 +69,14 @@ _NEWEST = system(
     sa.select(jobs.c.id, jobs.c.event_number).where(jobs.c.id.in_(sa.bindparam("job_ids", expanding=True))),
     "wakes watchers, whose access to the job was checked when they came",
     Path.POLLER,
+)
+_OVERDUE = system(
+    sa.select(jobs.c.id, jobs.c.due_time, clock)
+    .where(jobs.c.due_time <= Clock(), jobs.c.due_time >= sa.bindparam("from_time", type_=UtcDateTime()))
+    .order_by(jobs.c.due_time)
+    .limit(_LIMIT),
+    "the reaper looks after everybody's jobs",
+    Path.REAPER,
 )
 
 
@@ -165,7 +174,7 @@ class JobStore:
         asked = {"turns_of": owner_id, "turns_at": row["priority"]}
         added = add(self._unit, _INSERT, row, Resource.OPEN_JOBS, **asked)
         if not added["turns_begun"]:
-            JobTurns(self._unit).begin(owner_id, row["priority"])
+            JobTurns(self._unit).open(owner_id, row["priority"])
         self._append_event(None, row)
         return row
 
@@ -270,6 +279,13 @@ class JobStore:
         """Give the number of the newest event of each job that exists."""
         rows = self._unit.all(_NEWEST, job_ids=list(job_ids))
         return {row["id"]: row["event_number"] for row in rows}
+
+    def overdue(self, from_time: dt.datetime, limit: int) -> list[Row]:
+        """Give the jobs that the reaper is to look at, the oldest due first, none due before a time.
+
+        Of each ``id`` and ``due_time``, and the database's ``clock``.
+        """
+        return self._unit.all(_OVERDUE, from_time=from_time, limit=limit)
 
     def delete_all(self, owner_id: str) -> int:
         """Remove every job of an owner for good, with its events; give the number of jobs."""

@@ -86,7 +86,7 @@ class JobTurns:
                     self._unit.run(_NEXT, owner_id=owner_id, priority=priority, new_turn_time=time)
                 time += _TICK
 
-    def begin(self, owner_id: str, priority: int) -> None:
+    def open(self, owner_id: str, priority: int) -> None:
         """Let an owner have had no turn yet of a priority.
 
         Raises:

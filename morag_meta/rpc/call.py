@@ -7,7 +7,7 @@ and what a method asks of them in ``rpc/access.py``.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 from morag_meta.auth.keys import KeyHasher
 from morag_meta.auth.narrowing import Narrowing, Reach, narrowed
@@ -17,6 +17,9 @@ from morag_meta.db.statements import EVERYONE
 from morag_meta.errors import Forbidden, Reason
 from morag_meta.rpc.peers import address_of
 from morag_meta.rpc.trail import Trail
+
+_NOT_ASKED: Final = frozenset({"request_id", "wait"})
+"""Fields by which a repeat may differ: its name, and how long there still is time to wait for an answer."""
 
 
 @dataclass(slots=True)
@@ -100,7 +103,7 @@ class Call:
         return owner_id
 
     def fingerprint(self, request: Any) -> str:
-        """Give a keyed hash of the request without its request id; no password can be guessed from it.
+        """Give a keyed hash of what a request asks for; no password can be guessed from it.
 
         What the caller's key is narrowed to is part of it: no key is told what another one did that reaches
         more.
@@ -113,7 +116,8 @@ class Call:
             raise RuntimeError(f"{self.method} was called without what hashes requests")
         bare = type(request)()
         bare.CopyFrom(request)
-        bare.ClearField("request_id")
+        for name in _NOT_ASKED.intersection(bare.DESCRIPTOR.fields_by_name):
+            bare.ClearField(name)
         data = bare.SerializeToString(deterministic=True)
         if self.narrowing is not None:
             data += repr(self.narrowing).encode()

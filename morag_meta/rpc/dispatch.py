@@ -1,7 +1,7 @@
 """The one wrapper of every call: decoding, request id, authentication, access, rules, errors, log.
 
-It builds gRPC's handlers from the services' descriptors and the marks of ``rpc/methods.py``, and
-refuses a servicer that does not fit its descriptor. Statuses are made in ``rpc/status.py``.
+It builds gRPC's handlers from the services' descriptors and from what ``rpc/fit.py`` makes of them and of
+their servicers. Statuses are made in ``rpc/status.py``.
 """
 
 from __future__ import annotations
@@ -10,17 +10,13 @@ import asyncio
 import re
 import time
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final
 
 import grpc
 import structlog
-from google.protobuf.descriptor import MethodDescriptor
 from google.protobuf.message import DecodeError, Message
-from google.protobuf.message_factory import GetMessageClass
 
-from morag_meta.audit.declaration import Declaration, declaration_of
 from morag_meta.audit.rules import Entry
 from morag_meta.audit.writer import AuditWriter
 from morag_meta.auth.authenticator import Authenticator
@@ -32,9 +28,10 @@ from morag_meta.db.database import Database
 from morag_meta.errors import Invalid, MetaError, Reason
 from morag_meta.ids import new_id
 from morag_meta.rpc import status, trail
-from morag_meta.rpc.access import Access, access_of, check_access, service
+from morag_meta.rpc.access import check_access, service
 from morag_meta.rpc.call import Call
-from morag_meta.rpc.methods import Kind, Mark, mark_of
+from morag_meta.rpc.fit import Method, UnfitServicer, describe
+from morag_meta.rpc.methods import Kind
 from morag_meta.rpc.peers import agent_of
 from morag_meta.rpc.streams import Streams, draining
 from morag_meta.rpc.trail import Trail
@@ -50,54 +47,6 @@ _faults = structlog.get_logger(__name__)
 
 Metadata = Mapping[str, Any]
 Work = Callable[[Call, Metadata], Awaitable[Any]]
-
-
-class UnfitServicer(RuntimeError):
-    """A servicer lacks a method of its service, or marks one so that it cannot be run."""
-
-
-@dataclass(frozen=True, slots=True)
-class Method:
-    """One method of a service, and how it is run."""
-
-    name: str  # "DocumentService.GetDocument"
-    request_type: type[Message]
-    access: Access
-    mark: Mark
-    run: Callable[..., Any]  # the servicer's method, unbound
-    servicer: Any
-    identified: bool  # its request carries a request_id, which the dispatcher looks after
-    audit: Declaration | None
-
-
-def describe(servicer: Any, descriptor: MethodDescriptor) -> Method:
-    """Match a servicer's method with its descriptor.
-
-    Raises:
-        UndeclaredAccess: the descriptor does not say who may call it.
-        UnfitServicer: the method is missing, unmarked, or takes a request id without saying how it is
-            replayed.
-    """
-    name = f"{descriptor.containing_service.name}.{descriptor.name}"
-    run = getattr(type(servicer), descriptor.name, None)
-    mark = mark_of(run) if run is not None else None
-    if run is None or mark is None:
-        raise UnfitServicer(f"{type(servicer).__name__} has no marked method {name}")
-    if descriptor.server_streaming != (mark.kind is Kind.STREAM):
-        raise UnfitServicer(f"{name} streams in the proto or in the servicer, but not in both")
-    identified = "request_id" in descriptor.input_type.fields_by_name
-    if mark.kind is Kind.WRITE and identified and mark.replay is None:
-        raise UnfitServicer(f"{name} takes a request_id and does not say how it is replayed")
-    return Method(
-        name=name,
-        request_type=GetMessageClass(descriptor.input_type),
-        access=access_of(descriptor),
-        mark=mark,
-        run=run,
-        servicer=servicer,
-        identified=identified and mark.kind is Kind.WRITE,
-        audit=declaration_of(descriptor),
-    )
 
 
 class Dispatcher:
@@ -216,7 +165,11 @@ class Dispatcher:
         trailers = (*_trailers(call), (status.DETAILS_KEY, status.details_of(failure)))
         aborting = context.abort(code, status.message_of(failure), trailers)
         del context, call, failure, working
-        return await aborting  # raises what gRPC expects
+        try:
+            return await aborting  # raises what gRPC expects
+        except grpc.aio.InternalError:
+            # The client has left just now, which is no fault of ours, and would be written as one.
+            raise asyncio.CancelledError from None
 
     def _ended(self, call: Call, code: str, started: float, **more: str) -> None:
         """Write a call's line, and count it for its key; one that its client canceled is no error."""

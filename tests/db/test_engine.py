@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
+
 import pytest
 import sqlalchemy as sa
 
-from morag_meta.db import migrate
+from morag_meta.db import engine, migrate
 from morag_meta.db.database import Database
 from morag_meta.db.url import normalize
 from tests.backends.databases import chosen_kinds
@@ -39,3 +42,30 @@ def test_the_options_of_a_postgresql_url_hold(other_schema: str) -> None:
         assert shown == ["other", "5MB", "10s", "5s", "UTC"]
     finally:
         database.close()
+
+
+class _MySql:
+    """The driver's connection to a MySQL server, as far as what is set on it."""
+
+    def __init__(self) -> None:
+        self.ran: list[str] = []
+
+    def get_server_info(self) -> str:
+        return "8.0.36"
+
+    @contextlib.contextmanager
+    def cursor(self) -> Iterator[_MySql]:
+        yield self
+
+    def execute(self, statement: str) -> None:
+        self.ran.append(statement)
+
+
+def test_mysql_is_asked_for_nothing_that_mariadb_alone_knows() -> None:
+    """Neither the limit of every statement nor that of silence is set there, which would be refused."""
+    mysql = _MySql()
+    engine._prepare_mariadb(10.0, mysql, None)  # noqa: SLF001 - there is no such server here
+    said = " ".join(mysql.ran)
+    assert "max_execution_time = 10000" in said
+    assert "max_statement_time" not in said
+    assert "idle_transaction_timeout" not in said

@@ -213,5 +213,5 @@ def test_every_job_comes_to_its_end(database: Database, seed: int) -> None:
         _check_job(database, job_id)
     _check_documents(database, history.owner_id)
     with database.unit_of_work() as uow:
-        assert uow.queue.overdue(10) == []
+        assert uow.jobs.overdue(dt.datetime(2020, 1, 1, tzinfo=dt.UTC), 10) == []
         assert uow.queue.now() > dt.datetime(2020, 1, 1, tzinfo=dt.UTC)

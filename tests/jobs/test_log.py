@@ -31,7 +31,7 @@ class Log:
         self.database = database
         with database.unit_of_work() as uow:
             self.owner = str(create_user(uow, name="Owner", email="owner@log.test")["id"])
-            uow.queue.turns.begin(self.owner, 2)  # which first jobs at the same time would wait for
+            uow.queue.turns.open(self.owner, 2)  # which first jobs at the same time would wait for
             uow.commit()
 
     def add_job(self, uow: UnitOfWork) -> str:

@@ -130,6 +130,22 @@ def test_a_session_that_cannot_be_made_patient_again_is_left(shelf: Shelf, owner
     assert shelf.log() == (16, 0)
 
 
+@pytest.mark.parametrize(
+    "backend", [kind for kind in chosen_kinds() if kind == "mariadb"], indirect=True, scope="session"
+)
+def test_mysql_which_knows_no_such_limit_is_not_asked_for_it(
+    shelf: Shelf, owner: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Events are numbered there all the same."""
+    del owner
+    monkeypatch.setattr(shelf.database.engine.dialect, "is_mariadb", False)
+    said: list[str] = []
+    sa.event.listen(shelf.database.engine, "before_cursor_execute", lambda *given: said.append(given[2]))
+    assert shelf.do(lambda uow: uow.log.number()) == 4
+    assert said
+    assert not any("idle" in statement for statement in said)
+
+
 @pytest.fixture
 def server(database_url: str, tmp_path: Path) -> Iterator[tuple[ServerProcess, str]]:
     """Give a running server, and its user's key."""

@@ -128,7 +128,7 @@ def test_lists_come_from_an_index(filled: Filled, order_by: str, chosen: dict[st
 
 def test_what_is_overdue_comes_from_an_index(filled: Filled) -> None:
     """The reaper's look reads the due times alone, in their order, whosever the jobs are."""
-    plan = Plan(filled.database, lambda uow: uow.queue.overdue(100))
+    plan = Plan(filled.database, lambda uow: uow.jobs.overdue(START, 100))
 
     assert not plan.scans, plan.text
     assert not plan.sorts, plan.text

@@ -294,7 +294,7 @@ def test_a_wrong_due_time_is_put_right(kept: Kept) -> None:
         uow.connection.execute(sa.update(jobs).where(jobs.c.id == job_id).values(due_time=early))
         uow.commit()
     with kept.database.unit_of_work() as uow:
-        assert job_id in [row["id"] for row in uow.queue.overdue(1000)]
+        assert job_id in [row["id"] for row in uow.jobs.overdue(early, 1000)]
 
     assert kept.reap(job_id) is None
     assert row_of(kept.database, job_id) == right

@@ -15,8 +15,10 @@ from morag_meta.db.database import Database
 from morag_meta.db.schema import job_events, jobs
 from morag_meta.jobs import actions, leases
 from morag_meta.jobs.limits import Backoff
+from morag_meta.jobs.reaper import handle as handle_job
 from morag_meta.server import reaper
 from morag_meta.server.reaper import Reaper
+from morag_meta.uow import UnitOfWork
 from morag_meta.users.actions import create_user
 from tests.backends.databases import Backend, chosen_kinds
 from tests.jobs.later import row_of
@@ -159,9 +161,81 @@ def test_a_job_that_cannot_be_handled_stops_no_other(reaped: Reaped, monkeypatch
         uow.commit()
 
 
-@pytest.mark.parametrize(  # but for SQLite, which has one writer at a time, and no locks of rows
+_BESIDE = pytest.mark.parametrize(  # SQLite has one writer at a time, and no locks of rows
     "backend", [kind for kind in chosen_kinds() if kind != "sqlite"], indirect=True, scope="session"
 )
+
+
+@_BESIDE
+@pytest.mark.parametrize("together", [False, True], ids=["one by one", "at one time"])
+def test_locked_jobs_hold_up_none_behind_them(
+    reaped: Reaped, monkeypatch: pytest.MonkeyPatch, together: bool
+) -> None:
+    """However many that are due before it are held, a free job is handled, and they are when that is over."""
+    monkeypatch.setattr(reaper, "_BATCH", 5)
+    held, free = reaped.lost(23), reaped.lost(2)
+    with reaped.database.unit_of_work() as uow:
+        due = uow.queue.now() - dt.timedelta(hours=1)
+        for number, job_id in enumerate(held):
+            earlier = due + dt.timedelta(seconds=0 if together else number)
+            uow.connection.execute(sa.update(jobs).where(jobs.c.id == job_id).values(due_time=earlier))
+        uow.commit()
+    once = Reaper(reaped.database, Backoff(), 1.0)
+
+    async def reap() -> int:
+        looks = 1
+        while await once.reap(asyncio.Event()):
+            looks += 1
+        return looks
+
+    with reaped.database.unit_of_work() as uow:
+        for job_id in held:
+            uow.jobs.lock("-", job_id)
+        assert asyncio.run(reap()) == 6
+        assert reaped.told(free) == dict.fromkeys(free, _ONCE)
+        assert {row_of(reaped.database, job_id)["state"] for job_id in held} == {"PROCESSING"}
+    asyncio.run(reap())
+    assert reaped.told(held) == dict.fromkeys(held, _ONCE)
+
+
+def test_a_round_ends_though_more_comes_than_is_handled(
+    reaped: Reaped, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is passed over is looked at again soon, while each look finds as much as it can take in."""
+    monkeypatch.setattr(reaper, "_BATCH", 2)
+    passed, *rest = reaped.lost(6)
+    with reaped.database.unit_of_work() as uow:
+        earlier = uow.queue.now() - dt.timedelta(hours=1)
+        uow.connection.execute(sa.update(jobs).where(jobs.c.id == passed).values(due_time=earlier))
+        uow.commit()
+    busy = {passed}
+
+    def handle(uow: UnitOfWork, job_id: str, *given: Any) -> str | None:
+        return None if job_id in busy else handle_job(uow, job_id, *given)
+
+    monkeypatch.setattr(reaper, "handle", handle)
+    once = Reaper(reaped.database, Backoff(), 1.0)
+
+    async def reap_while_more_comes() -> None:
+        for _ in range(6):
+            if row_of(reaped.database, passed)["state"] == "PENDING":
+                return
+            assert await once.reap(asyncio.Event())
+            busy.clear()
+            rest.extend(await asyncio.to_thread(reaped.lost, 4))
+            with reaped.database.unit_of_work() as uow:  # due when they are found, as with time they are
+                now = {"due_time": uow.queue.now()}
+                uow.connection.execute(sa.update(jobs).where(jobs.c.id.in_(rest[-4:])).values(**now))
+                uow.commit()
+        raise AssertionError("never looked at again")
+
+    asyncio.run(reap_while_more_comes())
+    with reaped.database.unit_of_work() as uow:  # nothing overdue is left for the other tests
+        uow.jobs.delete_all(reaped.owner_id)
+        uow.commit()
+
+
+@_BESIDE
 def test_a_job_that_somebody_has_locked_is_left_to_them(reaped: Reaped) -> None:
     """A reaper waits for no lock of a job or its document, but passes by, and comes again."""
     ids = reaped.lost(4)

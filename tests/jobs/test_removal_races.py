@@ -103,3 +103,32 @@ def test_a_removal_waits_for_nobody_who_reports(shelf: Shelf) -> None:
         assert shelf.purge(owner) == Purged(1, more=True)
 
     assert (shelf.job_ids(), shelf.numbers(held)) == ({held}, [1, 2])
+
+
+@_BESIDE
+def test_a_held_job_of_very_many_events_keeps_no_other(shelf: Shelf) -> None:
+    """A purge passes over the longest ended job where somebody holds it, whatever it alone would remove."""
+    owner = shelf.owner()
+    ago = shelf.now - DAY
+    (held,) = shelf.write(owner, {"event_number": 30_000, "end_time": ago})
+    shelf.write(owner, {}, {}, first=11)
+    with shelf.database.unit_of_work() as uow:
+        uow.jobs.lock(EVERYONE, held)
+        assert shelf.purge(owner) == Purged(2, more=True)
+    assert shelf.job_ids() == {held}
+
+
+@_BESIDE
+def test_old_events_of_a_held_job_keep_no_others(shelf: Shelf) -> None:
+    """Where all that one look finds is of jobs that somebody holds, the events behind it go."""
+    owner = shelf.owner()
+    held = shelf.write(owner, {"event_number": 5}, {"event_number": 5}, events=5, first=1)
+    (free,) = shelf.write(owner, {"event_number": 3}, events=3, first=11)
+    for job_id in held:
+        shelf.age_events(job_id, [9 * DAY] * 5)
+    shelf.age_events(free, [5 * DAY] * 3)
+    with shelf.database.unit_of_work() as uow:
+        for job_id in held:
+            uow.jobs.lock(EVERYONE, job_id)
+        assert shelf.do(lambda uow: uow.job_removals.expire_events(DAY, 4)) == 2
+    assert (shelf.numbers(free), shelf.numbers(held[0])) == ([3], [1, 2, 3, 4, 5])

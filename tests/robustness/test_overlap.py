@@ -63,7 +63,7 @@ def test_what_commits_late_is_seen_once_and_in_order(quick: Service) -> None:
     """A change that was begun before another and commits after it is delivered, as are those around it."""
     user = quick.new_user()
     with quick.database.unit_of_work() as uow:
-        uow.queue.turns.begin(user.id, 2)  # which first jobs at the same time would wait for
+        uow.queue.turns.open(user.id, 2)  # which first jobs at the same time would wait for
         uow.commit()
     seen = Seen(user)
     made: list[tuple[str, int]] = []

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
+import logging
 import threading
 import time
 import uuid
@@ -21,7 +22,7 @@ from morag_meta.jobs.servicer import JobServicer
 from morag_meta.rpc import access
 from morag_meta.rpc.access import UndeclaredAccess
 from morag_meta.rpc.call import Call
-from morag_meta.rpc.dispatch import UnfitServicer, describe
+from morag_meta.rpc.fit import UnfitServicer, describe
 from morag_meta.rpc.methods import reads, streams, writes
 from morag_meta.server.app import App
 from moragmeta.v1 import options_pb2
@@ -186,6 +187,37 @@ def test_a_cancelled_call_is_logged_as_such(trial: Trial) -> None:
             assert time.monotonic() < limit
             time.sleep(0.01)
     assert [(line["event"], line.get("code")) for line in logs] == [("call", "CANCELLED")]
+
+
+def test_a_stream_that_ends_just_as_its_client_leaves_is_no_error(
+    trial: Trial, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Where gRPC knows that the client has left, and has not told yet, it takes no status: nobody minds."""
+    caplog.set_level(logging.DEBUG, "grpc")
+    begun, left = threading.Event(), threading.Event()
+
+    async def end_late(*_: Any) -> Any:
+        begun.set()
+        assert left.wait(5)
+        time.sleep(0.5)  # noqa: ASYNC251 - so that the event loop hears of nothing
+        raise Unavailable("it ends", reason=Reason.STREAM_AGED)
+
+    trial.does(end_late)
+    with capture_logs() as logs, grpc.insecure_channel(trial.target) as channel:
+        call = trial.watch(channel)(Question(), metadata=(("x-request-id", "gone"),))
+        assert begun.wait(5)
+        call.cancel()
+        channel.close()
+        left.set()
+        limit = time.monotonic() + 5
+        while not any(line.get("request_id") == "gone" for line in logs):
+            assert time.monotonic() < limit
+            time.sleep(0.01)
+    trial.does(_answering("Read"))
+    _call(trial, "Read")  # what the loop had to say it has said by now
+    said = {record.getMessage(): record.levelno for record in caplog.records}
+    assert "RPC cancelled for servicer method [/trial.Trial/Watch]" in said
+    assert max(said.values()) < logging.WARNING
 
 
 def test_an_answer_that_is_no_message_is_internal(trial: Trial) -> None:

@@ -28,6 +28,15 @@ def test_a_repeat_answers_the_same_leases(work: Work, fleet: Fleet) -> None:
         fleet.lease(worker.id, 3, request_id="r")
 
 
+def test_a_repeat_may_wait_for_another_time(work: Work, fleet: Fleet) -> None:
+    """Who asks again has less time left, and gets the same leases however long the repeat would wait."""
+    work.add_job()
+    worker = fleet.register()
+    first = fleet.lease(worker.id, request_id="r", wait=5)
+    assert fleet.lease(worker.id, request_id="r", wait=3) == first
+    assert fleet.lease(worker.id, request_id="r") == first
+
+
 def test_a_repeat_answers_only_what_is_still_held(work: Work, fleet: Fleet) -> None:
     """What was given back, finished, or is in its next attempt is left out of a repeat."""
     for _ in range(4):

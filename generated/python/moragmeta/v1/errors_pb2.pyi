@@ -168,15 +168,16 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """
     ERROR_REASON_SERVER_DRAINING: _ErrorReason.ValueType  # 83
     """The server is shutting down; resume elsewhere (UNAVAILABLE), and where a
-    stream had begun, {resume_after_sequence}.
+    stream had begun, {resume_after_sequence, or resume_token where the stream
+    is over many jobs}.
     """
     ERROR_REASON_STREAM_AGED: _ErrorReason.ValueType  # 84
     """The stream reached its maximum age; resume (UNAVAILABLE)
-    {resume_after_sequence}.
+    {resume_after_sequence, or resume_token where the stream is over many jobs}.
     """
     ERROR_REASON_READER_TOO_SLOW: _ErrorReason.ValueType  # 85
     """The reader took nothing for too long; resume (UNAVAILABLE)
-    {resume_after_sequence}.
+    {resume_after_sequence, or resume_token where the stream is over many jobs}.
     """
     ERROR_REASON_DEADLINE_IN_QUEUE: _ErrorReason.ValueType  # 86
     """The deadline passed before the call could run (DEADLINE_EXCEEDED)."""
@@ -340,15 +341,16 @@ again, with the same `request_id` (UNAVAILABLE).
 """
 ERROR_REASON_SERVER_DRAINING: ErrorReason.ValueType  # 83
 """The server is shutting down; resume elsewhere (UNAVAILABLE), and where a
-stream had begun, {resume_after_sequence}.
+stream had begun, {resume_after_sequence, or resume_token where the stream
+is over many jobs}.
 """
 ERROR_REASON_STREAM_AGED: ErrorReason.ValueType  # 84
 """The stream reached its maximum age; resume (UNAVAILABLE)
-{resume_after_sequence}.
+{resume_after_sequence, or resume_token where the stream is over many jobs}.
 """
 ERROR_REASON_READER_TOO_SLOW: ErrorReason.ValueType  # 85
 """The reader took nothing for too long; resume (UNAVAILABLE)
-{resume_after_sequence}.
+{resume_after_sequence, or resume_token where the stream is over many jobs}.
 """
 ERROR_REASON_DEADLINE_IN_QUEUE: ErrorReason.ValueType  # 86
 """The deadline passed before the call could run (DEADLINE_EXCEEDED)."""

@@ -122,7 +122,7 @@ class WorkerServiceServicer:
         after `wait`. Each job goes to exactly one worker; the order is priority,
         then the owners in turn, then age. Idempotent with `request_id`: a repeat
         answers the leases of the first call that are still held; an empty answer is
-        not remembered.
+        not remembered. A repeat may have another `wait`.
 
         While it waits, a call is counted with the user's open streams, of which a
         process keeps MORAG_STREAM_LIMIT. Beyond them a call that finds no job is
