@@ -13,13 +13,11 @@ from morag_meta.api_keys.rules import EVERY_SCOPE, check_name, check_not_revoked
 from morag_meta.api_keys.store import INHERITED
 from morag_meta.auth.keys import KeyHasher, new_key, prefix_of
 from morag_meta.auth.narrowing import Narrowing, Reach, columns_of
-from morag_meta.auth.principal import Principal, Role
+from morag_meta.auth.principal import Role
 from morag_meta.auth.sharing import Grantee, Level
-from morag_meta.auth.standing import standing_of
 from morag_meta.db.counted import Resource, note_growth
 from morag_meta.db.statements import EVERYONE
 from morag_meta.db.unit import Row
-from morag_meta.errors import Reason, Stale, Unauthenticated
 from morag_meta.ids import new_id
 from morag_meta.uow import UnitOfWork
 
@@ -79,25 +77,6 @@ def narrowing_columns(
     for server_id in sorted(set(server_ids)):
         uow.servers.get(reach, server_id)
     return columns_of(database_ids, server_ids)
-
-
-def lock_grantor(uow: UnitOfWork, caller: Principal) -> Principal:
-    """Give a caller as it stands in this transaction, in which nobody takes that away: the epoch is locked.
-
-    A caller is otherwise known for some seconds after it lost its standing elsewhere. A key that is made in
-    these would outlive the one that was revoked, and nobody would look for it.
-
-    Raises:
-        Unauthenticated: its key, session or user no longer stands (CREDENTIAL_INVALID).
-        Stale: its role was changed meanwhile (CONFLICT).
-    """
-    uow.epoch.lock()
-    present = standing_of(uow.standings.of_principal(caller), None, uow.now).principal
-    if present is None:
-        raise Unauthenticated("the credential is not valid", reason=Reason.CREDENTIAL_INVALID)
-    if present.role is not caller.role:
-        raise Stale("the caller's role was changed meanwhile; repeat the call", reason=Reason.CONFLICT)
-    return present
 
 
 def lock_key(uow: UnitOfWork, reach: str, key_id: str) -> Row:

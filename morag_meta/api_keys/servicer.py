@@ -56,9 +56,9 @@ _WRITE_SCOPE = "api_keys:write"
 StandingOf = Callable[[str], Awaitable[Standing]]
 
 
-def _grantor(uow: UnitOfWork, call: Call) -> Grantor:
+def _grantor(call: Call) -> Grantor:
     """Give what bounds the keys that the caller grants: the role, and the calling key, if it is one."""
-    principal = actions.lock_grantor(uow, call.principal)
+    principal = call.principal
     if not principal.key_id:
         return Grantor(principal.role)
     return Grantor(
@@ -130,12 +130,12 @@ class ApiKeyServicer:
     def _replay_deletion(self, uow: UnitOfWork, call: Call, receipt: dict[str, Any]) -> Empty:
         return Empty()
 
-    @writes(replay=_replay_creation, receipt=lambda response: {"id": response.api_key.id})
+    @writes(stands=True, replay=_replay_creation, receipt=lambda response: {"id": response.api_key.id})
     def CreateApiKey(
         self, uow: UnitOfWork, request: pb.CreateApiKeyRequest, call: Call
     ) -> pb.CreateApiKeyResponse:
         owner_id = call.owner_for(request.owner_id)
-        grantor = _grantor(uow, call)
+        grantor = _grantor(call)
         standing = self._granted(uow, call, owner_id, request.api_key, _STANDING)
         standing |= actions.narrowing_columns(
             uow,
@@ -175,12 +175,10 @@ class ApiKeyServicer:
         )
         return pb.ListApiKeysResponse(api_keys=page.items, next_page_token=page.next_token)
 
-    @writes(replay=_replay)
+    @writes(stands=True, replay=_replay)
     def UpdateApiKey(self, uow: UnitOfWork, request: pb.UpdateApiKeyRequest, call: Call) -> pb.ApiKey:
         names = masked(request.api_key, request.update_mask)
         standing = [name for name in names if name in _STANDING]
-        if standing:
-            uow.epoch.lock()
         row = uow.api_keys.lock(call.whole_reach, request.api_key.id)
         check_etag(request.api_key.etag, row)
         check_changeable(row, uow.now)
@@ -189,13 +187,13 @@ class ApiKeyServicer:
         }
         if standing:
             values |= self._granted(uow, call, row["owner_id"], request.api_key, standing)
-            check_within({**row, **values}, grantor=_grantor(uow, call), path=_PATH)
+            check_within({**row, **values}, grantor=_grantor(call), path=_PATH)
             uow.epoch.bump()
         if values:
             row = uow.api_keys.change(row, **values)
         return key_to_proto(row, uow.now)
 
-    @writes(replay=_replay_deletion, receipt=lambda _: {})
+    @writes(stands=True, replay=_replay_deletion, receipt=lambda _: {})
     def DeleteApiKey(self, uow: UnitOfWork, request: pb.DeleteApiKeyRequest, call: Call) -> Empty:
         row = actions.lock_key(uow, call.whole_reach, request.id)
         check_etag(request.etag, row)
@@ -203,26 +201,27 @@ class ApiKeyServicer:
         uow.epoch.bump()
         return Empty()
 
-    @writes(replay=_replay)
+    @writes(stands=True, replay=_replay)
     def RevokeApiKey(self, uow: UnitOfWork, request: pb.RevokeApiKeyRequest, call: Call) -> pb.ApiKey:
         row = actions.lock_key(uow, _reach(call, request.id), request.id)
         check_etag(request.etag, row)
         return key_to_proto(actions.revoke(uow, row), uow.now)
 
-    @writes(replay=_replay)
+    @writes(stands=True, replay=_replay)
     def DisableApiKey(self, uow: UnitOfWork, request: pb.DisableApiKeyRequest, call: Call) -> pb.ApiKey:
         row = actions.lock_key(uow, _reach(call, request.id), request.id)
         check_etag(request.etag, row)
         return key_to_proto(actions.disable(uow, row), uow.now)
 
-    @writes(replay=_replay)
+    @writes(stands=True, replay=_replay)
     def EnableApiKey(self, uow: UnitOfWork, request: pb.EnableApiKeyRequest, call: Call) -> pb.ApiKey:
         row = actions.lock_key(uow, call.whole_reach, request.id)
         check_etag(request.etag, row)
-        check_within(row, grantor=_grantor(uow, call), path="")
+        check_within(row, grantor=_grantor(call), path="")
         return key_to_proto(actions.enable(uow, row), uow.now)
 
     @writes(
+        stands=True,
         replay=_replay_rotation,
         receipt=lambda response: {"id": response.api_key.id, "old_id": response.predecessor.id},
     )
@@ -232,7 +231,7 @@ class ApiKeyServicer:
         grace = grace_from_proto(request)
         row = actions.lock_key(uow, _reach(call, request.id), request.id)
         check_etag(request.etag, row)
-        check_within(row, grantor=_grantor(uow, call), path="")
+        check_within(row, grantor=_grantor(call), path="")
         self._policy.check(row["expire_time"], now=uow.now, field="id")
         new, old, secret = actions.rotate(uow, self._hasher, row, grace)
         return pb.RotateApiKeyResponse(

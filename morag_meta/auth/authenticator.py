@@ -118,7 +118,7 @@ class Authenticator:
             entry = await self._look_up_once(place, credential, peer)
         principal = entry.standing.principal
         if principal is None:
-            raise _refused(entry.standing.holder)
+            raise refused(entry.standing.holder)
         check_address(principal, peer)
         if principal.key_id:
             self._usage.note(principal.key_id, now)
@@ -145,12 +145,12 @@ class Authenticator:
             Unavailable: that is not known, and the database is away.
         """
         if not principal.key_id and _is_over(principal.expire_time):
-            raise _refused()  # an access token's own end, before its session's
+            raise refused()  # an access token's own end, before its session's
         place = _place_of(principal)
         entry = self._known(place, time.time()) or await self._read(place, _reading_of(principal), None)
         present = entry.standing.principal
         if present is None:
-            raise _refused()
+            raise refused()
         check_address(present, peer)
         return present
 
@@ -196,7 +196,7 @@ class Authenticator:
         if is_key(credential):
             return await self._read(place, _hash_reading(place), None)
         if not is_access_token(credential):
-            raise _refused()
+            raise refused()
         claims = self._tokens.verify(credential)
         return await self._read(place, _session_reading(claims.session_id), claims.expire_time)
 
@@ -265,7 +265,7 @@ def _credential(metadata: Mapping[str, Any]) -> str:
         )
     scheme, _, value = str(header).partition(" ")
     if scheme.lower() != "bearer":
-        raise _refused()
+        raise refused()
     return value.strip()
 
 
@@ -279,20 +279,21 @@ def check_address(principal: Principal, peer: str) -> None:
         return
     address = address_of(peer)
     if not is_allowed(principal.addresses, address):
-        refused = Forbidden(
+        forbidden = Forbidden(
             f"the API key is not to be used from {address or 'an unknown address'}",
             reason=Reason.ADDRESS_NOT_ALLOWED,
             metadata={"address": address},
         )
-        refused.holder = principal
-        raise refused
+        forbidden.holder = principal
+        raise forbidden
 
 
 def _is_over(time: dt.datetime | None) -> bool:
     return time is not None and time <= dt.datetime.now(dt.UTC)
 
 
-def _refused(holder: Principal | None = None) -> Unauthenticated:
-    refused = Unauthenticated("the credential is not valid", reason=Reason.CREDENTIAL_INVALID)
-    refused.holder = holder
-    return refused
+def refused(holder: Principal | None = None) -> Unauthenticated:
+    """Say that a credential opens nothing, in the same words whatever the cause."""
+    error = Unauthenticated("the credential is not valid", reason=Reason.CREDENTIAL_INVALID)
+    error.holder = holder
+    return error

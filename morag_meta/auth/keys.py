@@ -28,6 +28,7 @@ PATTERN: Final = re.compile(r"morag_[A-Za-z0-9_-]{43}", re.ASCII)
 SHOWN_CHARACTERS: Final = 12
 """How many of a key's first characters are kept and shown."""
 
+_LIKE_A_KEY: Final = re.compile(r"morag_[A-Za-z0-9_-]{16,}", re.ASCII)  # mistyped ones, too
 _RANDOM_BYTES: Final = 32
 _HASH_BYTES: Final = 24  # of SHA-256: with what AES-SIV adds, the text stays below 64 characters
 _GENERATION_BYTES: Final = 3
@@ -46,6 +47,11 @@ def is_key(text: str) -> bool:
 def prefix_of(key: str) -> str:
     """Give the part of a key that is kept and shown: 12 characters, 36 of its 256 random bits."""
     return key[:SHOWN_CHARACTERS]
+
+
+def folded(text: str) -> str:
+    """Give a text in which of what looks like a key only that part is left that is shown of keys."""
+    return _LIKE_A_KEY.sub(lambda found: f"{prefix_of(found[0])}…", text)
 
 
 class KeyHasher:

@@ -1,7 +1,8 @@
 """From a failure to one clear line on stderr and an exit code; never a traceback.
 
-What is unforeseen is one line too: its traceback goes to the log, at the level DEBUG. The codes stand
-in ``exits.py``.
+What is unforeseen is one line too: its traceback goes to the log, at the level DEBUG. An API key that was
+typed where something else belongs is not repeated, but for what is shown of keys. The codes stand in
+``exits.py``.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import structlog
 import typer
 
 from morag_meta import errors
+from morag_meta.auth.keys import folded
 from morag_meta.config.error import ConfigurationError
 from morag_meta.db.migration_lock import MigrationError, MigrationLocked, SchemaAhead
 from morag_meta.db.url import UrlError
@@ -77,7 +79,7 @@ def status_name(error: grpc.RpcError) -> str:
 
 
 def _tell(text: str, code: ExitCode) -> ExitCode:
-    for line in text.splitlines():
+    for line in folded(text).splitlines():
         sys.stderr.write(f"error: {line}\n")
     return code
 

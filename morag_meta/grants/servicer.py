@@ -42,7 +42,7 @@ class GrantServicer:
     ) -> pb.RevokeAccessResponse:
         return pb.RevokeAccessResponse()
 
-    @writes(replay=_replay, receipt=_receipt)
+    @writes(stands=True, replay=_replay, receipt=_receipt)
     def GrantAccess(self, uow: UnitOfWork, request: pb.GrantAccessRequest, call: Call) -> pb.Grant:
         row = grant_access(
             uow,
@@ -55,7 +55,7 @@ class GrantServicer:
         )
         return grant_to_proto(row)
 
-    @writes(replay=_replay_revocation, receipt=lambda _: {})
+    @writes(stands=True, replay=_replay_revocation, receipt=lambda _: {})
     def RevokeAccess(
         self, uow: UnitOfWork, request: pb.RevokeAccessRequest, call: Call
     ) -> pb.RevokeAccessResponse:

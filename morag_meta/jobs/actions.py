@@ -8,15 +8,16 @@ it in the documents' store.
 
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from morag_meta.auth.narrowing import Whose, among, check_outside, narrowing_of, owner_of
-from morag_meta.auth.sharing import Grantee
+from morag_meta.auth.sharing import Grantee, Level
 from morag_meta.db.unit import Row
-from morag_meta.errors import AlreadyExists, Reason, invalid, wrong_state
+from morag_meta.errors import AlreadyExists, NotFound, Reason, invalid, wrong_state
 from morag_meta.jobs import rules
 from morag_meta.jobs.leases import LEASE_MS, lease, renewal
 from morag_meta.jobs.limits import (
@@ -80,7 +81,7 @@ def create_job(  # noqa: PLR0913 - a job has these parts, all but two of them op
         NotFound: the owner has no such document.
         Forbidden: it would be of no document, and the API key that asks is narrowed (KEY_NARROWED).
         WrongState: the document is deleted.
-        AlreadyExists: the document has an open INGESTION job (JOB_ALREADY_OPEN).
+        AlreadyExists: the document has an open INGESTION job (JOB_ALREADY_OPEN), named to who sees it.
     """
     fields: dict[str, Any] = {
         "kind": kind,
@@ -99,11 +100,7 @@ def create_job(  # noqa: PLR0913 - a job has these parts, all but two of them op
             raise wrong_state("document", document["state"], "the document is deleted")
         open_job = uow.jobs.find_open_ingestion(owner_id, document_id) if kind == INGESTION else None
         if open_job is not None:
-            raise AlreadyExists(
-                "the document has an open ingestion job",
-                reason=Reason.JOB_ALREADY_OPEN,
-                metadata={"job_id": open_job},
-            )
+            raise _already_open(uow, owner, open_job, grantee)
         fields |= {
             "document_id": document_id,
             "document_name": document["name"],
@@ -115,6 +112,16 @@ def create_job(  # noqa: PLR0913 - a job has these parts, all but two of them op
     if plan.not_before is not None and plan.not_before > fields["clock"] + _LONGEST_DELAY:
         raise invalid("job.not_before", f"must be at most {_LONGEST_DELAY.days} days from now")
     return uow.jobs.add(owner_id, WAITING[fields["execution"]], fields)
+
+
+def _already_open(uow: UnitOfWork, whose: Whose, job_id: str, grantee: Grantee | None) -> AlreadyExists:
+    """Say that there is an open job, and which, unless it is of a database that who asks does not reach."""
+    reader = None if grantee is None else replace(grantee, needs=Level.READER)
+    metadata = {}
+    with contextlib.suppress(NotFound):
+        metadata["job_id"] = uow.jobs.get(whose, job_id, reader)["id"]
+    what = "the document has an open ingestion job"
+    return AlreadyExists(what, reason=Reason.JOB_ALREADY_OPEN, metadata=metadata)
 
 
 def _planned(plan: Plan, *, remote: bool, document_type: str | None) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import datetime as dt
 from functools import partial
 
-from morag_meta.auth.narrowing import Whose
+from morag_meta.auth.narrowing import Whose, narrowing_of
 from morag_meta.auth.sharing import Grantee
 from morag_meta.db.unit import Row
 from morag_meta.errors import OutOfRange, Reason, Unavailable, not_found
@@ -29,7 +29,8 @@ async def watch(
     """Send every event of a job after a number, in order and once each, and return after the final one.
 
     Raises:
-        NotFound: there is no such job within reach or shared, or it was deleted or revoked meanwhile.
+        NotFound: there is no such job within reach or shared, or it was deleted, revoked, or left a narrowed
+            key's reach meanwhile.
         OutOfRange: POSITION_BEYOND_END or POSITION_TRIMMED, naming the number that is usable.
         Unavailable: the stream is to be resumed, after the number in ``resume_after_sequence``.
     """
@@ -51,7 +52,7 @@ async def watch(
 class _Watcher:
     """A stream on a job, and the number of the last event that it sent."""
 
-    __slots__ = ("_feed", "_grantee", "_job_id", "_reach", "_stream", "position")
+    __slots__ = ("_feed", "_grantee", "_is_by_server", "_job_id", "_reach", "_stream", "position")
 
     def __init__(
         self,
@@ -67,6 +68,7 @@ class _Watcher:
         self._reach = reach
         self._job_id = job_id
         self._grantee = grantee
+        self._is_by_server = False  # whether it is reached for as long as its database is on some server
         self.position = position
 
     async def open(self) -> tuple[Row, bool]:
@@ -78,6 +80,8 @@ class _Watcher:
             self._reach = found["owner_id"]  # as long as the grant holds
             lost = partial(not_found, "job", self._job_id)
             lean(self._feed, self._stream, self._grantee, found["database_id"], lost)
+        narrowing = narrowing_of(self._reach)
+        self._is_by_server = narrowing is not None and not narrowing.covers(found["database_id"], None)
         newest, oldest = found["event_number"], found["oldest"]
         if self.position > newest:
             raise OutOfRange(
@@ -95,6 +99,7 @@ class _Watcher:
         while not await self._catch_up(topic, behind=behind):
             behind = False
             if self._stream.heartbeat_due:
+                await self._check_reach()
                 await self._stream.send(self._heartbeat())
             await self._stream.wait()
 
@@ -110,6 +115,8 @@ class _Watcher:
                 behind = len(events) == PAGE
                 if not events:  # what was known of is gone, and so is the job, or what it kept
                     await self.open()
+            if events:
+                await self._check_reach()
             for event in events:
                 self._stream.check()
                 # Before it is sent: a status that says where to resume arrives behind what was begun.
@@ -134,6 +141,18 @@ class _Watcher:
         if events and events[0].number != self.position + 1:
             raise _trimmed(events[0].number - 1)
         return events
+
+    async def _check_reach(self) -> None:
+        """Ask whether a key that is narrowed to servers still reaches the job: its database may have gone.
+
+        Nothing tells of that but the database itself, so it is asked each time something is to be sent. What
+        a key names by its own id, or reaches without narrowing, stays within reach.
+
+        Raises:
+            NotFound: it does not.
+        """
+        if self._is_by_server:
+            await self._feed.read(lambda uow: uow.jobs.position(self._reach, self._job_id), point=True)
 
     def _heartbeat(self) -> bytes:
         now = to_timestamp(dt.datetime.now(dt.UTC))

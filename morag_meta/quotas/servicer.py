@@ -46,7 +46,7 @@ class QuotaServicer:
     def GetQuotas(self, uow: UnitOfWork, request: pb.GetQuotasRequest, call: Call) -> pb.Quotas:
         return _shown(uow, uow.quotas.get(_owner_id(uow, call, request.owner_id)))
 
-    @writes(replay=_replay, receipt=lambda quotas: {"owner_id": quotas.owner_id})
+    @writes(stands=True, replay=_replay, receipt=lambda quotas: {"owner_id": quotas.owner_id})
     def SetQuotas(self, uow: UnitOfWork, request: pb.SetQuotasRequest, call: Call) -> pb.Quotas:
         limits = limits_from_proto(request.quotas, masked(request.quotas, request.update_mask))
         sent = request.quotas.owner_id

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cache
 from typing import Final
 
 from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
@@ -98,6 +99,13 @@ def access_of(method: MethodDescriptor) -> Access:
         raise UndeclaredAccess(f"{method.full_name} does not say what it means for narrowed API keys")
     admits_narrowed = declared.narrowed_keys == options_pb2.NARROWED_KEYS_ADMITTED
     return Access(declared.public, role, tuple(declared.scopes), declared.any_scope, admits_narrowed)
+
+
+@cache
+def access_named(name: str) -> Access:
+    """Read what a method declares, by the name that a call has it by: ``UserService.SetUserRole``."""
+    servicer, _, method = name.partition(".")
+    return access_of(service(f"{options_pb2.DESCRIPTOR.package}.{servicer}").methods_by_name[method])
 
 
 def check_access(access: Access, principal: Principal) -> None:

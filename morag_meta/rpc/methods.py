@@ -8,7 +8,10 @@ from __future__ import annotations
 import enum
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Final, TypeVar
+from functools import wraps
+from typing import Any, Final, TypeVar, cast
+
+from morag_meta.rpc.standing import prove
 
 F = TypeVar("F", bound=Callable[..., Any])
 _MARK: Final = "__rpc__"
@@ -32,6 +35,7 @@ class Mark:
     snapshot: bool = False
     replay: Callable[..., Any] | None = None
     receipt: Callable[[Any], dict[str, Any]] | None = None
+    stands: bool = False
 
 
 def reads(*, point: bool = False, snapshot: bool = False) -> Callable[[F], F]:
@@ -43,15 +47,27 @@ def reads(*, point: bool = False, snapshot: bool = False) -> Callable[[F], F]:
 
 
 def writes(
-    *, replay: Callable[..., Any] | None = None, receipt: Callable[[Any], dict[str, Any]] | None = None
+    *,
+    replay: Callable[..., Any] | None = None,
+    receipt: Callable[[Any], dict[str, Any]] | None = None,
+    stands: bool = False,
 ) -> Callable[[F], F]:
     """Mark ``method(self, uow, request, call)`` as a transaction, committed when it returns.
 
     It may run more than once, and must touch nothing but its unit of work. ``replay(self, uow, call,
     receipt)`` answers a repeated request id with the resource as it now is; ``receipt(response)`` is what
     it needs to find it, by default the response's id.
+
+    ``stands``: what it does outlives the caller's standing, or gives it back, so the caller is proved anew in
+    the transaction, before the method runs (``rpc/standing.py``). Not for what comes often: such calls follow
+    one another in the whole installation.
     """
-    return _marked(Mark(Kind.WRITE, replay=replay, receipt=receipt or _id_of))
+    mark = _marked(Mark(Kind.WRITE, replay=replay, receipt=receipt or _id_of, stands=stands))
+
+    def decorate(method: F) -> F:
+        return mark(_proving(method) if stands else method)
+
+    return decorate
 
 
 def composes(method: F) -> F:
@@ -75,6 +91,15 @@ def _marked(mark: Mark) -> Callable[[F], F]:
         return method
 
     return decorate
+
+
+def _proving(method: F) -> F:
+    @wraps(method)
+    def proved(servicer: Any, uow: Any, request: Any, call: Any) -> Any:
+        prove(uow, call)
+        return method(servicer, uow, request, call)
+
+    return cast("F", proved)
 
 
 def _id_of(response: Any) -> dict[str, Any]:

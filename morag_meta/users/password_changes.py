@@ -14,6 +14,7 @@ from morag_meta.db.database import Database
 from morag_meta.db.unit import Row
 from morag_meta.errors import Reason, Stale, Unauthenticated, Unavailable
 from morag_meta.rpc.call import Call
+from morag_meta.rpc.standing import prove
 from morag_meta.rpc.trail import record
 from morag_meta.uow import UnitOfWork
 from morag_meta.users import actions
@@ -33,7 +34,7 @@ class PasswordChanges:
 
         Raises:
             Invalid: a password is no password, or the new one too short.
-            Unauthenticated: PASSWORD_WRONG.
+            Unauthenticated: PASSWORD_WRONG, or the session is over by now (CREDENTIAL_INVALID).
             Exhausted: it was wrong too often.
             Stale: the password was changed meanwhile (CONFLICT).
             Unavailable: too many passwords wait to be checked.
@@ -66,6 +67,7 @@ def _replace(
     if uow.requests.claim(call, request) is not None:
         throttle.give_back(uow, counts)
         return
+    prove(uow, call)
     if new_hash is None:
         raise Unauthenticated("the current password is wrong", reason=Reason.PASSWORD_WRONG)
     row = actions.lock_standing(uow, call.own, call.own)

@@ -24,6 +24,7 @@ from morag_meta.db.statements import EVERYONE
 from morag_meta.db.unit import Row
 from morag_meta.errors import Exhausted, Unavailable, not_found
 from morag_meta.rpc.call import Call
+from morag_meta.rpc.standing import prove
 from morag_meta.rpc.trail import record
 from morag_meta.uow import UnitOfWork
 from morag_meta.users import actions
@@ -104,6 +105,7 @@ class PasswordResets:
         """Give tokens to those who asked, the first who asked first; what nobody has is dropped."""
 
         def taken(uow: UnitOfWork) -> list[Reset]:
+            prove(uow, call)
             asked = uow.resets.take_requests(limit)
             issued = [self._tokens.issue(uow, email) for email in sorted(row["email"] for row in asked)]
             if asked:  # to find nobody is to change nothing
@@ -123,6 +125,7 @@ class PasswordResets:
         normal = normalize_email(email)
 
         def issued(uow: UnitOfWork) -> Reset | None:
+            prove(uow, call)
             reset = self._tokens.issue(uow, normal)
             if reset is not None:
                 record(uow, call, target_id=reset.user["id"])

@@ -138,7 +138,7 @@ class UserServicer:
             session_expire_time=to_timestamp(session.end),
         )
 
-    @writes()
+    @writes(stands=True)
     def Logout(self, uow: UnitOfWork, request: pb.LogoutRequest, call: Call) -> pb.LogoutResponse:
         actions.end_session(uow, call.own, call.principal.session_id)
         return pb.LogoutResponse()
@@ -157,7 +157,7 @@ class UserServicer:
         )
         return pb.ListSessionsResponse(sessions=page.items, next_page_token=page.next_token)
 
-    @writes(replay=_replay_end, receipt=lambda _: {})
+    @writes(stands=True, replay=_replay_end, receipt=lambda _: {})
     def EndSession(self, uow: UnitOfWork, request: pb.EndSessionRequest, call: Call) -> pb.EndSessionResponse:
         owner_id = uow.sessions.owner(call.whole_reach, request.id)
         actions.end_session(uow, owner_id, request.id)
@@ -181,7 +181,7 @@ class UserServicer:
         )
         return pb.ListUsersResponse(users=page.items, next_page_token=page.next_token)
 
-    @writes(replay=_replay)
+    @writes(stands=True, replay=_replay)
     def UpdateUser(self, uow: UnitOfWork, request: pb.UpdateUserRequest, call: Call) -> pb.User:
         values = user_from_proto(request.user, masked(request.user, request.update_mask))
         if not request.user.id:
@@ -228,25 +228,25 @@ class UserServicer:
         await self._resets.use(request, call)
         return pb.ResetPasswordResponse()
 
-    @writes(replay=_replay)
+    @writes(stands=True, replay=_replay)
     def SetUserRole(self, uow: UnitOfWork, request: pb.SetUserRoleRequest, call: Call) -> pb.User:
         row = actions.lock_standing(uow, call.whole_reach, _user_id(call, request.id))
         check_etag(request.etag, row)
         return user_to_proto(actions.set_role(uow, row, Role(request.role)))
 
-    @writes(replay=_replay)
+    @writes(stands=True, replay=_replay)
     def DeactivateUser(self, uow: UnitOfWork, request: pb.DeactivateUserRequest, call: Call) -> pb.User:
         row = actions.lock_standing(uow, call.whole_reach, _user_id(call, request.id))
         check_etag(request.etag, row)
         return user_to_proto(actions.deactivate(uow, row))
 
-    @writes(replay=_replay)
+    @writes(stands=True, replay=_replay)
     def ReactivateUser(self, uow: UnitOfWork, request: pb.ReactivateUserRequest, call: Call) -> pb.User:
         row = actions.lock_standing(uow, call.whole_reach, _user_id(call, request.id))
         check_etag(request.etag, row)
         return user_to_proto(actions.reactivate(uow, row))
 
-    @writes(replay=_replay_deletion, receipt=lambda _: {})
+    @writes(stands=True, replay=_replay_deletion, receipt=lambda _: {})
     def DeleteUser(self, uow: UnitOfWork, request: pb.DeleteUserRequest, call: Call) -> Empty:
         row = actions.lock_standing(uow, call.whole_reach, _user_id(call, request.id))
         check_etag(request.etag, row)

@@ -8,11 +8,13 @@ from typing import Any
 
 from google.protobuf.duration_pb2 import Duration
 
-from moragmeta.v1 import jobs_pb2, workers_pb2
-from tests.narrowing.scene import House, lease, register
+from moragmeta.v1 import jobs_pb2, servers_pb2, workers_pb2
+from tests.backends.databases import Backend
+from tests.grants.scene import tenant
+from tests.narrowing.scene import House, delete_database, lease, register
 from tests.narrowing.test_reach import _move
 from tests.refusals import refused
-from tests.service import User
+from tests.service import User, serving
 
 
 def _watch(user: User, **fields: Any) -> Any:
@@ -81,6 +83,78 @@ def test_one_job_is_watched_only_inside(house: House, way: str) -> None:
     assert [frame.event.state for frame in stream if frame.HasField("event")][-1] == (
         jobs_pb2.JOB_STATE_CANCELLED
     )
+
+
+def _follow(key: User, job_id: str) -> Any:
+    """Watch a job of which one event is there, and give the stream behind that."""
+    stream: Any = key.channel.jobs.WatchJob(jobs_pb2.WatchJobRequest(job_id=job_id))
+    assert next(stream).event.sequence == 1
+    return stream
+
+
+def _cancel(house: House, job_id: str) -> None:
+    house.all.user.channel.jobs.CancelJob(jobs_pb2.CancelJobRequest(id=job_id))
+
+
+def test_one_job_is_watched_for_as_long_as_it_is_reached(house: House, way: str) -> None:
+    """Of a job whose database is deleted who named its server hears no more; who named the database does."""
+    job = house.all.job(house.all.document().id)
+    key = house.narrowed(way)
+    stream = _follow(key, job.id)
+    delete_database(house.all.user, house.inside)
+    _cancel(house, job.id)
+    if way == "server":
+        with refused("NOT_FOUND", "RESOURCE_NOT_FOUND") as refusal:
+            next(stream)
+        assert refusal.metadata == {"resource_type": "job", "resource_id": job.id}
+        with refused("NOT_FOUND", "RESOURCE_NOT_FOUND"):
+            key.channel.jobs.GetJob(jobs_pb2.GetJobRequest(id=job.id))
+    else:
+        assert [frame.event.state for frame in stream] == [jobs_pb2.JOB_STATE_CANCELLED]
+        key.channel.jobs.GetJob(jobs_pb2.GetJobRequest(id=job.id))
+
+
+def test_a_job_that_is_reached_no_more_is_not_caught_up_with(house: House) -> None:
+    """Of many events at once, read from what is kept, none is told after the server's deletion."""
+    job = house.all.job(house.all.document().id)
+    stream = _follow(house.narrowed("server"), job.id)
+    calls = house.all.user.channel
+    delete = servers_pb2.DeleteServerRequest(id=house.inner_server, force=True)
+    calls.servers.DeleteServer(delete)
+    calls.jobs.StartJob(jobs_pb2.StartJobRequest(id=job.id))
+    for number in range(1, 4):
+        report: dict[str, Any] = {"attempt": 1, "report_number": number, "percentage": number}
+        calls.jobs.UpdateJobProgress(jobs_pb2.UpdateJobProgressRequest(id=job.id, **report))
+    with refused("NOT_FOUND", "RESOURCE_NOT_FOUND"):
+        list(stream)
+
+
+def test_an_idle_stream_ends_with_its_database_too(backend: Backend) -> None:
+    """A server-narrowed key's stream on a job to which nothing happens ends at its next heartbeat."""
+    with serving(backend, stream_heartbeat=0.3) as service:
+        house = House.of(service, tenant(service))
+        job = house.all.job(house.all.document().id)
+        stream = _follow(house.narrowed("server"), job.id)
+        assert next(stream).heartbeat.sequence == 1
+        delete_database(house.all.user, house.inside)
+        deleted = time.monotonic()
+        with refused("NOT_FOUND", "RESOURCE_NOT_FOUND"):
+            list(stream)
+        assert time.monotonic() - deleted < 5
+
+
+def test_a_job_whose_document_moved_out_is_watched_to_its_end(house: House, way: str) -> None:
+    """A stream agrees with GetJob: the job is of the database that it was made in, and the next is not."""
+    document = house.all.document()
+    job, key = house.all.job(document.id), house.narrowed(way)
+    stream = _follow(key, job.id)
+    _move(house.all.user, document.id, house.outside)
+    later = house.all.job(document.id)
+    with refused("NOT_FOUND", "RESOURCE_NOT_FOUND"):
+        list(key.channel.jobs.WatchJob(jobs_pb2.WatchJobRequest(job_id=later.id)))
+    _cancel(house, job.id)
+    assert [frame.event.state for frame in stream] == [jobs_pb2.JOB_STATE_CANCELLED]
+    key.channel.jobs.GetJob(jobs_pb2.GetJobRequest(id=job.id))
 
 
 def test_a_worker_leases_the_inside_alone(house: House, way: str) -> None:

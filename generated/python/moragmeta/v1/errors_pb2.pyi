@@ -100,7 +100,9 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     ERROR_REASON_NOT_DELETED: _ErrorReason.ValueType  # 41
     """The document is not deleted (ALREADY_EXISTS) {resource_id}."""
     ERROR_REASON_JOB_ALREADY_OPEN: _ErrorReason.ValueType  # 42
-    """The document has an open ingestion job (ALREADY_EXISTS) {job_id}."""
+    """The document has an open ingestion job (ALREADY_EXISTS) {job_id: left out
+    where the caller does not reach that job}.
+    """
     ERROR_REASON_ETAG_MISMATCH: _ErrorReason.ValueType  # 50
     """The etag is not the resource's present one (ABORTED)."""
     ERROR_REASON_CONFLICT: _ErrorReason.ValueType  # 51
@@ -273,7 +275,9 @@ ERROR_REASON_RESOURCE_EXISTS: ErrorReason.ValueType  # 40
 ERROR_REASON_NOT_DELETED: ErrorReason.ValueType  # 41
 """The document is not deleted (ALREADY_EXISTS) {resource_id}."""
 ERROR_REASON_JOB_ALREADY_OPEN: ErrorReason.ValueType  # 42
-"""The document has an open ingestion job (ALREADY_EXISTS) {job_id}."""
+"""The document has an open ingestion job (ALREADY_EXISTS) {job_id: left out
+where the caller does not reach that job}.
+"""
 ERROR_REASON_ETAG_MISMATCH: ErrorReason.ValueType  # 50
 """The etag is not the resource's present one (ABORTED)."""
 ERROR_REASON_CONFLICT: ErrorReason.ValueType  # 51

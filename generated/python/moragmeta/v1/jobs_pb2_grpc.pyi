@@ -81,8 +81,8 @@ class JobServiceStub:
     INGESTION job of a document is open; other kinds may name a document or
     none, but where the API key is narrowed: PERMISSION_DENIED (KEY_NARROWED).
     Idempotent with `request_id`. Adds NOT_FOUND (the document), ALREADY_EXISTS
-    (JOB_ALREADY_OPEN, naming the open job) and FAILED_PRECONDITION
-    (INVALID_STATE: the document is deleted).
+    (JOB_ALREADY_OPEN, naming the open job where the caller reaches it) and
+    FAILED_PRECONDITION (INVALID_STATE: the document is deleted).
     """
     StartJob: _grpc.UnaryUnaryMultiCallable[_jobs_pb2.StartJobRequest, _jobs_pb2.Job]
     """Leases one named job to the caller: PROCESSING, the next `attempt`, and a
@@ -321,8 +321,8 @@ class JobServiceAsyncStub(JobServiceStub):
     INGESTION job of a document is open; other kinds may name a document or
     none, but where the API key is narrowed: PERMISSION_DENIED (KEY_NARROWED).
     Idempotent with `request_id`. Adds NOT_FOUND (the document), ALREADY_EXISTS
-    (JOB_ALREADY_OPEN, naming the open job) and FAILED_PRECONDITION
-    (INVALID_STATE: the document is deleted).
+    (JOB_ALREADY_OPEN, naming the open job where the caller reaches it) and
+    FAILED_PRECONDITION (INVALID_STATE: the document is deleted).
     """
     StartJob: _aio.UnaryUnaryMultiCallable[_jobs_pb2.StartJobRequest, _jobs_pb2.Job]  # type: ignore[assignment]
     """Leases one named job to the caller: PROCESSING, the next `attempt`, and a
@@ -564,8 +564,8 @@ class JobServiceServicer(metaclass=_abc_1.ABCMeta):
         INGESTION job of a document is open; other kinds may name a document or
         none, but where the API key is narrowed: PERMISSION_DENIED (KEY_NARROWED).
         Idempotent with `request_id`. Adds NOT_FOUND (the document), ALREADY_EXISTS
-        (JOB_ALREADY_OPEN, naming the open job) and FAILED_PRECONDITION
-        (INVALID_STATE: the document is deleted).
+        (JOB_ALREADY_OPEN, naming the open job where the caller reaches it) and
+        FAILED_PRECONDITION (INVALID_STATE: the document is deleted).
         """
 
     @_abc_1.abstractmethod
