@@ -18,6 +18,10 @@ class Places:
         self._limit = limit
         self._taken: Counter[str] = Counter()
 
+    def taken(self, user_id: str) -> int:
+        """Count the places that a user has taken."""
+        return self._taken.get(user_id, 0)
+
     def take(self, user_id: str, *, retry_after: float | None = None) -> None:
         """Take a place of a user; give it back with ``leave``.
 
@@ -26,7 +30,7 @@ class Places:
         Raises:
             Exhausted: all are taken (TOO_MANY_STREAMS).
         """
-        if self._taken.get(user_id, 0) >= self._limit:
+        if self.taken(user_id) >= self._limit:
             raise Exhausted(
                 f"the user has {self._limit} open streams and waiting calls here already",
                 reason=Reason.TOO_MANY_STREAMS,

@@ -9,10 +9,8 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import grpc
 import pytest
 
-from morag_client import refusal_of
 from morag_meta.db.database import Database
 from morag_meta.rpc.places import Places
 from morag_meta.uow import UnitOfWork
@@ -57,24 +55,18 @@ def _until(true: Callable[[], object]) -> None:
         time.sleep(0.01)
 
 
-def _refused(call: Any) -> bool:
-    """Say whether a call that waits was refused, which it is at once if it is."""
-    try:
-        call.result(0.5)
-    except grpc.FutureTimeoutError:
-        return False
-    except grpc.RpcError as error:
-        return refusal_of(error).reason == "TOO_MANY_STREAMS"
-    raise AssertionError("it was answered")
+def _wait_for(service: Service, user: User, places: int) -> None:
+    """Return once a user has taken so many places."""
+    _until(lambda: service.app._streams.places.taken(user.id) == places)  # noqa: SLF001 - nobody else asks
 
 
 def test_a_user_has_so_many_waiting_calls_and_streams(narrow: Service, owner: User) -> None:
     """One more is refused with the limit and with when to ask again; other users wait all the same."""
     fleet = Fleet(owner.channel)
-    worker, other = fleet.register().id, Fleet(narrow.new_user().channel)
+    worker, other = fleet.register().id, narrow.new_user()
     before = len(narrow.app.openings)
     calls = [_poll(fleet, worker, kinds=[f"K{number}"]) for number in range(2)]
-    _until(lambda: len(narrow.app.openings) == before + 2)
+    _wait_for(narrow, owner, 2)
     stream = owner.channel.jobs.WatchJobs(_ALL)
     next(stream)
 
@@ -85,20 +77,19 @@ def test_a_user_has_so_many_waiting_calls_and_streams(narrow: Service, owner: Us
         next(owner.channel.jobs.WatchJobs(_ALL))
     assert (refusal.metadata, refusal.retry) == ({"limit": str(_LIMIT)}, None)
     assert len(narrow.app.openings) == before + 2
-    calls.append(_poll(other, other.register().id))
-    assert not _refused(calls[-1])
+    others = Fleet(other.channel)
+    calls.append(_poll(others, others.register().id))
+    _wait_for(narrow, other, 1)
 
     stream.cancel()
-    _until(lambda: not _refused(_keep(calls, _poll(fleet, worker))))
-    assert _refused(_poll(fleet, worker))
+    _wait_for(narrow, owner, 2)
+    calls.append(_poll(fleet, worker))
+    _wait_for(narrow, owner, 3)
+    with refused("RESOURCE_EXHAUSTED", "TOO_MANY_STREAMS"):
+        fleet.lease(worker, wait=25)
     for call in calls:
         call.cancel()
     _until(lambda: len(narrow.app.openings) == before)
-
-
-def _keep(calls: list[Any], call: Any) -> Any:
-    calls.append(call)
-    return call
 
 
 def test_a_place_is_free_again_after_each_end_of_a_wait(narrow: Service, owner: User) -> None:
@@ -108,7 +99,7 @@ def test_a_place_is_free_again_after_each_end_of_a_wait(narrow: Service, owner: 
     before = len(narrow.app.openings)
     for _ in range(2):
         calls = [_poll(fleet, worker) for _ in range(_LIMIT)]
-        _until(lambda: len(narrow.app.openings) == before + _LIMIT)
+        _wait_for(narrow, owner, _LIMIT)
         job = work.add_job(kind="A")
         _until(lambda calls=calls: any(call.done() for call in calls))  # type: ignore[misc]
         (answered,) = [call for call in calls if call.done()]
@@ -125,7 +116,7 @@ def test_who_need_not_wait_is_answered_without_a_place(narrow: Service, owner: U
     worker = fleet.register().id
     before = len(narrow.app.openings)
     calls = [_poll(fleet, worker, kinds=["OTHER"]) for _ in range(_LIMIT)]
-    _until(lambda: len(narrow.app.openings) == before + _LIMIT)
+    _wait_for(narrow, owner, _LIMIT)
     assert fleet.lease(worker) == []
     job = work.add_job(kind="A")
     assert ids(fleet.lease(worker, wait=25, kinds=["A"])) == [job.id]
