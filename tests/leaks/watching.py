@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import os
 import re
 import stat
 from collections.abc import Callable, Generator, Iterator
@@ -191,13 +192,14 @@ def _told(report: pytest.TestReport) -> Iterator[tuple[str, bytes]]:
 
 def _collect_files(folder: Path) -> None:
     """Keep what stands in a test's private files: the secrets that its own processes made for themselves."""
-    for path in folder.rglob("*"):
-        with contextlib.suppress(FileNotFoundError):  # a process is still at work
-            found = path.lstat()
-            private = stat.S_ISREG(found.st_mode) and stat.S_IMODE(found.st_mode) == 0o600
-            if private and found.st_size <= _MOST_BYTES:
-                for secret in re.findall(rb"[A-Za-z0-9+/=_-]{32,}", path.read_bytes()):
-                    SECRETS.add(f"the file {path.name}", secret)
+    for inner, _, names in os.walk(folder):  # which passes over what may not be looked into
+        for path in (Path(inner, name) for name in names):
+            with contextlib.suppress(OSError):  # a process is still at work, or nobody may read it
+                found = path.lstat()
+                private = stat.S_ISREG(found.st_mode) and stat.S_IMODE(found.st_mode) == 0o600
+                if private and found.st_size <= _MOST_BYTES:
+                    for secret in re.findall(rb"[A-Za-z0-9+/=_-]{32,}", path.read_bytes()):
+                        SECRETS.add(f"the file {path.name}", secret)
 
 
 @pytest.hookimpl(wrapper=True)
