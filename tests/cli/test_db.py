@@ -33,6 +33,7 @@ def locked_folder(cli: Command, monkeypatch: pytest.MonkeyPatch) -> Iterator[Pat
     monkeypatch.chdir(folder)
     folder.chmod(0o555)
     root = os.geteuid() == 0
+    "".encode("idna")  # loaded now, as afterwards Python's own folder may be closed too
     if root:
         os.seteuid(65_534)
     yield folder
