@@ -79,7 +79,8 @@ def test_a_process_that_is_stopped_amid_a_write_loses_the_job(
         assert who_stands(shelf.database, [process]) is process
         stop(process, signal.SIGSTOP)
     began = time.monotonic()
-    assert not _is_free(shelf, job_id)
+    while _is_free(shelf, job_id):  # its lock may come a moment after this one
+        assert time.monotonic() - began < 5
     while not _is_free(shelf, job_id):
         assert time.monotonic() - began < 20
     assert said == []
