@@ -178,8 +178,12 @@ class Daemon(ABC):
         """End the server and its children with SIGKILL, as a power cut would."""
         if self._process is None:
             return
+        children = _children(self._process.pid)
         self._signal_all(signal.SIGKILL)
         self._process.wait()
+        limit = time.monotonic() + 10
+        while any(map(_is_alive, children)) and time.monotonic() < limit:
+            time.sleep(0.005)  # the next PostgreSQL starts once nobody has the memory of this one
 
     def pause(self) -> None:
         """Freeze the server: its connections stay open and nothing answers any more."""
@@ -218,6 +222,13 @@ class Daemon(ABC):
         """Stop the server and remove its data."""
         self.stop()
         self._remove()
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
 
 
 def _children(parent: int) -> list[int]:
