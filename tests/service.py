@@ -235,6 +235,17 @@ def serving(backend: Backend, **overrides: Any) -> Iterator[Service]:
         backend.drop(url)
 
 
+@pytest.fixture(scope="module")
+def there(backend: Backend) -> Iterator[tuple[Service, Service]]:
+    """Serve a database twice, as two processes do."""
+    with serving(backend) as here:
+        second = Service(here.url, here.kind)
+        try:
+            yield here, second
+        finally:
+            second.close()
+
+
 NewService = Callable[..., Service]
 
 

@@ -3,30 +3,18 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import grpc
 import pytest
 
 from moragmeta.v1 import databases_pb2, jobs_pb2
-from tests.backends.databases import Backend
 from tests.grants.scene import READER, WRITER, Tenant, tenant
 from tests.refusals import refused
-from tests.service import Channel, Service, User, serving
+from tests.service import Channel, Service, User
 
 HERE_SECONDS, THERE_SECONDS = 1.0, 5.0
-
-
-@pytest.fixture(scope="module")
-def there(backend: Backend) -> Iterator[tuple[Service, Service]]:
-    """Serve a database twice, as two processes do."""
-    with serving(backend) as here:
-        second = Service(here.url, here.kind)
-        try:
-            yield here, second
-        finally:
-            second.close()
 
 
 class Watching:

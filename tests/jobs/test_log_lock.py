@@ -7,8 +7,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 
 import grpc
 import pytest
@@ -24,7 +23,7 @@ from moragmeta.v1 import jobs_pb2_grpc
 from tests.backends.databases import chosen_kinds
 from tests.jobs.barrier import barrier, stop, who_stands
 from tests.jobs.written import Shelf
-from tests.processes import ServerProcess, prepare
+from tests.processes import ServerProcess
 
 DAY = dt.timedelta(days=1)
 _BESIDE = pytest.mark.parametrize(  # SQLite has one writer, who holds the file
@@ -144,18 +143,6 @@ def test_mysql_which_knows_no_such_limit_is_not_asked_for_it(
     assert shelf.do(lambda uow: uow.log.number()) == 4
     assert said
     assert not any("idle" in statement for statement in said)
-
-
-@pytest.fixture
-def server(database_url: str, tmp_path: Path) -> Iterator[tuple[ServerProcess, str]]:
-    """Give a running server, and its user's key."""
-    key = prepare(database_url)
-    started = ServerProcess(database_url, tmp_path / "log")
-    started.start()
-    yield started, key
-    if started.process.poll() is None:
-        os.kill(started.process.pid, signal.SIGCONT)
-    started.close()
 
 
 def _purge_by(server: ServerProcess, key: str, done: list[pb.PurgeJobsResponse]) -> threading.Thread:

@@ -6,8 +6,6 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterator
-from pathlib import Path
 
 import grpc
 import pytest
@@ -21,23 +19,11 @@ from moragmeta.v1 import jobs_pb2_grpc
 from tests.backends.databases import chosen_kinds
 from tests.jobs.barrier import barrier, stop, who_stands
 from tests.jobs.written import Shelf
-from tests.processes import ServerProcess, prepare
+from tests.processes import ServerProcess
 
 pytestmark = pytest.mark.parametrize(  # SQLite has one writer, who holds the file
     "backend", [kind for kind in chosen_kinds() if kind != "sqlite"], indirect=True, scope="session"
 )
-
-
-@pytest.fixture
-def server(database_url: str, tmp_path: Path) -> Iterator[tuple[ServerProcess, str]]:
-    """Give a running server, and its user's key."""
-    key = prepare(database_url)
-    started = ServerProcess(database_url, tmp_path / "log")
-    started.start()
-    yield started, key
-    if started.process.poll() is None:
-        os.kill(started.process.pid, signal.SIGCONT)
-    started.close()
 
 
 def _cancel_by(server: ServerProcess, key: str, job_id: str, said: list[object]) -> threading.Thread:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -23,24 +23,12 @@ from moragmeta.v1 import (
     users_pb2,
 )
 from tests.access.estate import HASHED
-from tests.backends.databases import Backend
 from tests.rpc.changes import PASSWORD
-from tests.service import Channel, Service, User, serving
+from tests.service import Channel, Service, User
 
 _ME: Final = api_keys_pb2.GetCurrentPrincipalRequest()
 _NEW: Final = "another password"
 _TRIES: Final = 8
-
-
-@pytest.fixture(scope="module")
-def there(backend: Backend) -> Iterator[tuple[Service, Service]]:
-    """Serve a database twice, as two processes do."""
-    with serving(backend) as here:
-        second = Service(here.url, here.kind)
-        try:
-            yield here, second
-        finally:
-            second.close()
 
 
 @dataclass
