@@ -40,7 +40,7 @@ class MeasuredApp(App):
 
     def put_to_sleep(self) -> None:
         """Have no event numbered."""
-        self._feed.sequencer = _Asleep(self.database)
+        self.feed.sequencer = _Asleep(self.database)
 
     def open_to_all(self, owner_id: str) -> None:
         """Ask nobody who they are, and take everybody for one user."""

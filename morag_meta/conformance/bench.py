@@ -84,6 +84,10 @@ class Bench:
         """Give a name that nothing else has."""
         return self._world.new_name()
 
+    def secret(self) -> str:
+        """Give a secret that nothing else has, kept out of every report."""
+        return self._world.new_secret()
+
     def conceal(self, secret: str) -> str:
         """Keep a secret out of every report; give it back."""
         return self._world.conceal(secret)

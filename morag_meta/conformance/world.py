@@ -111,9 +111,13 @@ class World:
         """Give a name that nothing else has."""
         return f"conformance-{self.run}-{next(self._numbers)}"
 
+    def new_secret(self) -> str:
+        """Give a secret, of which no name is a part, nor it of any."""
+        return self.conceal(secrets.token_urlsafe(12))
+
     def new_member(self, role: options_pb2.Role.ValueType = options_pb2.ROLE_USER) -> Member:
         """Register a user, and make a key of every scope for it."""
-        name, password = self.new_name(), self.conceal(secrets.token_urlsafe(12))
+        name, password = self.new_name(), self.new_secret()
         email = f"{name}@example.com"
         request = users_pb2.RegisterUserRequest(name=name, email=email, password=password)
         user = Caller(self.channel).users.RegisterUser(request)

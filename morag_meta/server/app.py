@@ -161,13 +161,13 @@ class App:
         )
         self.audit = AuditWriter(self.database)
         self._streams = Streams(_stream_options(settings), self.authenticator, lambda: self._epochs.newest)
-        self._feed = Feed(self.database, settings.stream_poll_interval, self._streams.end_all)
+        self.feed = Feed(self.database, settings.stream_poll_interval, self._streams.end_all)
         shared = options.dialect == "postgresql"
-        self._notices = Notices(options, self._feed.hint, LOG_TOPIC) if shared else None
+        self._notices = Notices(options, self.feed.hint, LOG_TOPIC) if shared else None
         backoff = Backoff(settings.retry_backoff, settings.retry_backoff_limit)
         self._reaper = Reaper(self.database, backoff, settings.reaper_interval)
-        self.openings = Openings(self.database, self._feed.look_soon, self._streams.places)
-        self._feed.on_event(self.openings.note_event, lambda: self.openings.waiting)
+        self.openings = Openings(self.database, self.feed.look_soon, self._streams.places)
+        self.feed.on_event(self.openings.note_event, lambda: self.openings.waiting)
         self._probe = Probe(options)
         self._health = Health(self._probe, SERVICES)
         self._dispatcher = self._make_dispatcher(KeyHasher(secrets.keys("request-fingerprint")))
@@ -188,7 +188,7 @@ class App:
         Raises:
             RuntimeError: the address is not to be had.
         """
-        self._feed.start()
+        self.feed.start()
         self.openings.start()
         if self._notices is not None:
             self.database.listen(self._notices.send)
@@ -201,7 +201,7 @@ class App:
         self._begin(self._reaper.run(self._stop))
         self._looking_after = [
             asyncio.create_task(self._streams.run()),
-            asyncio.create_task(self._feed.run()),
+            asyncio.create_task(self.feed.run()),
             asyncio.create_task(self.openings.run()),
         ]
         if self._tls is not None:
@@ -278,7 +278,7 @@ class App:
             *self._make_plain_servicers(),
             JobServicer(
                 self._pages,
-                self._feed,
+                self.feed,
                 self._token_keys,
                 lease_ms=lease_ms,
                 fallback_ms=round(settings.remote_fallback * 1000),

@@ -31,11 +31,13 @@ class Line:
     def cut_at_commit(self, *, arrives: bool, then_refuse: bool = False) -> None:
         """Cut the connection that sends the next COMMIT, as its protocol frames the statement.
 
-        The events of earlier calls are numbered by then, which commits as well.
+        The events of earlier calls are numbered by then: that commits as well, and once more to find none.
         """
-        with self.direct.unit_of_work() as uow:
-            while uow.log.look()["waiting"]:
-                time.sleep(0.01)
+        while True:
+            self.service.on_loop(self.service.app.feed.sequencer.settle())
+            with self.direct.unit_of_work() as uow:
+                if not uow.log.look()["waiting"]:
+                    break
         statement = b"\x03COMMIT" if self.service.kind == "mariadb" else b"COMMIT\x00"
         self.proxy.cut_at(statement, arrives=arrives, then_refuse=then_refuse)
 

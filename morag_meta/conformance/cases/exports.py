@@ -22,7 +22,7 @@ def _export(caller: Caller, owner_id: str = "") -> list[tuple[str, dict[str, Any
 @AREA.admin_case
 def an_export_holds_what_is_the_users(bench: Bench) -> None:
     """A session exports its user's own rows as JSON, each once, and without the password of a server."""
-    password = bench.conceal("a-password-that-is-exported-nowhere")
+    password = bench.secret()
     server = bench.add_server(password=password)
     document = bench.add_document()
     caller = bench.bearer(bench.login(bench.me).access_token)

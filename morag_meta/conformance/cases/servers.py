@@ -45,7 +45,7 @@ def a_server_is_kept_as_given(bench: Bench) -> None:
 @AREA.case
 def credentials_are_only_written(bench: Bench) -> None:
     """No answer holds a server's password or API key; two flags say that they are stored."""
-    password, api_key = bench.conceal(bench.name()), bench.conceal(bench.name())
+    password, api_key = bench.secret(), bench.secret()
     made = bench.add_server(password=password, api_key=api_key)
     same("the flags", (made.has_password, made.has_api_key), (True, True))
     answers = (
@@ -63,7 +63,7 @@ def credentials_are_only_written(bench: Bench) -> None:
 @AREA.case
 def credentials_stay_until_they_are_named(bench: Bench) -> None:
     """An update of other fields keeps the credentials; a mask that names one alone removes it."""
-    made = bench.add_server(password=bench.conceal(bench.name()), api_key=bench.conceal(bench.name()))
+    made = bench.add_server(password=bench.secret(), api_key=bench.secret())
     after = _update(bench, pb.Server(id=made.id, port=7000))
     same("the flags after another change", (after.has_password, after.has_api_key), (True, True))
     after = _update(bench, pb.Server(id=made.id), "password")

@@ -113,7 +113,7 @@ def another_ones_session_does_not_exist(bench: Bench) -> None:
 @AREA.admin_case
 def a_reset_token_works_once(bench: Bench) -> None:
     """A token sets a new password once, ends all sessions, and a newer token replaces it."""
-    member, new = bench.add_user(), bench.conceal(bench.name())
+    member, new = bench.add_user(), bench.secret()
     caller = bench.bearer(bench.login(member).access_token)
     asked = pb.CreatePasswordResetRequest(email=member.email)
     older, newer = (bench.conceal(bench.admin.users.CreatePasswordReset(asked).token) for _ in range(2))
@@ -161,7 +161,7 @@ def a_logout_ends_both_tokens(bench: Bench) -> None:
 @AREA.admin_case
 def a_new_password_ends_all_sessions(bench: Bench) -> None:
     """A changed password logs in, the old one does not, and all sessions of before are over."""
-    member, new = bench.add_user(), bench.conceal(bench.name())
+    member, new = bench.add_user(), bench.secret()
     sessions = [bench.login(member), bench.login(member)]
     caller = bench.bearer(sessions[0].access_token)
     request = pb.ChangePasswordRequest(current_password=member.password, new_password=new)
@@ -178,7 +178,7 @@ def a_new_password_ends_all_sessions(bench: Bench) -> None:
 def a_wrong_current_password_changes_nothing(bench: Bench) -> None:
     """A password is changed by who knows the present one only."""
     caller = bench.bearer(bench.login(bench.me).access_token)
-    wrong = pb.ChangePasswordRequest(current_password="wrong password", new_password=bench.name())  # noqa: S106
+    wrong = pb.ChangePasswordRequest(current_password="wrong password", new_password=bench.secret())  # noqa: S106
     with refused("UNAUTHENTICATED", "PASSWORD_WRONG"):
         caller.users.ChangePassword(wrong)
     bench.login(bench.me)
