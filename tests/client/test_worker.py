@@ -20,6 +20,8 @@ from morag_client import (
     Worker,
     refusal_of,
 )
+from morag_meta.errors import MetaError, Reason
+from morag_meta.jobs import actions
 from moragmeta.v1 import api_keys_pb2, jobs_pb2, workers_pb2
 from moragmeta.v1.workers_pb2_grpc import WorkerServiceStub
 from tests.client.conftest import Owner, until
@@ -121,6 +123,20 @@ def test_result_that_is_refused_fails_the_job(owner: Owner, quality: float, size
         until(lambda: owner.ended(job))
     assert owner.now(job).state == FAILED
     assert said in owner.now(job).error
+
+
+def test_fault_of_the_service_does_not_fail_the_job(owner: Owner, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Work that is done and cannot be reported is done again by the next attempt, which ends well."""
+
+    def broken(*_: Any, **__: Any) -> Any:
+        monkeypatch.undo()
+        raise MetaError("internal error", reason=Reason.INTERNAL)
+
+    monkeypatch.setattr(actions, "complete_job", broken)
+    job = owner.job()
+    with working(owner, lambda _: None, lease_duration=1.0):
+        until(lambda: owner.now(job).attempt == 1 and owner.now(job).state == PENDING)
+    assert not owner.now(job).error
 
 
 def test_what_is_no_result_fails_the_job(owner: Owner) -> None:

@@ -42,6 +42,7 @@ _ANSWER_SECONDS: Final = _WAIT + 15.0
 _RECLAIM_SECONDS: Final = 1.5
 _RECLAIM_TRIES: Final = 3  # of a key that may not call so soon
 _UNWIND_SECONDS: Final = 5.0  # for handlers to notice that they are to stop
+_SERVICES_FAULT: Final = frozenset({grpc.StatusCode.INTERNAL, grpc.StatusCode.UNKNOWN})
 
 Handler = Callable[[Task], jobs_pb2.JobResult | None]
 
@@ -217,7 +218,10 @@ class Worker:
         try:
             reports.complete(result)
         except grpc.RpcError as error:
-            reports.fail(f"the result was refused: {refusal_of(error)}")
+            refusal = refusal_of(error)
+            if refusal.code in _SERVICES_FAULT:  # work that is done is not failed for it
+                raise
+            reports.fail(f"the result was refused: {refusal}")
         except TypeError as error:  # it was no JobResult
             reports.fail(f"the handler returned no result: {_describe(error)}")
 
