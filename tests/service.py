@@ -11,6 +11,7 @@ import base64
 import itertools
 import secrets
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -177,6 +178,13 @@ class Service:
             key_id, key = add_key(uow.api_keys, self.hasher, row["id"])
             uow.commit()
         return User(row["id"], email, role, key, key_id, self.channel(api_key=key))
+
+    def wait_for_places(self, user: User, count: int, timeout: float = 30.0) -> None:
+        """Wait until a user has exactly so many open streams and waiting calls at the server."""
+        end = time.monotonic() + timeout
+        while (taken := self.app._streams.places.taken(user.id)) != count:  # noqa: SLF001 - nobody else asks
+            assert time.monotonic() < end, f"{taken} places are taken and not {count}"
+            time.sleep(0.01)
 
     @property
     def admin(self) -> User:

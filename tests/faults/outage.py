@@ -61,12 +61,13 @@ def at_once(count: int, call: Callable[[int], Any]) -> list[tuple[str, str, floa
         return list(pool.map(lambda number: outcome(lambda: call(number)), range(count)))
 
 
-def until_served(user: User, seconds: float) -> float:
-    """Wait until reads and writes succeed again, and give how long that took."""
-    began = time.monotonic()
+def until_served(user: User, calls: int = 1, seconds: float = 20) -> None:
+    """Wait until so many reads at once succeed again, and so many writes."""
+    end = time.monotonic() + seconds
     while True:
-        served = [outcome(lambda: read(user)), outcome(lambda: write(user, f"again {time.monotonic()}"))]
+        served = at_once(calls, lambda _: read(user))
+        served += at_once(calls, lambda number: write(user, f"again {number} {time.monotonic()}"))
         if all(code == "OK" for code, _, _ in served):
-            return time.monotonic() - began
-        assert time.monotonic() - began < seconds, served
+            return
+        assert time.monotonic() < end, served
         time.sleep(0.05)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ import pytest
 
 from morag_meta.audit.store import Filter
 from morag_meta.db.database import Database
+from morag_meta.server import sweeper
 from moragmeta.v1 import jobs_pb2, servers_pb2
 from tests.backends.databases import ServerDatabases
 from tests.backends.proxy import Proxy
@@ -57,16 +57,20 @@ class Line:
         return made, dict(call.trailing_metadata()).get("morag-replayed") == "true"
 
 
+async def _never(*_: object) -> None:
+    """Sweep nothing."""
+
+
 @pytest.fixture(scope="module")
 def line(frail: ServerDatabases) -> Iterator[Line]:
-    """Serve through a proxy; nothing but the tests' calls commits meanwhile."""
+    """Serve through a proxy; nothing but the tests' calls commits meanwhile, as nobody sweeps."""
     url = frail.new_url()
-    with Proxy(url) as proxy:
+    with Proxy(url) as proxy, pytest.MonkeyPatch.context() as patched:
+        patched.setattr(sweeper, "run", _never)
         service = Service(proxy.url, frail.name, api_key_usage_interval=3600)
         direct = Database.open(url)
         user = service.new_user()
         user.channel.jobs.ListJobs(jobs_pb2.ListJobsRequest())
-        time.sleep(0.3)  # the first sweep is over
         yield Line(proxy, service, user, direct)
         service.close()
         direct.close()

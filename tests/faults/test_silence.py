@@ -17,8 +17,8 @@ from morag_meta.uow import UnitOfWork
 from tests.backends.databases import ServerDatabases
 from tests.backends.proxy import Proxy
 
-STATEMENT_SECONDS, CONNECT_SECONDS = 0.3, 2.0
-LIMIT = 2 * (STATEMENT_SECONDS + 2.5 + CONNECT_SECONDS) + 1  # twice, as a lost connection is replaced once
+STATEMENT_SECONDS, CONNECT_SECONDS = 1.0, 2.0
+LIMIT = 2 * (STATEMENT_SECONDS + 2.5 + CONNECT_SECONDS) + 5  # twice, as a lost connection is replaced once
 
 # What is said first on a new connection, from the server's greeting to the first statement.
 _STAGES = {

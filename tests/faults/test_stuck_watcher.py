@@ -86,13 +86,16 @@ def test_a_watcher_that_never_reads_is_cut_and_can_resume(impatient: Service) ->
     job_id = _long_job(impatient, user)
     with grpc.insecure_channel(impatient.target, options=_NARROW) as channel:
         stuck = _watch(channel, user, job_id)
-        time.sleep(WRITE_TIMEOUT + 1.5)
+        impatient.wait_for_places(user, 1)
+        impatient.wait_for_places(user, 0)  # as it was cut
         seen, error = _read(stuck)
         assert 0 < len(seen) < EVENTS
         reason, resume = _reason(error)
         assert (reason, int(resume)) == ("READER_TOO_SLOW", seen[-1])
-        rest, _ = _read(_watch(channel, user, job_id, seen[-1]))
-    assert seen + rest == list(range(1, EVENTS + 1))
+        for _ in range(10):  # once, unless the machine pauses for as long as the server is patient
+            if seen[-1] < EVENTS:
+                seen += _read(_watch(channel, user, job_id, seen[-1]))[0]
+    assert seen == list(range(1, EVENTS + 1))
 
 
 def test_a_stuck_watcher_hinders_nobody(patient: Service) -> None:
@@ -102,7 +105,7 @@ def test_a_stuck_watcher_hinders_nobody(patient: Service) -> None:
     channels = [grpc.insecure_channel(patient.target, options=_NARROW) for _ in range(10)]
     stuck = [_watch(channel, user, job_id) for channel in channels]
     live = user.channel.jobs.WatchJob(jobs_pb2.WatchJobRequest(job_id=job_id, after_sequence=EVENTS))
-    time.sleep(0.3)
+    patient.wait_for_places(user, 11)
     began = time.monotonic()
     user.channel.jobs.StartJob(jobs_pb2.StartJobRequest(id=job_id))
     while not (frame := next(live)).HasField("event"):
@@ -124,25 +127,26 @@ def test_stopping_does_not_wait_for_a_stuck_watcher(backend: Backend) -> None:
     job_id = _long_job(service, user)
     with grpc.insecure_channel(service.target, options=_NARROW) as channel:
         stuck = _watch(channel, user, job_id)
+        service.wait_for_places(user, 1)
         time.sleep(1)
         began = time.monotonic()
-        service.close(grace=15)
-        assert time.monotonic() - began < 7
+        service.close(grace=30)
+        assert time.monotonic() - began < 15
         stuck.cancel()
     backend.drop(url)
 
 
-def test_a_watcher_that_leaves_in_the_middle_is_no_error(impatient: Service) -> None:
+def test_a_watcher_that_leaves_in_the_middle_is_no_error(patient: Service) -> None:
     """Watchers that go away while something is sent to them are logged as gone, and never as unforeseen."""
-    user = impatient.new_user()
-    job_id = _long_job(impatient, user)
+    user = patient.new_user()
+    job_id = _long_job(patient, user)
     with capture_logs() as logs:
         for _ in range(20):
-            channel = grpc.insecure_channel(impatient.target, options=_NARROW)
+            channel = grpc.insecure_channel(patient.target, options=_NARROW)
             frames = _watch(channel, user, job_id)
             next(frames)
             channel.close()
-        limit = time.monotonic() + 10
+        limit = time.monotonic() + 30
         while sum(line.get("method") == "JobService.WatchJob" for line in logs) < 20:
             assert time.monotonic() < limit
             time.sleep(0.05)

@@ -6,7 +6,7 @@ import random
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from functools import partial
 from typing import Any
 
@@ -15,7 +15,9 @@ import sqlalchemy as sa
 
 from morag_meta.db import migrate
 from morag_meta.db.database import Database
+from morag_meta.db.engine import LOCK_WAIT_SECONDS
 from morag_meta.db.schema import job_events, jobs
+from morag_meta.errors import Unavailable
 from morag_meta.ids import new_id
 from morag_meta.jobs.actions import create_job
 from morag_meta.jobs.listing import Filter
@@ -114,7 +116,7 @@ def test_one_numbers_and_the_others_pass(log: Log) -> None:
         assert holder.log.number() == 1
         started = time.monotonic()
         assert log.number() is None
-        assert time.monotonic() - started < 1.0
+        assert time.monotonic() - started < LOCK_WAIT_SECONDS
         assert log.read() == []
         holder.commit()
     assert len(log.read()) == 1
@@ -183,7 +185,8 @@ class Crowd:
     def sequence(self) -> None:
         """Number again and again."""
         while not self.stop.is_set():
-            self.log.number(5)
+            with suppress(Unavailable):  # where the machine paused for as long as the row may be held
+                self.log.number(5)
             time.sleep(0.001)
 
     def follow(self) -> None:

@@ -14,6 +14,7 @@ import pytest
 import sqlalchemy as sa
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from morag_meta.db.engine import LOCK_WAIT_SECONDS
 from morag_meta.db.schema import job_events, job_floors, job_log, jobs, users
 from morag_meta.jobs.actions import create_job
 from morag_meta.jobs.listing import Filter
@@ -26,6 +27,7 @@ from tests.jobs.written import Shelf
 from tests.processes import ServerProcess
 
 DAY = dt.timedelta(days=1)
+PROMISED, ALLOWED = 2.0, 2.0  # seconds until others number again, and what a busy machine may add
 _BESIDE = pytest.mark.parametrize(  # SQLite has one writer, who holds the file
     "backend", [kind for kind in chosen_kinds() if kind != "sqlite"], indirect=True, scope="session"
 )
@@ -67,13 +69,14 @@ def test_whoever_holds_the_row_in_silence_loses_it(shelf: Shelf, owner: str, hol
     """A transaction that numbers or removes and then is silent is ended, undone, within two seconds."""
     there = shelf.job_ids()
     with shelf.database.unit_of_work() as silent:
+        began = time.monotonic()
         holding(silent, owner)
         started = time.monotonic()
-        assert shelf.do(lambda uow: uow.log.number()) is None
         while shelf.do(lambda uow: uow.log.number()) is None:
-            assert time.monotonic() - started < 2.0
+            assert time.monotonic() - started < PROMISED + ALLOWED
             time.sleep(0.05)
 
+        assert time.monotonic() - began > 0.9  # until then it had the row
     assert shelf.job_ids() == there
     assert shelf.log() == (16, 0)
 
@@ -86,7 +89,7 @@ def test_removing_holds_nobody_up_before_it_has_the_row(shelf: Shelf, owner: str
         assert removing.connection.execute(sa.delete(job_events).where(*numbered)).rowcount == 12
         started = time.monotonic()
         assert shelf.do(lambda uow: uow.log.number()) == 4
-        assert time.monotonic() - started < 1.0
+        assert time.monotonic() - started < LOCK_WAIT_SECONDS
     assert shelf.log() == (16, 0)
 
 
@@ -181,7 +184,7 @@ def test_a_process_that_is_stopped_amid_a_purge_loses_the_log(
     started = time.monotonic()
     job_id = shelf.do(lambda uow: create_job(uow, owner, kind="X")["id"])
     while shelf.do(lambda uow: uow.log.number()) is None:
-        assert time.monotonic() - started < 2.0
+        assert time.monotonic() - started < PROMISED + ALLOWED
         time.sleep(0.02)
     place = sa.select(job_events.c.position).where(job_events.c.job_id == job_id)
     assert shelf.column(place) == [17]

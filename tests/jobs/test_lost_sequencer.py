@@ -1,8 +1,8 @@
 """The very process that holds the log's row is killed or stopped: who watches another one hardly notices.
 
 What is committed while a row of the test's own keeps that process amid its work waits for the test; from
-when the row is let go, every event is to be told within two seconds of its commit. Half a second more is
-allowed here, in which a busy machine carries a call and a frame.
+when the row is let go, every event is to be told within two seconds of its commit. Two seconds more are
+allowed here, in which a busy machine carries a call and a frame, or stands still for one of them.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from tests.jobs.many import Many, expect_whole
 from tests.jobs.written import Shelf
 from tests.processes import ServerProcess, prepare
 
-PROMISED, ALLOWED = 2.0, 0.5
+PROMISED, ALLOWED = 2.0, 2.0
 _TRAFFIC_SECONDS = 4.0
 
 

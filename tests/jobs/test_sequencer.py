@@ -184,7 +184,7 @@ def test_a_process_that_stops_or_dies_stalls_nobody(
         job_id = stubs[0].add_job()
         newest[job_id] = 1
         many.wait_for(job_id, 1, 10)
-        assert time.monotonic() - started < 2.5
+        assert time.monotonic() - started < 4.0  # two of them for a busy machine
         if is_sqlite or round_ == 3:
             victim.start()
         else:

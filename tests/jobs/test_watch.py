@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import grpc
@@ -45,10 +45,19 @@ class Watcher:
         """The numbers of the events so far."""
         return [frame.event.sequence for frame in self.frames if frame.HasField("event")]
 
-    def wait_for(self, number: int, timeout: float = 10.0) -> None:
+    @property
+    def beats(self) -> list[Any]:
+        """The heartbeats so far."""
+        return [frame.heartbeat for frame in self.frames if frame.HasField("heartbeat")]
+
+    def wait_for(self, number: int) -> None:
         """Wait until an event has arrived."""
+        self.wait_until(lambda: number in self.numbers)
+
+    def wait_until(self, condition: Callable[[], bool], timeout: float = 20.0) -> None:
+        """Wait until something is true of the frames."""
         with self._changed:
-            assert self._changed.wait_for(lambda: number in self.numbers, timeout), self.numbers
+            assert self._changed.wait_for(condition, timeout), self.frames[-5:]
 
     def end(self, timeout: float = 10.0) -> Any:
         """Wait for the end, and give its error or None."""
@@ -84,21 +93,18 @@ def test_a_watcher_sees_what_was_and_what_comes(work: Work) -> None:
     )
 
 
-def test_a_change_arrives_quickly(work: Work) -> None:
+def test_a_change_arrives_without_a_poll(backend: Backend) -> None:
     """A committed change of this process reaches its watcher without waiting for the poll."""
-    job = work.add_job(kind="REINDEX")
-    work.start(job.id)
-    watcher = Watcher(work, job.id, after=2)
-    time.sleep(0.3)
-    delays = []
-    for number in range(1, 11):
-        work.progress(job.id, number, number)
-        answered = time.monotonic()
-        watcher.wait_for(number + 2)
-        delays.append(time.monotonic() - answered)
-    watcher.cancel()
-
-    assert sorted(delays)[5] < 0.15  # below the poll's interval of 0.2 s, which alone would take 0.1 s
+    with serving(backend, stream_poll_interval=60) as service:
+        work = Work(service.new_user())
+        job = work.add_job(kind="REINDEX")
+        work.start(job.id)
+        watcher = Watcher(work, job.id)
+        watcher.wait_for(2)
+        for number in range(1, 11):
+            work.progress(job.id, number, number)
+            watcher.wait_for(number + 2)
+        watcher.cancel()
 
 
 def test_resuming_misses_nothing_and_repeats_nothing(work: Work) -> None:
@@ -203,7 +209,7 @@ def test_a_busy_job_hides_no_other(backend: Backend, work: Work, service: Servic
         watchers = [Watcher(work, busy.id), Watcher(work, quiet.id)]
         watchers[1].wait_for(1)
         there.start(quiet.id)
-        end = time.monotonic() + 3
+        end = time.monotonic() + 20
         number = 0
         while 2 not in watchers[1].numbers and time.monotonic() < end:
             number += 1
@@ -228,14 +234,14 @@ def test_heartbeats_carry_the_position(brisk: Service) -> None:
     """While nothing happens a frame comes at the stated interval, with the number to resume after."""
     work = Work(brisk.new_user())
     job = work.add_job(kind="REINDEX")
+    began = time.monotonic()
     watcher = Watcher(work, job.id)
-    time.sleep(2.2)
-    beats = [frame.heartbeat for frame in watcher.frames if frame.HasField("heartbeat")]
+    watcher.wait_until(lambda: len(watcher.beats) >= 4)  # each as late as the machine lets it be
+    took = time.monotonic() - began
     watcher.cancel()
-
-    assert 3 <= len(beats) <= 7
-    assert {beat.sequence for beat in beats} == {1}
-    assert beats[0].server_time.seconds > 0
+    assert took >= 4 * 0.3
+    assert {beat.sequence for beat in watcher.beats} == {1}
+    assert watcher.beats[0].server_time.seconds > 0
 
 
 def test_deleting_the_job_ends_its_streams(brisk: Service) -> None:
@@ -275,16 +281,16 @@ def test_a_draining_server_tells_where_to_resume(backend: Backend) -> None:
     watchers = [Watcher(work, job.id, after=after) for after in (0, 1, 2)]
     watchers[0].wait_for(2)
     watchers[1].wait_for(2)
-    time.sleep(0.3)
+    service.wait_for_places(work.user, 3)
     started = time.monotonic()
-    service.on_loop(service.app.stop(10.0))
+    service.on_loop(service.app.stop(20.0))
     took = time.monotonic() - started
 
     for watcher in watchers:
         error = watcher.end()
         assert error.code() == grpc.StatusCode.UNAVAILABLE
         assert b"resume_after_sequence" in dict(error.trailing_metadata())["grpc-status-details-bin"]
-    assert took < 5.0
+    assert took < 10.0
 
 
 _STEPS = st.lists(

@@ -81,7 +81,8 @@ def test_nobody_sees_the_jobs_of_others(service: Service, work: Work) -> None:
 
     assert mine.told == [(first.id, 1)]
     assert theirs.told == one.told == [(second.id, 1)]
-    assert admin.told == [(first.id, 1), (second.id, 1)]
+    ours = [told for told in admin.told if told[0] in (first.id, second.id)]  # others' leases may expire
+    assert ours == [(first.id, 1), (second.id, 1)]
 
 
 def test_the_change_that_leaves_the_filter_is_told_once(work: Work) -> None:
@@ -119,8 +120,8 @@ def test_every_part_of_the_filter_is_heeded(work: Work) -> None:
     for job in (of_document, b, a):
         work.cancel(job.id)
     everything.wait_for(a.id, 2)
-    streams["both"].wait_for(a.id, 2)
-    time.sleep(0.1)
+    for name, job in {"kind": a, "document": of_document, "type": of_document, "state": a, "both": a}.items():
+        streams[name].wait_for(job.id, 2)
     for many in (*streams.values(), everything):
         many.leave()
 
@@ -159,18 +160,22 @@ def brisk(backend: Backend) -> Iterator[Service]:
         yield started
 
 
+def _newer_beats(many: Many) -> list[Any]:
+    """Give the heartbeats whose tokens are not that of the first frame."""
+    beats = [frame for frame in list(many.frames) if frame.HasField("heartbeat")]
+    return [beat.heartbeat for beat in beats if beat.resume_token != many.frames[0].resume_token]
+
+
 def test_heartbeats_move_on_while_nothing_matches(brisk: Service) -> None:
     """A filter that matches nothing still gets heartbeats, whose tokens go past what was looked at."""
     work = Work(brisk.new_user())
     many = Many(work.jobs, filter=_filter(kinds=["NEVER"])).synced()
     for _ in range(3):
         work.add_job(kind="REINDEX")
-    many.wait(lambda: len(many.of_kind("heartbeat")) >= 2)
+    many.wait(lambda: bool(_newer_beats(many)) and _newer_beats(many)[-1].lag == 0)
     many.leave()
     beat = many.frames[-1]
-
-    assert beat.resume_token != many.frames[0].resume_token
-    assert (beat.heartbeat.lag, beat.heartbeat.sequence) == (0, 0)
+    assert beat.heartbeat.sequence == 0
     assert beat.heartbeat.server_time.seconds > 0
 
 

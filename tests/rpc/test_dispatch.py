@@ -161,12 +161,12 @@ def test_every_call_has_one_line_in_the_log(trial: Trial) -> None:
         trial.does(_fail)
         with refused("INTERNAL", "INTERNAL"):
             _call(trial, "Read", metadata=(("x-request-id", "bad"),))
-    lines = {line["request_id"]: line for line in logs if line["event"] == "call"}
+    lines = {line["request_id"]: line for line in logs if line["event"] == "call"}  # of other servers too
     assert lines["good"]["code"] == "OK"
     assert lines["good"]["method"] == "Trial.Read"
     assert lines["good"]["ms"] >= 0
     assert (lines["bad"]["code"], lines["bad"]["reason"]) == ("INTERNAL", "INTERNAL")
-    assert len([line for line in logs if line["event"] == "call"]) == 2
+    assert len([line for line in logs if line["event"] == "call" and line["method"] == "Trial.Read"]) == 2
 
 
 def test_a_cancelled_call_is_logged_as_such(trial: Trial) -> None:
@@ -180,13 +180,15 @@ def test_a_cancelled_call_is_logged_as_such(trial: Trial) -> None:
     trial.does(linger)
     with capture_logs() as logs:
         call = trial.unary("Compose").future(Question(), metadata=(("x-request-id", "gone"),))
-        assert begun.wait(5)
+        assert begun.wait(20)
         call.cancel()
-        limit = time.monotonic() + 5
+        limit = time.monotonic() + 20
         while not any(line.get("request_id") == "gone" for line in logs):
             assert time.monotonic() < limit
             time.sleep(0.01)
-    assert [(line["event"], line.get("code")) for line in logs] == [("call", "CANCELLED")]
+    told = [(line["event"], line.get("code")) for line in logs if line.get("request_id") == "gone"]
+    assert told == [("call", "CANCELLED")]
+    assert not [line for line in logs if line["event"] == "unforeseen error"]
 
 
 def test_a_stream_that_ends_just_as_its_client_leaves_is_no_error(
@@ -198,18 +200,18 @@ def test_a_stream_that_ends_just_as_its_client_leaves_is_no_error(
 
     async def end_late(*_: Any) -> Any:
         begun.set()
-        assert left.wait(5)
-        time.sleep(0.5)  # noqa: ASYNC251 - so that the event loop hears of nothing
+        assert left.wait(20)
+        time.sleep(1.5)  # noqa: ASYNC251 - so that the event loop hears of nothing
         raise Unavailable("it ends", reason=Reason.STREAM_AGED)
 
     trial.does(end_late)
     with capture_logs() as logs, grpc.insecure_channel(trial.target) as channel:
         call = trial.watch(channel)(Question(), metadata=(("x-request-id", "gone"),))
-        assert begun.wait(5)
+        assert begun.wait(20)
         call.cancel()
         channel.close()
         left.set()
-        limit = time.monotonic() + 5
+        limit = time.monotonic() + 20
         while not any(line.get("request_id") == "gone" for line in logs):
             assert time.monotonic() < limit
             time.sleep(0.01)
@@ -265,6 +267,10 @@ def test_a_server_whose_servicer_lacks_a_method_does_not_start(
         App(service.settings)
 
 
+def _living_calls() -> int:
+    return sum(isinstance(each, Call) for each in gc.get_objects())
+
+
 @pytest.mark.parametrize("method", ["Read", "Write", "Compose", "Watch"])
 @pytest.mark.parametrize("error", [None, Unavailable, Disconnected])
 def test_what_a_call_held_is_freed_when_it_ends(
@@ -283,6 +289,7 @@ def test_what_a_call_held_is_freed_when_it_ends(
     trial.does(work if method in ("Read", "Write") else later)
     gc.collect()
     gc.disable()
+    before = _living_calls()  # those of streams that are open at other servers
     try:
         for _ in range(10):
             with contextlib.suppress(grpc.RpcError):
@@ -290,7 +297,7 @@ def test_what_a_call_held_is_freed_when_it_ends(
                     list(trial.watch()(Question(), timeout=10))
                 else:
                     _call(trial, method)
-        kept = sum(isinstance(each, Call) for each in gc.get_objects())
+        kept = _living_calls() - before
     finally:
         gc.enable()
     assert kept < 4

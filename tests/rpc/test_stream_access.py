@@ -21,6 +21,7 @@ from tests.rpc.conftest import Pair
 from tests.service import Channel, User
 
 HERE_SECONDS, THERE_SECONDS = 1.0, 5.0
+SLACK = 2.0  # what a busy machine may add
 
 
 class Watching:
@@ -42,7 +43,7 @@ class Watching:
         for stream, seconds in zip(self._streams, (HERE_SECONDS, THERE_SECONDS), strict=True):
             with refused(code, reason):
                 list(stream)
-            assert time.monotonic() - changed < seconds
+            assert time.monotonic() - changed < seconds + SLACK
         self.close()
 
     def go_on(self, seconds: float) -> None:
@@ -105,11 +106,11 @@ def test_the_end_of_a_grace_ends_the_streams_of_the_old_key(pair: Pair) -> None:
     watching = Watching(pair, user, key)
 
     def replace() -> None:
-        request = api_keys_pb2.RotateApiKeyRequest(id=key_id, grace=Duration(seconds=3))
+        request = api_keys_pb2.RotateApiKeyRequest(id=key_id, grace=Duration(seconds=6))
         user.channel.api_keys.RotateApiKey(request)
-        time.sleep(2)
+        time.sleep(3)
         watching.goes_on()
-        time.sleep(1)
+        time.sleep(3)
 
     watching.ends("UNAUTHENTICATED", "CREDENTIAL_INVALID", replace)
 
@@ -167,12 +168,12 @@ def test_a_key_that_lost_the_scope_ends_its_streams(pair: Pair) -> None:
 def test_an_expired_key_ends_its_streams(pair: Pair) -> None:
     """Streams of a key end when it expires, in either process, though nobody revoked it."""
     user = pair.here.new_user()
-    _, key = _second_key(pair, user, "*", seconds=2)
+    _, key = _second_key(pair, user, "*", seconds=5)
     began = time.monotonic()
     watching = Watching(pair, user, key)
 
     def wait() -> None:
-        time.sleep(max(0.0, 2 - (time.monotonic() - began)))
+        time.sleep(max(0.0, 5 - (time.monotonic() - began)))
 
     watching.ends("UNAUTHENTICATED", "CREDENTIAL_INVALID", wait)
 
@@ -218,7 +219,7 @@ def test_an_ended_session_ends_its_streams(pair: Pair) -> None:
     ended = time.monotonic()
     with refused("UNAUTHENTICATED", "CREDENTIAL_INVALID"):
         list(stream)
-    assert time.monotonic() - ended < HERE_SECONDS
+    assert time.monotonic() - ended < HERE_SECONDS + SLACK
 
 
 def test_an_admins_stream_on_anothers_job_ends_with_the_role(pair: Pair) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
+import contextlib
 import threading
 import time
 from collections.abc import Iterator
@@ -21,7 +21,7 @@ from tests.rpc.trial import Answer, Question, Trial, trying
 
 HEARTBEAT, WRITE_TIMEOUT, MAX_AGE = 0.6, 1.0, 2.5
 TICK = 0.25  # how often streams are looked after
-SLACK = 0.75  # what a busy machine may add
+SLACK = 5.0  # what a busy machine may add
 LARGE = Answer(text="x" * 65_536).SerializeToString()
 
 
@@ -37,6 +37,12 @@ def timed(tmp_path: Any) -> Iterator[Trial]:
 def ageless(tmp_path: Any) -> Iterator[Trial]:
     """Serve the trial service with streams that neither age nor time out while a test runs."""
     with trying(f"sqlite:///{tmp_path / 'trial.db'}") as started:
+        yield started
+
+
+@contextlib.contextmanager
+def _with(tmp_path: Any, **options: float) -> Iterator[Trial]:
+    with trying(f"sqlite:///{tmp_path / 'trial.db'}", StreamOptions(**options)) as started:  # type: ignore[arg-type]
         yield started
 
 
@@ -76,31 +82,40 @@ class _Flood:
             time.sleep(0.2)
 
 
-def test_a_heartbeat_comes_at_its_interval(timed: Trial) -> None:
+def test_a_heartbeat_comes_at_its_interval(tmp_path: Any) -> None:
     """While nothing happens the reader hears a heartbeat after each interval, early by nothing."""
-    timed.does(_idle)
-    times = [time.monotonic()]
-    with refused("UNAVAILABLE", "STREAM_AGED"):
-        for frame in timed.watch()(Question(), timeout=10):
-            assert frame.text == "heartbeat"
-            times.append(time.monotonic())
-    gaps = [later - sooner for sooner, later in itertools.pairwise(times)]
-    assert len(gaps) >= 2
-    assert min(gaps[1:]) > HEARTBEAT - 0.1
-    assert max(gaps) < HEARTBEAT + TICK + SLACK
+    silences: list[float] = []
+
+    async def idle(request: Any, call: Any, stream: Any) -> None:
+        sent = time.monotonic()
+        while True:
+            if stream.heartbeat_due:
+                silences.append(time.monotonic() - sent)
+                sent = time.monotonic()
+                await stream.send(Answer(text="heartbeat").SerializeToString())
+            await stream.wait()
+
+    with _with(tmp_path, heartbeat=HEARTBEAT) as trial:
+        trial.does(idle)
+        frames = trial.watch()(Question(), timeout=30)
+        assert [next(frames).text for _ in range(4)] == ["heartbeat"] * 4
+        frames.cancel()
+    assert min(silences[1:]) >= HEARTBEAT
+    assert max(silences) < HEARTBEAT + TICK + SLACK
 
 
-def test_what_is_sent_puts_the_heartbeat_off(timed: Trial) -> None:
+def test_what_is_sent_puts_the_heartbeat_off(tmp_path: Any) -> None:
     """A stream that sends something in each interval sends no heartbeat."""
 
     async def busy(request: Any, call: Any, stream: Any) -> None:
         for _ in range(8):
             assert not stream.heartbeat_due
             await stream.send(Answer(text="event").SerializeToString())
-            await asyncio.sleep(HEARTBEAT / 3)
+            await asyncio.sleep(0.5)
 
-    timed.does(busy)
-    assert [frame.text for frame in timed.watch()(Question(), timeout=10)] == ["event"] * 8
+    with _with(tmp_path, heartbeat=3.0) as trial:
+        trial.does(busy)
+        assert [frame.text for frame in trial.watch()(Question(), timeout=30)] == ["event"] * 8
 
 
 def test_a_stream_ends_at_its_age(timed: Trial) -> None:
@@ -110,7 +125,7 @@ def test_a_stream_ends_at_its_age(timed: Trial) -> None:
     def age(_: int) -> float:
         began = time.monotonic()
         with refused("UNAVAILABLE", "STREAM_AGED"):
-            list(timed.watch()(Question(), timeout=10))
+            list(timed.watch()(Question(), timeout=30))
         return time.monotonic() - began
 
     with ThreadPoolExecutor(20) as pool:
@@ -120,32 +135,34 @@ def test_a_stream_ends_at_its_age(timed: Trial) -> None:
     assert len(timed.streams) == 0
 
 
-def test_a_reader_that_never_reads_is_cut(timed: Trial) -> None:
+def test_a_reader_that_never_reads_is_cut(tmp_path: Any) -> None:
     """When a reader takes nothing for the write timeout its stream ends, and it is told why."""
     flood = _Flood()
-    timed.does(flood)
-    began = time.monotonic()
-    frames = timed.watch()(Question(), timeout=20)
-    assert flood.over.wait(WRITE_TIMEOUT + TICK + 2 * SLACK)
-    assert time.monotonic() - began >= WRITE_TIMEOUT
-    assert flood.error is not None
-    assert flood.error.reason is Reason.READER_TOO_SLOW
-    with refused("UNAVAILABLE", "READER_TOO_SLOW"):
-        for _ in frames:
-            pass
-    assert len(timed.streams) == 0
+    with _with(tmp_path, write_timeout=WRITE_TIMEOUT) as trial:
+        trial.does(flood)
+        began = time.monotonic()
+        frames = trial.watch()(Question(), timeout=30)
+        assert flood.over.wait(WRITE_TIMEOUT + TICK + 2 * SLACK)
+        assert time.monotonic() - began >= WRITE_TIMEOUT
+        assert flood.error is not None
+        assert flood.error.reason is Reason.READER_TOO_SLOW
+        with refused("UNAVAILABLE", "READER_TOO_SLOW"):
+            for _ in frames:
+                pass
+        assert len(trial.streams) == 0
 
 
-def test_a_slow_reader_is_not_cut(timed: Trial) -> None:
+def test_a_slow_reader_is_not_cut(tmp_path: Any) -> None:
     """A reader that takes something now and then, sooner than the write timeout, keeps its stream."""
-    flood = _Flood()
-    timed.does(flood)
-    frames = timed.watch()(Question(), timeout=20)
-    with refused("UNAVAILABLE", "STREAM_AGED"):
-        while True:
-            for _ in range(60):
-                next(frames)
-            time.sleep(WRITE_TIMEOUT / 4)
+    flood, patience = _Flood(), 4.0
+    with _with(tmp_path, write_timeout=patience, max_age=1.5 * patience) as trial:
+        trial.does(flood)
+        frames = trial.watch()(Question(), timeout=30)
+        with refused("UNAVAILABLE", "STREAM_AGED"):
+            while True:
+                for _ in range(60):
+                    next(frames)
+                time.sleep(patience / 8)
 
 
 def test_a_drain_does_not_wait_for_a_stuck_reader(ageless: Trial) -> None:
@@ -176,7 +193,7 @@ def test_a_call_in_flight_is_waited_for(ageless: Trial) -> None:
 
     ageless.does(linger)
     answer = ageless.unary("Compose").future(Question(), timeout=10)
-    assert begun.wait(5)
+    assert begun.wait(20)
     ageless.drain(grace=10)
     assert answer.result().id == "done"
 
@@ -191,7 +208,7 @@ def test_a_call_beyond_the_grace_is_cancelled(ageless: Trial) -> None:
 
     ageless.does(linger)
     answer = ageless.unary("Compose").future(Question(), timeout=60)
-    assert begun.wait(5)
+    assert begun.wait(20)
     started = time.monotonic()
     ageless.drain(grace=1.5)
     assert 1.5 <= time.monotonic() - started < 1.5 + SLACK
@@ -253,7 +270,7 @@ def test_a_wake_before_the_sleep_is_not_lost(ageless: Trial) -> None:
         await stream.wait()
 
     ageless.does(behave)
-    frames = ageless.watch()(Question(), timeout=1.5)
+    frames = ageless.watch()(Question(), timeout=5)
     assert next(frames).id == "awake"
     with pytest.raises(grpc.RpcError) as caught:
         next(frames)
@@ -265,7 +282,7 @@ async def _at_once(act: Any) -> None:
     act()
 
 
-def _until(true: Any, seconds: float = 5) -> None:
+def _until(true: Any, seconds: float = 20) -> None:
     limit = time.monotonic() + seconds
     while not true():
         assert time.monotonic() < limit

@@ -89,7 +89,7 @@ def test_a_turn_that_was_given_up_is_not_ended_in_a_later_round() -> None:
     """Whoever comes back late makes no room beyond the limit for the turns that are given now."""
 
     async def wake() -> int:
-        turns = Turns(at_once=1, patience=0.01)
+        turns = Turns(at_once=1, patience=0.5)  # more than a machine takes for a pass of the loop
         loop = asyncio.get_running_loop()
         sleepers = [loop.create_future() for _ in range(3)]
         for sleeper in sleepers:

@@ -55,18 +55,13 @@ def _until(true: Callable[[], object]) -> None:
         time.sleep(0.01)
 
 
-def _wait_for(service: Service, user: User, places: int) -> None:
-    """Return once a user has taken so many places."""
-    _until(lambda: service.app._streams.places.taken(user.id) == places)  # noqa: SLF001 - nobody else asks
-
-
 def test_a_user_has_so_many_waiting_calls_and_streams(narrow: Service, owner: User) -> None:
     """One more is refused with the limit and with when to ask again; other users wait all the same."""
     fleet = Fleet(owner.channel)
     worker, other = fleet.register().id, narrow.new_user()
     before = len(narrow.app.openings)
     calls = [_poll(fleet, worker, kinds=[f"K{number}"]) for number in range(2)]
-    _wait_for(narrow, owner, 2)
+    narrow.wait_for_places(owner, 2)
     stream = owner.channel.jobs.WatchJobs(_ALL)
     next(stream)
 
@@ -79,12 +74,12 @@ def test_a_user_has_so_many_waiting_calls_and_streams(narrow: Service, owner: Us
     assert len(narrow.app.openings) == before + 2
     others = Fleet(other.channel)
     calls.append(_poll(others, others.register().id))
-    _wait_for(narrow, other, 1)
+    narrow.wait_for_places(other, 1)
 
     stream.cancel()
-    _wait_for(narrow, owner, 2)
+    narrow.wait_for_places(owner, 2)
     calls.append(_poll(fleet, worker))
-    _wait_for(narrow, owner, 3)
+    narrow.wait_for_places(owner, 3)
     with refused("RESOURCE_EXHAUSTED", "TOO_MANY_STREAMS"):
         fleet.lease(worker, wait=25)
     for call in calls:
@@ -99,7 +94,7 @@ def test_a_place_is_free_again_after_each_end_of_a_wait(narrow: Service, owner: 
     before = len(narrow.app.openings)
     for _ in range(2):
         calls = [_poll(fleet, worker) for _ in range(_LIMIT)]
-        _wait_for(narrow, owner, _LIMIT)
+        narrow.wait_for_places(owner, _LIMIT)
         job = work.add_job(kind="A")
         _until(lambda calls=calls: any(call.done() for call in calls))  # type: ignore[misc]
         (answered,) = [call for call in calls if call.done()]
@@ -116,7 +111,7 @@ def test_who_need_not_wait_is_answered_without_a_place(narrow: Service, owner: U
     worker = fleet.register().id
     before = len(narrow.app.openings)
     calls = [_poll(fleet, worker, kinds=["OTHER"]) for _ in range(_LIMIT)]
-    _wait_for(narrow, owner, _LIMIT)
+    narrow.wait_for_places(owner, _LIMIT)
     assert fleet.lease(worker) == []
     job = work.add_job(kind="A")
     assert ids(fleet.lease(worker, wait=25, kinds=["A"])) == [job.id]
