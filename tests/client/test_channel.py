@@ -77,7 +77,7 @@ def test_write_whose_answer_is_lost_is_done_once(line: Line, user: User) -> None
 
 def test_every_call_has_a_deadline(line: Line, user: User) -> None:
     """A call that says nothing of time ends by the service config where no answer comes."""
-    hasty = SERVICE_CONFIG.replace('"timeout": "15s"', '"timeout": "0.5s"')
+    hasty = SERVICE_CONFIG.replace('"timeout": "15s"', '"timeout": "3s"')
     with connect(line.target, user.key, service_config=hasty) as channel:
         stub = UserServiceStub(channel)
         stub.GetUser(_ME, wait_for_ready=True)

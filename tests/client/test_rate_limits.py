@@ -94,13 +94,13 @@ def test_worker_outlives_its_keys_rate(owner: Owner, user: User) -> None:
         refused = sum(limited.refused.count.values())
     for job in map(owner.now, (*jobs, last)):
         assert (job.state, job.attempt, job.error, job.lost_leases) == (FINISHED, 1, "", 0)
-    assert refused > 3
+    assert refused > 0
 
 
 def test_finished_work_is_not_failed_by_a_rate_limit(owner: Owner, user: User) -> None:
     """The report of the end is repeated until the key may make it, and nothing else is reported."""
     job = owner.job()
-    with _limited(owner.target, user, 0.5, 6) as limited:
+    with _limited(owner.target, user, 0.2, 6) as limited:  # a call each 5 s, so that the next is refused
 
         def handle(task: Task) -> jobs_pb2.JobResult:
             limited.use_up()
@@ -117,7 +117,7 @@ def test_finished_work_is_not_failed_by_a_rate_limit(owner: Owner, user: User) -
 def test_progress_waits_for_the_keys_rate(owner: Owner, user: User) -> None:
     """Reports beyond the rate are made later, each once and in order."""
     job = owner.job()
-    with _limited(owner.target, user, 4, 4) as limited:
+    with _limited(owner.target, user, 2, 4) as limited:
 
         def handle(task: Task) -> None:
             for percentage in range(0, 80, 10):
@@ -173,7 +173,7 @@ def test_watch_tells_a_rate_limit_when_its_patience_ends(owner: Owner, user: Use
 def test_stopped_worker_gives_back_as_soon_as_its_key_may(line: Line, owner: Owner, user: User) -> None:
     """What was leased when the worker stopped is asked for again, and given back, beyond the rate too."""
     job = owner.job()
-    with _limited(line.target, user, 2, 6) as limited, connect(owner.target, limited.key) as direct:
+    with _limited(line.target, user, 0.75, 6) as limited, connect(owner.target, limited.key) as direct:
         worker = Worker(limited.channel, lambda _: None, grace=0.0)
         thread = threading.Thread(target=worker.run)
 
@@ -223,6 +223,6 @@ def test_stream_beyond_the_limit_is_not_tried_again(backend: Backend) -> None:
             begun = time.monotonic()
             with pytest.raises(grpc.RpcError) as caught:
                 next(second)
-            assert time.monotonic() - begun < 2.5
+            assert time.monotonic() - begun < 4.5
         assert refusal_of(caught.value).reason == "TOO_MANY_STREAMS"
         owner.channel.close()

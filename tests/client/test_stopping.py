@@ -145,8 +145,8 @@ def test_signal_stops_workers_and_is_then_as_before(owner: Owner, number: signal
     before = signal.getsignal(number)
     worker = Worker(owner.channel, lambda _: None)
     timer = threading.Timer(1.0, os.kill, (os.getpid(), number))
-    timer.start()
     with stop_on_signals(worker):
+        timer.start()
         assert signal.getsignal(number) is not before
         worker.run()
         assert signal.getsignal(number) is before

