@@ -101,7 +101,7 @@ class Process:
             connection.exec_driver_sql(statement)
 
 
-async def eventually(fact: Callable[[], bool], seconds: float = 5.0) -> None:
+async def eventually(fact: Callable[[], bool], seconds: float = 20.0) -> None:
     """Wait until a fact holds that a background task brings about."""
     deadline = time.monotonic() + seconds
     while not fact():

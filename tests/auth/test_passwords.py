@@ -131,7 +131,7 @@ async def test_who_leaves_the_queue_makes_room() -> None:
 
 async def test_hashing_leaves_the_loop_free() -> None:
     """While passwords are hashed the event loop goes on: it turns many times within one hash."""
-    passwords = Passwords(10, threads=1)
+    passwords = Passwords(12, threads=1)
     work = asyncio.create_task(passwords.hash("correct horse"))
     turns = 0
     while not work.done():

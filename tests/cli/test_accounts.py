@@ -107,7 +107,7 @@ def test_key_is_disabled_enabled_and_replaced(cli: Command, service: Service, us
         return True
 
     def comes_to(secret: str, *, allowed: bool) -> bool:
-        give_up = time.monotonic() + 5  # another process hears of it by its watch
+        give_up = time.monotonic() + 20  # another process hears of it by its watch
         while lets_in(secret) is not allowed and time.monotonic() < give_up:
             time.sleep(0.1)
         return lets_in(secret) is allowed

@@ -114,12 +114,13 @@ def test_list_shows_who_works_and_why_a_job_failed(cli: Command, caller: User) -
     assert "disk [full]" in table
 
 
-def test_watching_all_shows_open_jobs_and_new_ones(cli: Command, caller: User) -> None:
+def test_watching_all_shows_open_jobs_and_new_ones(cli: Command, service: Service, caller: User) -> None:
     """With --until-idle all that is open is followed, and what comes meanwhile, until nothing is open."""
     opened, made = _job(caller), []
 
     def work() -> None:
-        time.sleep(0.5)
+        service.wait_for_places(caller, 1)
+        time.sleep(1)  # in which what is open is shown
         made.append(_job(caller))
         _end(caller, opened)
         _end(caller, made[0])
@@ -140,12 +141,13 @@ def test_watching_all_of_none_ends_at_once(cli: Command, caller: User) -> None:
     assert cli("jobs", "watch", "--until-idle").code is ExitCode.OK
 
 
-def test_watching_all_exits_with_nine_where_one_fails(cli: Command, caller: User) -> None:
+def test_watching_all_exits_with_nine_where_one_fails(cli: Command, service: Service, caller: User) -> None:
     """Bars of more jobs than fit are taken away once they ended, and a failure is told by the exit code."""
     ids = [_job(caller) for _ in range(13)]
 
     def work() -> None:
-        time.sleep(0.5)
+        service.wait_for_places(caller, 1)
+        time.sleep(1)  # in which what is open is shown
         for place, job_id in enumerate(ids):
             _end(caller, job_id, fails=place == 0)
 

@@ -6,6 +6,7 @@ import os
 import pty
 import subprocess
 import sys
+import termios
 import time
 from pathlib import Path
 
@@ -40,6 +41,13 @@ class Terminal:
             assert time.monotonic() < limit, self.shown
             self.shown += os.read(self._controller, 4096).decode()
 
+    def wait_until_unseen(self) -> None:
+        """Wait until nothing that is typed is shown, which is just after the prompt."""
+        limit = time.monotonic() + 30
+        while termios.tcgetattr(self._controller)[3] & termios.ECHO:
+            assert time.monotonic() < limit
+            time.sleep(0.01)
+
     def type_(self, text: str) -> None:
         """Type a line."""
         os.write(self._controller, f"{text}\n".encode())
@@ -61,7 +69,7 @@ def test_password_is_asked_for_twice_and_not_shown(tmp_path: Path) -> None:
     terminal = Terminal(tmp_path, "user", "create", "ada@example.org")
     for prompt in ("Password", "Repeat"):
         terminal.wait_for(prompt)
-        time.sleep(0.2)  # the echo goes off just after the prompt
+        terminal.wait_until_unseen()
         terminal.type_("correct horse")
     assert terminal.end() == ExitCode.OK, terminal.shown
     assert "created USER ada@example.org" in terminal.shown

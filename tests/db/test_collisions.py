@@ -92,20 +92,22 @@ async def test_a_serialization_failure_is_run_again(database: Database) -> None:
 @_ON_SERVERS
 async def test_a_lock_that_takes_too_long_is_tried_again(impatient: Database) -> None:
     """Who waits longer than a moment for a row's lock begins anew, and gets it when it is free."""
-    id, runs = made(impatient), 0
+    id, runs, again = made(impatient), 0, threading.Event()
 
     def work(uow: UnitOfWork) -> None:
         nonlocal runs
         runs += 1
+        if runs == 2:
+            again.set()
         rename(uow, id, "mine")
 
     with impatient.unit_of_work() as holder:
         rename(holder, id, "theirs")
         waiting = asyncio.create_task(impatient.write(work))
-        await asyncio.sleep(1.5)
+        assert await asyncio.to_thread(again.wait, 10)
         holder.commit()
     await waiting
-    assert runs == 2
+    assert runs >= 2
     assert name_of(impatient, id) == "mine"
 
 
@@ -123,7 +125,7 @@ async def test_collisions_without_an_end_are_told(database: Database) -> None:
     with pytest.raises(Stale) as refusal:
         await database.write(work)
     assert (runs, refusal.value.reason) == (ATTEMPTS, "CONFLICT")
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 15
     assert name_of(database, id) == "Ada"
 
 
@@ -183,5 +185,5 @@ def test_a_locked_row_stands_in_the_way_of_no_other(database: Database) -> None:
         with database.unit_of_work() as other:
             rename(other, two, "free")
             other.commit()
-        assert time.monotonic() - began < 1
+        assert time.monotonic() - began < engine.LOCK_WAIT_SECONDS
         assert holder.one(sa.select(sa.literal(1).label("one"))) == {"one": 1}

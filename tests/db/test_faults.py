@@ -243,7 +243,7 @@ async def test_connections_that_keep_dying_are_told(
 @pytest.mark.parametrize("way", ["read", "write"])
 async def test_a_statement_that_takes_too_long_is_ended(migrated_url: str, way: str) -> None:
     """A statement beyond its limit is UNAVAILABLE in time, and its thread and connection serve on."""
-    database = Database(DatabaseOptions(url=migrated_url, statement_timeout=0.5))
+    database = Database(DatabaseOptions(url=migrated_url, statement_timeout=1.0))
     endless = {
         "postgresql": "SELECT pg_sleep(30)",
         "mariadb": "SELECT SLEEP(30), (SELECT COUNT(*) FROM users)",
@@ -252,7 +252,7 @@ async def test_a_statement_that_takes_too_long_is_ended(migrated_url: str, way: 
     began = time.monotonic()
     with pytest.raises(Unavailable) as refusal:
         await getattr(database, way)(lambda uow: uow.one(sa.text(endless)))
-    assert time.monotonic() - began < 4.5
+    assert time.monotonic() - began < 8
     assert refusal.value.reason == "DATABASE_UNAVAILABLE"
     email = new_email()
     assert (await database.write(lambda uow: add(uow, email)))["email"] == email

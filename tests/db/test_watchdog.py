@@ -42,6 +42,6 @@ async def test_a_log_that_fails_does_not_end_the_watchdog(full_disk: None, tmp_p
     """Of two endless statements both are cut, although not a line about the first can be written."""
     database = Database(DatabaseOptions(url=f"sqlite:///{tmp_path / 'morag.db'}", statement_timeout=0.1))
     running = [database.read(_run_endlessly) for _ in range(2)]
-    ended = await asyncio.wait_for(asyncio.gather(*running, return_exceptions=True), 15)
+    ended = await asyncio.wait_for(asyncio.gather(*running, return_exceptions=True), 30)
     assert [type(error) for error in ended] == [Unavailable, Unavailable]
     database.close()

@@ -71,7 +71,7 @@ def test_worker_ends_after_the_job_in_hand(examples: Examples, folder: Path, lon
     """SIGTERM lets the worker finish its job and take no other."""
     shutil.move(long_file, folder / "protos" / "a.md")
     examples.run("register_folder", folder)
-    worker = examples.start("worker", "--pause", "0.02")
+    worker = examples.start("worker", "--pause", "0.1")
     assert worker.stdout is not None
     first = worker.stdout.readline().rstrip()
     worker.terminate()

@@ -15,6 +15,7 @@ from tests.refusals import refused
 from tests.service import Channel, Service, User
 
 HERE_SECONDS, THERE_SECONDS = 1.0, 5.0
+SLACK = 2.0  # what a busy machine may add
 
 
 class Watching:
@@ -44,7 +45,7 @@ class Watching:
                 with refused("NOT_FOUND", "RESOURCE_NOT_FOUND") as refusal:
                     list(stream)
                 assert refusal.metadata["resource_type"] == missing
-                assert time.monotonic() - changed < seconds
+                assert time.monotonic() - changed < seconds + SLACK
         self.close()
 
     def close(self) -> None:
