@@ -30,7 +30,7 @@ BESIDE = (
 _TOGETHER = 0.4
 """How often another fault happens beside one: in a long run, once each has happened alone."""
 _DRAIN = 60.0
-_SETTLE = 20.0
+_SETTLE = 60.0
 _STANDSTILL = 30.0
 """Seconds after which a fault happens although nothing else does."""
 

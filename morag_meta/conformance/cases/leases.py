@@ -205,9 +205,9 @@ def the_last_lost_lease_fails_the_job(bench: Bench) -> None:
 
 @AREA.case
 def heartbeats_keep_a_lease(bench: Bench) -> None:
-    """A lease of 3 s that is renewed lives for longer than that."""
-    lease = _leased(bench, lease_duration=lasting(3))
-    for _ in range(8):
+    """A lease of 4 s that is renewed lives for longer than that."""
+    lease = _leased(bench, lease_duration=lasting(4))
+    for _ in range(10):
         time.sleep(0.5)
         same("verdict", _beat(bench, lease).verdict, pb.HEARTBEAT_VERDICT_GO_ON)
     job = bench.complete(lease.job, 1, lease_token=lease.token).job
