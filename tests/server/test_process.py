@@ -137,7 +137,7 @@ def test_calls_in_flight_do_not_outlast_the_grace(tmp_path: Path, database_url: 
 def test_second_signal_does_not_wait(tmp_path: Path, database_url: str) -> None:
     """A second signal ends the process at once with its own exit code."""
     with (
-        served(tmp_path, database_url, BCRYPT_COST="18", SHUTDOWN_GRACE="60") as service,
+        served(tmp_path, database_url, BCRYPT_COST="16", SHUTDOWN_GRACE="60") as service,
         concurrent.futures.ThreadPoolExecutor() as pool,
     ):
         pool.submit(_slow_login, service.target)
