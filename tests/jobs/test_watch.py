@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from morag_meta.db.schema import job_events
 from moragmeta.v1 import jobs_pb2 as pb
+from moragmeta.v1 import users_pb2
 from tests.backends.databases import Backend
 from tests.jobs.conftest import Work
 from tests.refusals import refused
@@ -54,10 +55,10 @@ class Watcher:
         """Wait until an event has arrived."""
         self.wait_until(lambda: number in self.numbers)
 
-    def wait_until(self, condition: Callable[[], bool], timeout: float = 20.0) -> None:
+    def wait_until(self, condition: Callable[[], bool]) -> None:
         """Wait until something is true of the frames."""
         with self._changed:
-            assert self._changed.wait_for(condition, timeout), self.frames[-5:]
+            assert self._changed.wait_for(condition, 20), self.frames[-5:]
 
     def end(self, timeout: float = 10.0) -> Any:
         """Wait for the end, and give its error or None."""
@@ -237,17 +238,14 @@ def test_heartbeats_carry_the_position(brisk: Service) -> None:
     began = time.monotonic()
     watcher = Watcher(work, job.id)
     watcher.wait_until(lambda: len(watcher.beats) >= 4)  # each as late as the machine lets it be
-    took = time.monotonic() - began
+    assert time.monotonic() - began >= 4 * 0.3
     watcher.cancel()
-    assert took >= 4 * 0.3
     assert {beat.sequence for beat in watcher.beats} == {1}
     assert watcher.beats[0].server_time.seconds > 0
 
 
 def test_deleting_the_job_ends_its_streams(brisk: Service) -> None:
     """A watcher of a job whose owner is removed is told NOT_FOUND."""
-    from moragmeta.v1 import users_pb2
-
     admin, gone = brisk.admin.channel, brisk.new_user()
     job = Work(gone).add_job(kind="REINDEX")
     watching = Work(brisk.admin)
