@@ -100,10 +100,14 @@ def test_handler_without_result_completes_its_job(owner: Owner) -> None:
         (JobFailed("no such page"), "no such page"),
         (ValueError("bad\0 value \ud800"), "ValueError: bad value ?"),
         (KeyError(), "KeyError"),
+        (JobFailed(), "no reason was given"),
+        (JobFailed("\0"), "no reason was given"),
+        (SystemExit(3), "SystemExit: 3"),
+        (KeyboardInterrupt(), "KeyboardInterrupt"),
     ],
 )
-def test_what_a_handler_raises_fails_its_job(owner: Owner, error: Exception, said: str) -> None:
-    """The error is told to people, in a form that the service takes."""
+def test_what_a_handler_raises_fails_its_job(owner: Owner, error: BaseException, said: str) -> None:
+    """The error is told to people, in a form that the service takes, and also what would end a program."""
     job = owner.job()
 
     def handle(task: Task) -> None:
@@ -139,13 +143,14 @@ def test_fault_of_the_service_does_not_fail_the_job(owner: Owner, monkeypatch: p
     assert not owner.now(job).error
 
 
-def test_what_is_no_result_fails_the_job(owner: Owner) -> None:
+@pytest.mark.parametrize(("returned", "error"), [("done", "TypeError"), ({"pages": 7}, "ValueError")])
+def test_what_is_no_result_fails_the_job(owner: Owner, returned: object, error: str) -> None:
     """A handler that returns something else is wrong, and the job says so at once, not after three leases."""
     job = owner.job()
-    with working(owner, lambda _: "done"):  # type: ignore[arg-type,return-value]
+    with working(owner, lambda _: returned):  # type: ignore[arg-type,return-value]
         until(lambda: owner.ended(job), 15)
     assert (owner.now(job).state, owner.now(job).attempt) == (FAILED, 1)
-    assert owner.now(job).error.startswith("the handler returned no result: TypeError")
+    assert owner.now(job).error.startswith(f"the handler returned no result: {error}")
 
 
 def test_worker_takes_what_it_was_made_for(owner: Owner) -> None:

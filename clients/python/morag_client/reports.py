@@ -58,12 +58,13 @@ class Reports:
         self._report(self._jobs.CompleteJob, jobs_pb2.CompleteJobRequest(result=result), last=True)
 
     def fail(self, error: str) -> None:
-        """Say why the job failed.
+        """Say why the job failed, if only that nothing is known.
 
         Raises:
             JobStopped: nothing is to be reported any more.
         """
-        self._report(self._jobs.FailJob, jobs_pb2.FailJobRequest(error=sendable(error)), last=True)
+        request = jobs_pb2.FailJobRequest(error=sendable(error) or "no reason was given")
+        self._report(self._jobs.FailJob, request, last=True)
 
     def release(self, reason: str) -> None:
         """Give the job back.

@@ -208,7 +208,7 @@ class Worker:
             result = self._handler(task)
         except (JobStopped, GiveBack):
             raise
-        except Exception as error:  # noqa: BLE001 - a handler may raise anything
+        except BaseException as error:  # noqa: BLE001 - a handler may raise anything, SystemExit too
             if task.why is not None:  # most likely this is a consequence
                 task.check()
             said = str(error) if isinstance(error, JobFailed) else _describe(error)
@@ -222,7 +222,7 @@ class Worker:
             if refusal.code in _SERVICES_FAULT:  # work that is done is not failed for it
                 raise
             reports.fail(f"the result was refused: {refusal}")
-        except TypeError as error:  # it was no JobResult
+        except (TypeError, ValueError) as error:  # it was no JobResult
             reports.fail(f"the handler returned no result: {_describe(error)}")
 
     def _leave(self, hold: Hold, reports: Reports, said: str) -> None:
@@ -256,7 +256,7 @@ class _Stopped(Exception):
     """The worker was stopped while it waited for the service."""
 
 
-def _describe(error: Exception) -> str:
+def _describe(error: BaseException) -> str:
     said = f"{type(error).__name__}: {error}"
     return said.rstrip(": ")
 
