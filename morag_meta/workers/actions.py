@@ -5,6 +5,7 @@ Which jobs a worker takes is decided in ``rules.py``; what a lease does to a job
 
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
 import enum
 from collections.abc import Callable, Iterable
@@ -114,15 +115,13 @@ def held_leases(
     """
     now, held = uow.queue.now(), []
     for job_id, attempt in noted:
-        try:
+        with contextlib.suppress(NotFound):
             row = uow.jobs.get(Reach(EVERYONE, narrowing), job_id)
             if narrowing is not None:
                 uow.documents.get(Reach(row["owner_id"], narrowing), row["document_id"])
-        except NotFound:
-            continue
-        same = row["attempt"] == attempt and row["worker_id"] == worker["id"]
-        if same and row["state"] == "PROCESSING" and now < row["lease_expire_time"]:
-            held.append(show(_with_circumstances(uow, row)))
+            same = row["attempt"] == attempt and row["worker_id"] == worker["id"]
+            if same and row["state"] == "PROCESSING" and now < row["lease_expire_time"]:
+                held.append(show(_with_circumstances(uow, row)))
     return Haul(held)
 
 
@@ -187,8 +186,20 @@ def _with_circumstances(uow: UnitOfWork, job: Row) -> Taken:
     database: Row | None = None
     owner = job["owner_id"]
     if job["document_id"] is not None:
-        document = uow.documents.get(owner, job["document_id"])
-        if document["database_id"] is not None:
-            database = uow.databases.get(owner, document["database_id"])
+        document, database = _document_with_database(uow, owner, job["document_id"])
     checkpoint = uow.queue.checkpoint(owner, job["id"]) if job["attempt"] > 1 else b""
     return Taken(job, checkpoint, document, database)
+
+
+def _document_with_database(uow: UnitOfWork, owner_id: str, document_id: str) -> tuple[Row, Row | None]:
+    """Give a document and the database that it is in, which may be deleted between the two looks.
+
+    For only the document of a new INGESTION lease is locked here, or of one by a narrowed key.
+    """
+    document = uow.documents.get(owner_id, document_id)
+    if document["database_id"] is None:
+        return document, None
+    try:
+        return document, uow.databases.get(owner_id, document["database_id"])
+    except NotFound:
+        return uow.documents.get(owner_id, document_id), None

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
+from morag_meta.databases.store import DatabaseStore
 from morag_meta.db.schema import job_events, jobs
 from morag_meta.ids import new_id
 from moragmeta.v1 import databases_pb2, documents_pb2, jobs_pb2, servers_pb2
@@ -40,6 +41,20 @@ def test_a_lease_shows_the_job_and_its_document(work: Work, fleet: Fleet) -> Non
 
 def test_a_lease_shows_the_database_and_no_credentials(work: Work, fleet: Fleet) -> None:
     """Where the document is in a database the lease shows it; a job without a document shows neither."""
+    database_id, document = _database_with_document(work)
+    for kind, document_id in (("SUMMARY", document.id), ("CLEANUP", "")):
+        work.add_job(document_id, kind)
+    with_database, without = fleet.lease(fleet.register().id, 2)
+
+    assert (with_database.document.id, with_database.database.id) == (document.id, database_id)
+    assert with_database.document.state == documents_pb2.DOCUMENT_STATE_PENDING
+    assert b"secret" not in with_database.SerializeToString()
+    assert not without.HasField("document")
+    assert not without.HasField("database")
+
+
+def _database_with_document(work: Work) -> tuple[str, documents_pb2.Document]:
+    """Make a database and a document in it; give the database's id and the document."""
     server = work.user.channel.servers.CreateServer(
         servers_pb2.CreateServerRequest(
             server=servers_pb2.Server(
@@ -51,16 +66,34 @@ def test_a_lease_shows_the_database_and_no_credentials(work: Work, fleet: Fleet)
         databases_pb2.CreateDatabaseRequest(database=databases_pb2.Database(name="d", server_id=server.id))
     )
     document = documents_pb2.Document(name="a.txt", type="txt", database_id=database.id)
-    made = work.documents.CreateDocument(documents_pb2.CreateDocumentRequest(document=document)).document
-    for kind, document_id in (("SUMMARY", made.id), ("CLEANUP", "")):
-        work.add_job(document_id, kind)
-    with_database, without = fleet.lease(fleet.register().id, 2)
+    made = work.documents.CreateDocument(documents_pb2.CreateDocumentRequest(document=document))
+    return database.id, made.document
 
-    assert (with_database.document.id, with_database.database.id) == (made.id, database.id)
-    assert with_database.document.state == documents_pb2.DOCUMENT_STATE_PENDING
-    assert b"secret" not in with_database.SerializeToString()
-    assert not without.HasField("document")
-    assert not without.HasField("database")
+
+@pytest.mark.parametrize("repeated", [False, True])
+def test_a_database_that_is_deleted_meanwhile_costs_no_lease(
+    service: Service, work: Work, fleet: Fleet, monkeypatch: pytest.MonkeyPatch, repeated: bool
+) -> None:
+    """Where the database goes while a lease, or its repeat, is shown, the document is in none, as it is."""
+    database_id, document = _database_with_document(work)
+    job, worker = work.add_job(document.id, "SUMMARY"), fleet.register()
+    if repeated:
+        fleet.lease(worker.id, request_id="again")
+    look = DatabaseStore.get
+    deletion = databases_pb2.DeleteDatabaseRequest(id=database_id, force=True)
+
+    def look_late(store: DatabaseStore, *args: Any) -> Any:
+        if service.kind != "sqlite":  # where nobody else writes meanwhile
+            monkeypatch.undo()
+            work.user.channel.databases.DeleteDatabase(deletion)
+        return look(store, *args)
+
+    monkeypatch.setattr(DatabaseStore, "get", look_late)
+    (lease,) = fleet.lease(worker.id, request_id="again")
+
+    shows = service.kind == "sqlite"
+    assert (lease.job.id, lease.document.id) == (job.id, document.id)
+    assert (lease.HasField("database"), lease.document.HasField("database_id")) == (shows, shows)
 
 
 def test_a_heartbeat_renews_and_says_go_on(service: Service, work: Work, fleet: Fleet) -> None:
