@@ -5,7 +5,7 @@ import warnings
 
 from moragmeta.v1 import documents_pb2 as moragmeta_dot_v1_dot_documents__pb2
 
-GRPC_GENERATED_VERSION = '1.85.1'
+GRPC_GENERATED_VERSION = '1.83.0'
 GRPC_VERSION = grpc.__version__
 _version_not_supported = False
 
