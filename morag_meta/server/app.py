@@ -208,6 +208,11 @@ class App:
             self._begin(self._tls.run(self._stop))
         return await self._listen()
 
+    async def ended(self) -> None:
+        """Return when no more calls are taken, whether or not that was asked for."""
+        if self._server is not None:
+            await self._server.wait_for_termination()
+
     async def stop(self, grace: float) -> None:
         """End: readiness turns, streams are told to resume, calls finish within ``grace`` seconds."""
         self._health.drain()

@@ -71,10 +71,24 @@ async def _serve(settings: Settings, *, shared_port: bool, lifeline: int | None)
     app = App(settings, shared_port=shared_port)
     if await _started(app, settings.grpc_address, asked):
         garbage.settle()
-        await asked.wait()
+        if not await _served(app, asked):
+            _limit(settings.shutdown_grace + 2 * OVERTIME_SECONDS)
+            await _stop(app, settings.shutdown_grace)
+            return ExitCode.FAILURE
         await _stop(app, settings.shutdown_grace)
     _log.info("stopped")
     return ExitCode.OK
+
+
+async def _served(app: App, asked: asyncio.Event) -> bool:
+    """Wait for the end; say whether it was asked for, as gRPC's server may end by a fault of its own."""
+    ending = asyncio.ensure_future(asked.wait())
+    gone = asyncio.ensure_future(app.ended())
+    await asyncio.wait({ending, gone}, return_when=asyncio.FIRST_COMPLETED)
+    if not asked.is_set():
+        _log.error("gRPC takes no more calls, by a fault of its own")
+    ending.cancel()  # but not the other, with which the server's own waiting for its end would be cancelled
+    return asked.is_set()
 
 
 async def _started(app: App, address: str, asked: asyncio.Event) -> bool:
