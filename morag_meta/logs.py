@@ -109,7 +109,13 @@ def _adopt_stdlib(lines: _Lines, shared: list[Processor], renderer: Processor, l
     root.setLevel(least)
     # At INFO Alembic tells about itself; which revisions were applied is told by whoever applied them.
     logging.getLogger("alembic").setLevel(max(least, logging.WARNING))
+    # Of a header that is not UTF-8, which anybody may send, gRPC tells in two tracebacks, with its value.
+    logging.getLogger("grpc._cython.cygrpc").addFilter(_is_no_bad_header)
     logging.captureWarnings(capture=True)
+
+
+def _is_no_bad_header(record: logging.LogRecord) -> bool:
+    return not str(record.msg).startswith("Invalid encoding")
 
 
 def redact(logger: WrappedLogger, method: str, event: EventDict) -> EventDict:

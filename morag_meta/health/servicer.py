@@ -15,9 +15,9 @@ import grpc
 from google.protobuf.message import DecodeError
 from grpc_health.v1 import health_pb2 as typed_pb
 
-from morag_meta.errors import Invalid, MetaError, NotFound, Reason, Unavailable
+from morag_meta.errors import Invalid, NotFound, Reason, Unavailable
 from morag_meta.health.probe import Probe
-from morag_meta.rpc.status import DETAILS_KEY, code_of, details_of, message_of
+from morag_meta.rpc.status import abort
 
 SERVICE = "grpc.health.v1.Health"
 LIVENESS = "liveness"
@@ -60,7 +60,7 @@ class Health:
         if status == pb.HealthCheckResponse.SERVICE_UNKNOWN:
             metadata = {"resource_type": "service", "resource_id": name}
             unknown = NotFound("unknown service", reason=Reason.RESOURCE_NOT_FOUND, metadata=metadata)
-            await _abort(context, unknown)
+            await abort(context, unknown)
         return pb.HealthCheckResponse(status=status)
 
     async def List(self, name: str, context: Context) -> Any:
@@ -98,7 +98,7 @@ class Health:
                 name = pb.HealthCheckRequest.FromString(data).service
             except DecodeError:
                 reason = Reason.UNDECODABLE_REQUEST
-                await _abort(context, Invalid("the request is not a health request", reason=reason))
+                await abort(context, Invalid("the request is not a health request", reason=reason))
             return await method(name, context)
 
         return handle
@@ -109,11 +109,7 @@ async def _write(context: Context, message: Any) -> None:
     try:
         await asyncio.wait_for(context.write(message), _WRITE_SECONDS)
     except TimeoutError:
-        await _abort(context, Unavailable("the reader took nothing", reason=Reason.READER_TOO_SLOW))
-
-
-async def _abort(context: Context, error: MetaError) -> None:
-    await context.abort(code_of(error), message_of(error), ((DETAILS_KEY, details_of(error)),))
+        await abort(context, Unavailable("the reader took nothing", reason=Reason.READER_TOO_SLOW))
 
 
 def _serialize(message: Any) -> bytes:

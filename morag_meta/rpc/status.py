@@ -7,7 +7,7 @@ without a word of its cause.
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Any, Final, NoReturn
 
 import grpc
 from google.protobuf.any_pb2 import Any as AnyMessage
@@ -107,6 +107,11 @@ def _quota_failure(error: QuotaExceeded) -> QuotaFailure:
 def message_of(error: MetaError) -> str:
     """Give the text for people, bounded."""
     return _cut(error.message, _LONGEST_MESSAGE)
+
+
+async def abort(context: grpc.aio.ServicerContext[Any, Any], error: MetaError) -> NoReturn:
+    """End a call of a service that is not dispatched, such as health, with an error and its details."""
+    await context.abort(code_of(error), message_of(error), ((DETAILS_KEY, details_of(error)),))
 
 
 def _cut(text: str, length: int = _LONGEST_TEXT) -> str:

@@ -13,7 +13,6 @@ from typing import Final
 
 import grpc
 import structlog
-from grpc_reflection.v1alpha import reflection
 
 from morag_meta.config.error import ConfigurationError
 from morag_meta.config.setting import PREFIX
@@ -21,6 +20,7 @@ from morag_meta.config.settings import Settings
 from morag_meta.health.servicer import SERVICE as HEALTH_SERVICE
 from morag_meta.health.servicer import Health
 from morag_meta.rpc.access import SERVICES
+from morag_meta.server import reflecting
 from morag_meta.server.address import Address, AddressError
 from morag_meta.server.tls import Tls
 
@@ -54,8 +54,7 @@ def make_server(
     server.add_generic_rpc_handlers(tuple(handlers))
     health.register(server)
     if settings.grpc_reflection:
-        names = (*SERVICES, HEALTH_SERVICE, reflection.SERVICE_NAME)
-        reflection.enable_server_reflection(names, server)
+        reflecting.register(server, (*SERVICES, HEALTH_SERVICE))
     return server
 
 

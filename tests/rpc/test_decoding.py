@@ -7,6 +7,7 @@ from typing import Any
 
 import grpc
 import pytest
+from grpc_reflection.v1alpha import reflection_pb2
 
 from moragmeta.v1 import jobs_pb2, servers_pb2
 from tests.refusals import refused
@@ -102,6 +103,18 @@ def test_a_request_nested_beyond_the_parsers_limit_is_refused(service: Service) 
     server = b"\x82\x01" + _length(value) + value  # Server.config
     with refused("INVALID_ARGUMENT", "UNDECODABLE_REQUEST"):
         _send(service, CREATE, b"\x0a" + _length(server) + server)
+
+
+@_ON_SQLITE
+def test_what_is_no_reflection_request_is_refused(service: Service) -> None:
+    """Tools that ask for the contract are told the same; what came before is answered."""
+    ask: Any = service.channel().raw
+    method = "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo"
+    good = reflection_pb2.ServerReflectionRequest(list_services="").SerializeToString()
+    answers = ask.stream_stream(method)(iter([good, _UNDECODABLE["garbage"]]), timeout=10)
+    assert b"JobService" in next(answers)
+    with refused("INVALID_ARGUMENT", "UNDECODABLE_REQUEST"):
+        next(answers)
 
 
 def _length(data: bytes) -> bytes:

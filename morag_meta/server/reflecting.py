@@ -1,0 +1,47 @@
+"""gRPC server reflection (v1alpha), for tools without the protos; no key is needed.
+
+What is answered is the library's. Requests are read here, where bytes that are no message can be told as
+what they are, and are no error of the server's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterable, AsyncIterator, Iterable
+from typing import Any
+
+import grpc
+from google.protobuf.message import DecodeError
+from grpc_reflection.v1alpha import reflection, reflection_pb2
+
+from morag_meta.errors import Invalid, Reason
+from morag_meta.rpc.status import abort
+
+Context = grpc.aio.ServicerContext[Any, Any]
+
+
+def register(server: grpc.aio.Server, services: Iterable[str]) -> None:
+    """Tell of services, and of reflection itself, on a server that has not started."""
+    tells: Any = reflection.aio.ReflectionServicer((*services, reflection.SERVICE_NAME))
+
+    async def answer(requests: AsyncIterable[bytes], context: Context) -> AsyncIterator[Any]:
+        async for told in tells.ServerReflectionInfo(_read(requests, context), context):
+            yield told
+
+    method: Any = grpc.stream_stream_rpc_method_handler(answer, None, _serialize)
+    handler = grpc.method_handlers_generic_handler(reflection.SERVICE_NAME, {"ServerReflectionInfo": method})
+    server.add_generic_rpc_handlers((handler,))
+
+
+async def _read(requests: AsyncIterable[bytes], context: Context) -> AsyncIterator[Any]:
+    async for data in requests:
+        try:
+            request = reflection_pb2.ServerReflectionRequest.FromString(data)
+        except DecodeError:
+            reason = Reason.UNDECODABLE_REQUEST
+            await abort(context, Invalid("the request is not a reflection request", reason=reason))
+        yield request
+
+
+def _serialize(message: Any) -> bytes:
+    data: bytes = message.SerializeToString()
+    return data
