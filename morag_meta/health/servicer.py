@@ -1,4 +1,4 @@
-"""grpc.health.v1 for this service: Check, List, and a Watch that ends when the process drains.
+"""grpc.health.v1 for this service: Check, and a Watch that ends when the process drains.
 
 Names: ``""`` and ``readiness`` tell whether calls can be served now, ``liveness`` whether the process
 is worth keeping, and each API service by its full name follows readiness. No key is needed. The
@@ -13,7 +13,7 @@ from typing import Any
 
 import grpc
 from google.protobuf.message import DecodeError
-from grpc_health.v1 import health_pb2 as typed_pb
+from grpc_health.v1 import health_pb2 as pb
 
 from morag_meta.errors import Invalid, NotFound, Reason, Unavailable
 from morag_meta.health.probe import Probe
@@ -25,8 +25,6 @@ READINESS = "readiness"
 
 _WRITE_SECONDS = 2.0
 
-# The published stubs lag behind the library: they know no List.
-pb: Any = typed_pb
 Context = grpc.aio.ServicerContext[Any, Any]
 
 
@@ -42,10 +40,9 @@ class Health:
         probe.subscribe(self._wake)
 
     def register(self, server: grpc.aio.Server) -> None:
-        """Serve the three methods on a server that has not started."""
+        """Serve both methods on a server that has not started."""
         handlers: dict[str, Any] = {
             "Check": grpc.unary_unary_rpc_method_handler(self._decoding(self.Check), None, _serialize),
-            "List": grpc.unary_unary_rpc_method_handler(self._decoding(self.List), None, _serialize),
             "Watch": grpc.unary_stream_rpc_method_handler(self._decoding(self.Watch), None, _serialize),
         }
         server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, handlers),))
@@ -62,11 +59,6 @@ class Health:
             unknown = NotFound("unknown service", reason=Reason.RESOURCE_NOT_FOUND, metadata=metadata)
             await abort(context, unknown)
         return pb.HealthCheckResponse(status=status)
-
-    async def List(self, name: str, context: Context) -> Any:
-        names = sorted({LIVENESS, *self._following})
-        statuses = {each: pb.HealthCheckResponse(status=self._status(each)) for each in names}
-        return pb.HealthListResponse(statuses=statuses)
 
     async def Watch(self, name: str, context: Context) -> None:
         told: int | None = None

@@ -37,14 +37,6 @@ async def test_check_of_an_unknown_service_is_not_found(serving: Serving) -> Non
     assert info.reason == "RESOURCE_NOT_FOUND"
 
 
-async def test_list_gives_every_name(serving: Serving) -> None:
-    """List answers for all names at once."""
-    response: Any = await serving.stub.List(health_pb2.HealthListRequest())  # type: ignore[attr-defined]
-    assert {name: each.status for name, each in response.statuses.items()} == dict.fromkeys(
-        ["", "readiness", "liveness", SERVICE], SERVING
-    )
-
-
 @pytest.mark.parametrize("method", ["Check", "Watch"])
 async def test_bytes_that_are_no_request_are_invalid(serving: Serving, method: str) -> None:
     """Garbage is INVALID_ARGUMENT, not an internal error."""
