@@ -31,6 +31,7 @@ WEIGHTS: Final = {
     "CreateApiKey": 9,
     "GetApiKey": 3,
     "ListApiKeys": 4,
+    "UpdateApiKey": 8,
     "DeleteApiKey": 2,
     "RevokeApiKey": 3,
     "DisableApiKey": 3,

@@ -10,8 +10,8 @@ from tests.model.steps import Step, denied, missing, present, stuck, taken, wron
 from tests.model.things import Key
 from tests.model.world import AFTER, Given, Principal, World, check_etag, of, rule
 
-_LATER = 10**9
-"""When a key with an end of its own ends: after every grace."""
+_ENDS = {"2098-01-01T00:00:00Z": 10**9, "2099-01-01T00:00:00Z": 10**9 + 1}
+"""When keys with ends of their own end: after every grace."""
 
 
 def _shown(world: World, key: Key) -> dict[str, Any]:
@@ -35,21 +35,28 @@ def _create(world: World, caller: Principal, given: Given, step: Step) -> Any:
     owner = world.owner_of_list(caller, given.get("owner_id", ""))
     if owner not in world.users:
         raise missing()
-    scopes = tuple(sorted(set(sent.get("scopes", ())))) or (EVERY_SCOPE,)
-    if EVERY_SCOPE in scopes:
-        scopes = (EVERY_SCOPE,)
-    for scope in scopes:
-        beyond = scope != EVERY_SCOPE and SCOPES[scope] > ROLES[world.users[owner].role]
-        if beyond and not scope.endswith(":all"):
-            raise denied("SCOPE_NOT_ALLOWED")
-    end = _LATER if sent.get("expire_time") else None
+    scopes, end = _scopes(world, owner, sent), _ENDS.get(sent.get("expire_time", ""))
     _check_within(world, caller, scopes, end)
-    if any(
-        key.owner == owner and key.name == sent["name"] and _keeps_name(key) for key in world.keys.values()
-    ):
-        raise taken()
+    _refuse_taken(world, owner, sent["name"])
     key = world.keys[step.made] = Key(step.made, owner, sent["name"], scopes, end=end)
     return {"api_key": _shown(world, key)}
+
+
+def _scopes(world: World, owner: str, sent: Given) -> tuple[str, ...]:
+    """Give the scopes that a key of an owner gets; of everybody's rows they are beside the owner's role."""
+    scopes = tuple(sorted(set(sent.get("scopes", ())))) or (EVERY_SCOPE,)
+    if EVERY_SCOPE in scopes:
+        return (EVERY_SCOPE,)
+    for scope in scopes:
+        if SCOPES[scope] > ROLES[world.users[owner].role] and not scope.endswith(":all"):
+            raise denied("SCOPE_NOT_ALLOWED")
+    return scopes
+
+
+def _refuse_taken(world: World, owner: str, name: str, besides: str = "") -> None:
+    for key in world.keys.values():
+        if key.owner == owner and key.name == name and key.id != besides and _keeps_name(key):
+            raise taken()
 
 
 def _keeps_name(key: Key) -> bool:
@@ -78,6 +85,24 @@ def _list(world: World, caller: Principal, given: Given, step: Step) -> Any:
     owner = world.owner_of_list(caller, given.get("owner_id", ""))
     keys = of(owner, world.keys.values())
     return [_shown(world, key) for key in keys if given.get("show_revoked") or not key.revoked]
+
+
+@rule("UpdateApiKey")
+def _update(world: World, caller: Principal, given: Given, step: Step) -> Any:
+    """Change a key; who changes what it may, or when it ends, grants all that it then may."""
+    sent, named = given["api_key"], given["update_mask"].split(",")
+    key = world.own(world.keys, sent["id"], caller)
+    check_etag(sent)
+    if not _keeps_name(key):
+        raise stuck()
+    scopes = _scopes(world, key.owner, sent) if "scopes" in named else key.scopes
+    end = _ENDS.get(sent.get("expire_time", "")) if "expireTime" in named else key.end
+    if named != ["name"]:
+        _check_within(world, caller, scopes, end)
+    name = sent["name"] if "name" in named else key.name
+    _refuse_taken(world, key.owner, name, besides=key.id)
+    key.name, key.scopes, key.end = name, scopes, end
+    return _shown(world, key)
 
 
 @rule("DeleteApiKey")

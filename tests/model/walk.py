@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
-from tests.model import accounts, documents, keys, places, reports, tasks, work
+from tests.model import accounts, credentials, documents, keys, places, reports, tasks, work
 from tests.model.caller import Caller
 from tests.model.choices import Choices
 from tests.model.contract import METHODS
@@ -21,7 +21,8 @@ from tests.model.steps import MADE_BY, Answer, Step
 from tests.model.world import RULES, World
 from tests.service import Service
 
-__all__ = ["accounts", "documents", "keys", "places", "reports", "tasks", "work"]  # they state the rules
+# they state the rules, and what is sent
+__all__ = ["accounts", "credentials", "documents", "keys", "places", "reports", "tasks", "work"]
 
 _ROWS_EVERY = 50
 """Steps after which the tables are looked at."""
