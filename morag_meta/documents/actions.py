@@ -59,9 +59,8 @@ def create_document(
         AlreadyExists: it is there and is to be rejected, or two documents have its identities.
         Collision: a concurrent change won.
     """
-    _check_inside(owner, fields.get("database_id"))
     owners = lock_databases(uow, owner, [fields.get("database_id")], grantee)
-    row, outcome = _upload(uow, owner_of(owner), fields, on_duplicate, owners)
+    row, outcome = _upload(uow, owner, fields, on_duplicate, owners, grantee)
     if outcome is Outcome.CREATED:
         _count(uow, row, 1)
     hold_grants(uow, owner, owners, grantee)
@@ -76,20 +75,17 @@ def create_documents(
     Raises:
         MetaError: as ``create_document``, naming the item as ``requests[<position>]``.
     """
-    owner_id = owner_of(owner)
     database_ids = [fields.get("database_id") for fields, _ in uploads]
-    for database_id in database_ids:
-        _check_inside(owner, database_id)
     if not all(database_ids):
         # Several rows in no database, in an order of the caller's: two batches at once would wait for
         # each other, as those of a database do not, which lock it first.
-        uow.documents.lock_owner(owner_id)
+        uow.documents.lock_owner(owner_of(owner))
     owners = lock_databases(uow, owner, database_ids, grantee)
     created: Counter[str] = Counter()
     done = []
     for position, (fields, on_duplicate) in enumerate(uploads):
         try:
-            row, outcome = _upload(uow, owner_id, fields, on_duplicate, owners)
+            row, outcome = _upload(uow, owner, fields, on_duplicate, owners, grantee)
         except Collision:
             raise
         except MetaError as error:
@@ -204,16 +200,20 @@ def undelete_document(
 
 def _upload(
     uow: UnitOfWork,
-    owner_id: str,
+    owner: Whose,
     fields: Mapping[str, Any],
     on_duplicate: OnDuplicate,
     owners: Mapping[str, str],
+    grantee: Grantee | None,
 ) -> tuple[Row, Outcome]:
     """Do one upload, but for the count of the database, which is locked where ``owners`` has it."""
     database_id = fields.get("database_id")
+    _check_inside(owner, database_id)
+    owner_id = owner_of(owner)
     if database_id:
         if database_id not in owners:
-            raise not_found("database", database_id)
+            uow.databases.get(owner, database_id, grantee)  # says why it was not locked
+            raise Collision  # a concurrent change made or shared it
         owner_id = owners[database_id]
     scope = scope_of(database_id)
     match = same_document(uow.documents.find_same(owner_id, scope, fields))

@@ -10,19 +10,17 @@ from collections.abc import Iterable, Mapping
 
 from morag_meta.auth.narrowing import Whose, owner_of
 from morag_meta.auth.sharing import Grantee
-from morag_meta.errors import NotFound
+from morag_meta.errors import Forbidden, NotFound
 from morag_meta.uow import UnitOfWork
 
 
 def lock_databases(
     uow: UnitOfWork, owner: Whose, database_ids: Iterable[str | None], grantee: Grantee | None = None
 ) -> dict[str, str]:
-    """Lock databases in the order of their ids, and give the owner of each that is there.
+    """Lock databases in the order of their ids, and give the owner of each that can be written.
 
-    Those are the owner's, and what is shared with the grantee: of these ``hold_grants`` locks the grants.
-
-    Raises:
-        Forbidden: one is shared, but not for what is needed (GRANT_TOO_LOW).
+    Those are the owner's, and what is shared with the grantee for enough: of these ``hold_grants`` locks the
+    grants. Others are left out, for each document of a batch to be refused in its turn.
     """
     owners = {}
     for database_id in sorted({database_id for database_id in database_ids if database_id}):
@@ -46,11 +44,11 @@ def hold_grants(uow: UnitOfWork, owner: Whose, owners: Mapping[str, str], grante
 
 
 def _lock(uow: UnitOfWork, owner: Whose, database_id: str, grantee: Grantee | None) -> str | None:
-    """Lock a database and give its owner; None where there is none for who asks."""
+    """Lock a database and give its owner; None where there is none for who asks, or not for writing."""
     with contextlib.suppress(NotFound):
         return str(uow.databases.lock(owner, database_id)["owner_id"])
     if grantee is not None:
-        with contextlib.suppress(NotFound):
+        with contextlib.suppress(NotFound, Forbidden):
             seen = uow.databases.get(owner, database_id, grantee)
             return str(uow.databases.lock(seen["owner_id"], database_id)["owner_id"])
     return None

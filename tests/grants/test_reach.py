@@ -135,6 +135,27 @@ def test_a_batch_is_written_across_owners(service: Service, owner: Tenant) -> No
     assert _count(owner) == 2
 
 
+def test_a_batch_says_what_is_wrong_with_the_first_document_that_has_an_error(
+    owner: Tenant, friend: User
+) -> None:
+    """A grant that is too low is said of the item in its turn: after what is wrong with one before it."""
+    owner.give(friend, READER)
+    documents = [
+        documents_pb2.Document(name="twice", type="pdf"),
+        documents_pb2.Document(name="twice", type="pdf"),
+        documents_pb2.Document(name="other", type="pdf", database_id=owner.shared),
+    ]
+    requests = [documents_pb2.CreateDocumentRequest(document=document) for document in documents]
+    send = friend.channel.documents.BatchCreateDocuments
+    with refused("ALREADY_EXISTS", "RESOURCE_EXISTS") as refusal:
+        send(documents_pb2.BatchCreateDocumentsRequest(requests=requests))
+    assert refusal.metadata["field"] == "requests[1].document.name"
+    with refused("PERMISSION_DENIED", "GRANT_TOO_LOW") as refusal:
+        send(documents_pb2.BatchCreateDocumentsRequest(requests=requests[1:]))
+    assert refusal.metadata == {"required_level": "WRITER"}
+    assert refusal.message.startswith("requests[1]: ")
+
+
 def test_what_a_writer_makes_is_the_owners(owner: Tenant, friend: User) -> None:
     """A WRITER's document and job belong to the owner, stay after the grant, and are among the owner's."""
     owner.give(friend, WRITER)

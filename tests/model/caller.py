@@ -130,8 +130,10 @@ class Caller:
         elif method in ("CreateApiKey", "RotateApiKey"):
             self._secrets[step.made] = response.secret
             self._name(step.made, response.api_key.id)
-        elif method == "CreateDocument":
-            self._name(step.made, response.document.id)
+        elif method in ("CreateDocument", "BatchCreateDocuments"):
+            answers = getattr(response, "responses", [response])
+            for label, answer in zip(step.all_made, answers, strict=True):
+                self._name(label, answer.document.id)
         elif method in MADE_BY:
             self._name(step.made, response.id)
         elif method == "StartJob":

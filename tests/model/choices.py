@@ -53,6 +53,7 @@ WEIGHTS: Final = {
     "RevokeAccess": 6,
     "ListGrants": 5,
     "CreateDocument": 22,
+    "BatchCreateDocuments": 8,
     "GetDocument": 12,
     "BatchGetDocuments": 4,
     "ListDocuments": 10,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any, Final
 
 from tests.model.jobs import end, open_ingestion
@@ -44,8 +45,25 @@ def document_for(world: World, label: str, caller: Principal, needs: int) -> Doc
 
 @rule("CreateDocument")
 def _create(world: World, caller: Principal, given: Given, step: Step) -> Any:
+    return _created(world, caller, given.get("owner_id", ""), given, step.made)
+
+
+@rule("BatchCreateDocuments")
+def _create_many(world: World, caller: Principal, given: Given, step: Step) -> Any:
+    """Create all or none, each after those before it."""
+    before = copy.deepcopy((world.documents, world.jobs))
+    owner = given.get("owner_id", "")
+    try:
+        made = zip(given["requests"], step.all_made, strict=True)
+        return {"responses": [_created(world, caller, owner, each, label) for each, label in made]}
+    except Refused:
+        world.documents, world.jobs = before
+        raise
+
+
+def _created(world: World, caller: Principal, owner_id: str, given: Given, made: str) -> dict[str, Any]:
     sent = given["document"]
-    owner = world.owner_of_list(caller, given.get("owner_id", ""))
+    owner = world.owner_of_list(caller, owner_id)
     label = sent.get("database_id", "")
     if label:
         owner = _owner_of_place(world, label, caller, owner)
@@ -53,7 +71,7 @@ def _create(world: World, caller: Principal, given: Given, step: Step) -> Any:
         raise missing()
     same = _same(world, owner, label or NO_DATABASE, sent)
     if same is None:
-        document = Document(step.made, owner, label, label or NO_DATABASE, sent["name"])
+        document = Document(made, owner, label, label or NO_DATABASE, sent["name"])
         document.external_id, document.content_hash = (
             sent.get("external_id", ""),
             sent.get("content_hash", ""),

@@ -28,11 +28,15 @@ MADE_BY: Final[Mapping[str, str]] = {
     "CreateServer": "v",
     "CreateDatabase": "b",
     "CreateDocument": "d",
+    "BatchCreateDocuments": "e",
     "CreateJob": "j",
     "RetryJob": "j",
     "RegisterWorker": "w",
 }
-"""The first letter of the label of what a method makes; the rest is the step's number."""
+"""The first letter of the label of what a method makes; the rest is the step's number.
+
+What a batch makes is counted by two more digits.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +56,15 @@ class Step:
     def made(self) -> str:
         """The label of what it makes, if it makes something."""
         return f"{MADE_BY[self.method]}{self.number}"
+
+    @property
+    def all_made(self) -> list[str]:
+        """The labels of all that it makes, or would make where it finds nothing; of a batch one each."""
+        if self.method not in MADE_BY:
+            return []
+        if "requests" not in self.given:
+            return [self.made]
+        return [f"{self.made}{place:02}" for place in range(len(self.given["requests"]))]
 
 
 @dataclass(frozen=True, slots=True)

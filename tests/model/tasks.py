@@ -13,12 +13,29 @@ _STATES: Final = ("PENDING", "PROCESSING", "FINISHED", "FAILED", "CANCELLED")
 
 @sends("CreateDocument")
 def _create_document(by: Dice, number: int) -> dict[str, Any]:
-    document = {"name": _name(by, number), "type": "pdf"}
-    document |= by.maybe(0.75, database_id=by.mine(by.world.databases, "b"))
+    return {**_upload(by, _name(by, number), _place(by)), **by.for_owner()}
+
+
+@sends("BatchCreateDocuments")
+def _create_documents(by: Dice, number: int) -> dict[str, Any]:
+    """Create some, now and then two of one name, mostly all in one place, so that most batches succeed."""
+    place, requests = _place(by), []
+    for _ in range(by.dice.randint(1, 4)):
+        name = _name(by, number * 10 + by.dice.randrange(4))
+        requests.append(_upload(by, name, place if by.odds(0.9) else _place(by)))
+    return {"requests": requests, **by.for_owner()}
+
+
+def _place(by: Dice) -> dict[str, Any]:
+    return by.maybe(0.75, database_id=by.mine(by.world.databases, "b"))
+
+
+def _upload(by: Dice, name: str, place: dict[str, Any]) -> dict[str, Any]:
+    document = {"name": name, "type": "pdf", **place}
     document |= by.maybe(0.25, external_id=f"ext-{by.dice.randrange(12)}")
     document |= by.maybe(0.25, content_hash=f"h{by.dice.randrange(12)}")
     wish = by.dice.choice(["REJECT", "REJECT", "RETURN_EXISTING", "NEW_VERSION"])
-    return {"document": document, "on_duplicate": f"ON_DUPLICATE_{wish}", **by.for_owner()}
+    return {"document": document, "on_duplicate": f"ON_DUPLICATE_{wish}"}
 
 
 def _name(by: Dice, number: int) -> str:

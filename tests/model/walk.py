@@ -17,7 +17,7 @@ from tests.model.caller import Caller
 from tests.model.choices import Choices
 from tests.model.contract import METHODS
 from tests.model.rows import differences
-from tests.model.steps import MADE_BY, Answer, Step
+from tests.model.steps import Answer, Step
 from tests.model.world import RULES, World
 from tests.service import Service
 
@@ -155,7 +155,7 @@ def _needed(walk: Walk, *, touching: bool) -> list[Step]:
         chosen |= {step.number for step in walk.steps if wanted & _labels(json.dumps(step.given))}
         wanted |= _labels(" ".join(str(step) for step in walk.steps if step.number in chosen))
     for step in reversed(walk.steps):
-        if step.method in MADE_BY and step.made in wanted:
+        if wanted.intersection(step.all_made):
             chosen.add(step.number)
             wanted |= _labels(str(step))
     return [step for step in walk.steps if step.number in chosen]
