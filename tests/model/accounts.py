@@ -145,6 +145,7 @@ def _delete_user(world: World, caller: Principal, given: Given, step: Step) -> A
     if user.active:
         raise stuck("USER_ACTIVE")
     del world.users[user.id]
+    world.limits.pop(user.id, None)
     owned: list[dict[str, Any]] = [world.keys, world.sessions, world.servers, world.databases]
     for things in (*owned, world.documents, world.jobs, world.workers):
         _remove_owned(things, user.id)

@@ -38,6 +38,7 @@ _STUBS: Final = {
     "JobService": "jobs",
     "WorkerService": "workers",
     "ApiKeyService": "api_keys",
+    "QuotaService": "quotas",
 }
 _CREDENTIAL_OF_NOBODY: Final = "morag_" + "x" * 43
 
@@ -169,6 +170,8 @@ class Caller:
         if field.enum_type is not None:
             names = field.enum_type.values_by_number
             return names[value].name.removeprefix(names[0].name.removesuffix("UNSPECIFIED"))
+        if value == 0 and field.has_presence:
+            return str(value)  # is not left out as what is empty: it says another thing than none
         return self.label_of(value) if isinstance(value, str) else value
 
 

@@ -12,7 +12,7 @@ _SCOPES: Final = (
     *("documents:read", "documents:write", "databases:read", "databases:write", "grants:read"),
     *("grants:write", "jobs:read", "jobs:write", "jobs:work", "jobs:work:all", "api_keys:read"),
     *("api_keys:write", "api_keys:verify", "api_keys:verify:all", "users:read", "users:write"),
-    *("servers:read", "servers:write"),
+    *("servers:read", "servers:write", "quotas:read", "quotas:write"),
 )
 _PASSWORDS: Final = ("correct horse battery", "another horse battery")
 _REPEATABLE: Final = 20

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from typing import Any, Final
 
 from tests.model.jobs import end, open_ingestion
@@ -35,6 +34,7 @@ def shown(document: Document) -> dict[str, Any]:
         deprecate_time=document.deprecated,
         ingest_time=document.ingested_version > 0,
         delete_time=document.state == "DELETED",
+        size_bytes=document.size,
     )
 
 
@@ -51,13 +51,13 @@ def _create(world: World, caller: Principal, given: Given, step: Step) -> Any:
 @rule("BatchCreateDocuments")
 def _create_many(world: World, caller: Principal, given: Given, step: Step) -> Any:
     """Create all or none, each after those before it."""
-    before = copy.deepcopy((world.documents, world.jobs))
+    before = world.kept()
     owner = given.get("owner_id", "")
     try:
         made = zip(given["requests"], step.all_made, strict=True)
         return {"responses": [_created(world, caller, owner, each, label) for each, label in made]}
     except Refused:
-        world.documents, world.jobs = before
+        world.restore(before)
         raise
 
 
@@ -76,6 +76,7 @@ def _created(world: World, caller: Principal, owner_id: str, given: Given, made:
             sent.get("external_id", ""),
             sent.get("content_hash", ""),
         )
+        document.size = sent.get("size_bytes", 0)
         world.documents[document.id] = document
         return {"document": shown(document), "outcome": "CREATED"}
     wish = given.get("on_duplicate", "ON_DUPLICATE_REJECT").removeprefix("ON_DUPLICATE_")
@@ -128,6 +129,7 @@ def _renew(world: World, document: Document, sent: Given) -> None:
     _cancel_ingestion(world, document, f"superseded by version {document.version}")
     document.state, document.before_ingestion, document.last_error = "PENDING", "", ""
     document.name, document.content_hash = sent["name"], sent.get("content_hash", "")
+    document.size = sent.get("size_bytes", 0)
     document.external_id = sent.get("external_id", "") or document.external_id
 
 
@@ -176,7 +178,7 @@ def _update(world: World, caller: Principal, given: Given, step: Step) -> Any:
     document = document_for(world, sent["id"], caller, WRITER)
     place, moves = sent.get("database_id", ""), "databaseId" in given["update_mask"]
     destination = world.databases.get(place)
-    if place and (destination is None or destination.owner != document.owner):
+    if moves and place and (destination is None or destination.owner != document.owner):
         raise missing()
     is_shared = not (caller.is_admin or document.owner == caller.user)
     if is_shared and moves and place != document.database:
@@ -192,6 +194,8 @@ def _update(world: World, caller: Principal, given: Given, step: Step) -> Any:
     if scope != document.scope or name != document.name:
         _refuse_taken(world, document, new, scope)
     document.name, document.scope = name, scope
+    if "sizeBytes" in given["update_mask"]:
+        document.size = sent.get("size_bytes", 0)
     document.database = place if moves else document.database
     return shown(document)
 

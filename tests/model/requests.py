@@ -5,15 +5,19 @@ Over users and keys it stands in ``credentials.py``, over documents, jobs and wo
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Any, Final, Protocol
 
 from tests.model.jobs import FINAL
+from tests.model.quotas import RESOURCES, uses
 from tests.model.things import Job
 from tests.model.world import World
 
 LEASE: Final = "3600s"
 LONG: Final = "604800s"
+SIZES: Final = (1, 10, 25, 60)
+"""Of documents, in bytes."""
 
 
 class Dice(Protocol):
@@ -151,6 +155,24 @@ def _list_grants(by: Dice, number: int) -> dict[str, Any]:
     if by.odds(0.5):
         return {**size, "database_id": by.mine(by.world.databases, "b")}
     return {**size, **by.maybe(0.4, grantee_id=by.dice.choice(["me", by.one(by.world.users, "u")]))}
+
+
+@sends("GetQuotas", "GetUsage")
+def _get_quotas(by: Dice, number: int) -> dict[str, Any]:
+    return by.maybe(0.4, owner_id=by.dice.choice(["me", by.one(by.world.users, "u")]))
+
+
+@sends("SetQuotas")
+def _set_quotas(by: Dice, number: int) -> dict[str, Any]:
+    """Set some limits near to what there is, or give up some."""
+    owner = by.one(by.world.users, "u")
+    named = by.some(RESOURCES, 3)
+    has, limits = uses(by.world, owner), {}
+    for resource in named if by.odds(0.6) else ():
+        unit = SIZES[-2] if resource == "storage_bytes" else 1
+        limits[resource] = max(0, has[resource] + by.dice.choice([-1, 0, 0, 1, 2, 4]) * unit)
+    mask = ",".join(re.sub("_(.)", lambda found: found[1].upper(), name) for name in named)
+    return {"quotas": {"owner_id": owner, **limits, **by.etag()}, "update_mask": mask}
 
 
 def open_jobs(job: Job) -> bool:

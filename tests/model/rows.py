@@ -13,6 +13,7 @@ from morag_meta.db.schema import (
     documents,
     job_events,
     jobs,
+    quotas,
     servers,
     sessions,
     users,
@@ -50,6 +51,7 @@ def differences(service: Service, caller: Caller, world: World) -> list[str]:
             compare(name, {(label,) for label in getattr(world, name)}, sa.select(table.c.id))
         places = {(grant.database, grant.grantee) for grant in world.grants.values()}
         compare("grants", places, sa.select(database_grants.c.database_id, database_grants.c.grantee_id))
+        compare("quotas", {(owner,) for owner in world.limits}, sa.select(quotas.c.owner_id))
         live = {(session.id,) for session in world.sessions.values() if not session.over}
         compare("sessions", live, sa.select(sessions.c.id).where(sessions.c.end_time.is_(None)))
         events = {(job.id, number + 1) for job in world.jobs.values() for number in range(len(job.events))}

@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Any, Final
 
 from tests.model.jobs import is_waiting
-from tests.model.requests import LEASE, LONG, Dice, open_jobs, sends
+from tests.model.requests import LEASE, LONG, SIZES, Dice, open_jobs, sends
 
 _KINDS: Final = ("INGESTION", "REINDEX", "AUDIT")
+_CHANGES: Final = ("name", "databaseId", "name,databaseId", "sizeBytes", "databaseId,sizeBytes")
 _STATES: Final = ("PENDING", "PROCESSING", "FINISHED", "FAILED", "CANCELLED")
 
 
@@ -32,6 +33,7 @@ def _place(by: Dice) -> dict[str, Any]:
 
 def _upload(by: Dice, name: str, place: dict[str, Any]) -> dict[str, Any]:
     document = {"name": name, "type": "pdf", **place}
+    document |= by.maybe(0.5, size_bytes=by.dice.choice(SIZES))
     document |= by.maybe(0.25, external_id=f"ext-{by.dice.randrange(12)}")
     document |= by.maybe(0.25, content_hash=f"h{by.dice.randrange(12)}")
     wish = by.dice.choice(["REJECT", "REJECT", "RETURN_EXISTING", "NEW_VERSION"])
@@ -65,10 +67,9 @@ def _list_documents(by: Dice, number: int) -> dict[str, Any]:
 def _update_document(by: Dice, number: int) -> dict[str, Any]:
     id = by.mine(by.world.documents, "d", lambda document: document.state != "DELETED")
     document = {"id": id, "name": _name(by, number), **by.etag()}
-    if by.odds(0.5):
-        return {"document": document, "update_mask": "name"}
     document |= by.maybe(0.8, database_id=by.mine(by.world.databases, "b"))
-    return {"document": document, "update_mask": by.dice.choice(["databaseId", "name,databaseId"])}
+    document |= by.maybe(0.8, size_bytes=by.dice.choice(SIZES))
+    return {"document": document, "update_mask": by.dice.choice(_CHANGES)}
 
 
 @sends("DeprecateDocument")

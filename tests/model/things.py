@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 READER, WRITER, OWNER = 1, 2, 3
@@ -101,6 +101,7 @@ class Document:
     last_error: str = ""
     reason: str = ""
     deprecated: bool = False
+    size: int = 0
 
 
 @dataclass
@@ -142,6 +143,11 @@ class Worker:
     kinds: tuple[str, ...]
     execution: str
     serves_everyone: bool
+
+
+def copied(thing: Any) -> Any:
+    """Give a copy that changes apart from the thing; events are only added to."""
+    return replace(thing, events=[*thing.events]) if isinstance(thing, Job) else replace(thing)
 
 
 class Owned(Protocol):

@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
-from tests.model import accounts, credentials, documents, keys, places, reports, tasks, work
+from tests.model import accounts, credentials, documents, keys, places, quotas, reports, tasks, work
 from tests.model.caller import Caller
 from tests.model.choices import Choices
 from tests.model.contract import METHODS
@@ -22,7 +22,7 @@ from tests.model.world import RULES, World
 from tests.service import Service
 
 # they state the rules, and what is sent
-__all__ = ["accounts", "credentials", "documents", "keys", "places", "reports", "tasks", "work"]
+__all__ = ["accounts", "credentials", "documents", "keys", "places", "quotas", "reports", "tasks", "work"]
 
 _ROWS_EVERY = 50
 """Steps after which the tables are looked at."""
@@ -74,7 +74,7 @@ def _take(service: Service, next_step: Callable[[World, int], Step | None]) -> W
     walk, world, caller, begun = Walk(), World(service.admin.email), Caller(service), time.monotonic()
     while walk.divergence is None and (step := next_step(world, len(walk.steps) + 1)) is not None:
         walk.steps.append(step)
-        expected, given = world.answer(step), caller.answer(step)
+        expected, given = quotas.answer(world, step), caller.answer(step)
         walk.answers[step.method, given.reason or given.code] += 1
         if expected != given:
             walk.divergence = Divergence(step, expected, given)

@@ -1,7 +1,7 @@
 """The model's state, who calls, and what is within a caller's reach.
 
-What each method does to the state stands in ``accounts.py``, ``keys.py``, ``places.py``, ``documents.py``
-and ``work.py``; none of them imports the service.
+What each method does to the state stands in ``accounts.py``, ``keys.py``, ``places.py``, ``documents.py``,
+``work.py`` and their like; none of them imports the service.
 """
 
 from __future__ import annotations
@@ -12,7 +12,19 @@ from typing import Any, Final, TypeVar
 
 from tests.model.contract import EVERY_SCOPE, METHODS, ROLES, Method
 from tests.model.steps import GARBAGE, NOBODY, ROOT, ROOT_KEY, Answer, Refused, Step, denied, missing
-from tests.model.things import Database, Document, Grant, Job, Key, Owned, Server, Session, User, Worker
+from tests.model.things import (
+    Database,
+    Document,
+    Grant,
+    Job,
+    Key,
+    Owned,
+    Server,
+    Session,
+    User,
+    Worker,
+    copied,
+)
 
 
 @dataclass(frozen=True)
@@ -39,6 +51,8 @@ class Principal:
 
 AFTER: Final = 10**6
 """More steps than a walk has: what ends later than these ends after the walk."""
+
+_COUNTED: Final = ("keys", "servers", "databases", "documents", "jobs")
 
 T = TypeVar("T", bound=Owned)
 Given = Mapping[str, Any]
@@ -72,6 +86,7 @@ class World:
         self.jobs: dict[str, Job] = {}
         self.workers: dict[str, Worker] = {}
         self.turns: dict[tuple[str, int], float] = {}
+        self.limits: dict[str, dict[str, int]] = {}
 
     def answer(self, step: Step) -> Answer:
         """Take a step, and say what is answered."""
@@ -84,6 +99,17 @@ class World:
             return Answer(content=RULES[step.method](self, caller, step.given, step))
         except Refused as refused:
             return refused.answer
+
+    def kept(self) -> dict[str, dict[str, Any]]:
+        """Give what quotas count as it is, for a call that may be refused after it did something."""
+        return {
+            name: {label: copied(thing) for label, thing in getattr(self, name).items()} for name in _COUNTED
+        }
+
+    def restore(self, kept: dict[str, dict[str, Any]]) -> None:
+        """Have it as it was."""
+        for name, things in kept.items():
+            setattr(self, name, things)
 
     def caller(self, label: str) -> Principal:
         """Say whom a credential proves."""
