@@ -45,6 +45,7 @@ WEIGHTS: Final = {
     "CreateServer": 4,
     "GetServer": 2,
     "ListServers": 2,
+    "UpdateServer": 4,
     "DeleteServer": 1,
     "CreateDatabase": 8,
     "GetDatabase": 6,

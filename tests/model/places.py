@@ -15,22 +15,29 @@ _LEVELS = {1: "READER", 2: "WRITER"}
 @rule("CreateServer")
 def _create_server(world: World, caller: Principal, given: Given, step: Step) -> Any:
     owner, name = _owner(world, caller, given), given["server"]["name"]
-    if any(server.owner == owner and server.name == name for server in world.servers.values()):
-        raise taken()
+    _refuse_taken_server(world, owner, name)
     server = world.servers[step.made] = Server(step.made, owner, name)
     return _server(server)
 
 
+def _refuse_taken_server(world: World, owner: str, name: str, besides: str = "") -> None:
+    for server in world.servers.values():
+        if server.owner == owner and server.name == name and server.id != besides:
+            raise taken()
+
+
 def _server(server: Server) -> dict[str, Any]:
-    return {
-        "id": server.id,
-        "owner_id": server.owner,
-        "name": server.name,
-        "kind": "QDRANT",
-        "host": "h",
-        "port": 1,
-        "has_password": True,
-    }
+    return present(
+        id=server.id,
+        owner_id=server.owner,
+        name=server.name,
+        kind="QDRANT",
+        host="h",
+        port=1,
+        username=server.username,
+        has_password=server.has_password,
+        active=server.active,
+    )
 
 
 @rule("GetServer")
@@ -42,6 +49,23 @@ def _get_server(world: World, caller: Principal, given: Given, step: Step) -> An
 def _list_servers(world: World, caller: Principal, given: Given, step: Step) -> Any:
     owner = world.owner_of_list(caller, given.get("owner_id", ""))
     return [_server(server) for server in of(owner, world.servers.values())]
+
+
+@rule("UpdateServer")
+def _update_server(world: World, caller: Principal, given: Given, step: Step) -> Any:
+    sent, named = given["server"], given["update_mask"].split(",")
+    server = world.own(world.servers, sent["id"], caller)
+    check_etag(sent)
+    if "name" in named:
+        _refuse_taken_server(world, server.owner, sent["name"], besides=server.id)
+        server.name = sent["name"]
+    if "username" in named:
+        server.username = sent.get("username", "")
+    if "password" in named:
+        server.has_password = bool(sent.get("password"))
+    if "active" in named:
+        server.active = sent.get("active", False)
+    return _server(server)
 
 
 @rule("DeleteServer")

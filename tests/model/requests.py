@@ -95,6 +95,17 @@ def _get_server(by: Dice, number: int) -> dict[str, Any]:
     return {"id": by.mine(by.world.servers, "v")}
 
 
+@sends("UpdateServer")
+def _update_server(by: Dice, number: int) -> dict[str, Any]:
+    """Change a server; what the mask names and is not sent is cleared."""
+    names = [server.name for server in by.world.servers.values()]
+    name = by.dice.choice(names) if names and by.odds(0.3) else f"v{number}"
+    server = {"id": by.mine(by.world.servers, "v"), "name": name, **by.maybe(0.5, active=True)}
+    server |= by.maybe(0.5, username=f"n{number}") | by.maybe(0.5, password=f"sesame{number}")
+    mask = by.some(("name", "username", "password", "active"), 4)
+    return {"server": {**server, **by.etag()}, "update_mask": ",".join(mask)}
+
+
 @sends("DeleteServer")
 def _delete_server(by: Dice, number: int) -> dict[str, Any]:
     return {"id": by.mine(by.world.servers, "v"), **by.maybe(0.3, force=True), **by.etag()}

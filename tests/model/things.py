@@ -56,6 +56,9 @@ class Server:
     id: str
     owner: str
     name: str
+    username: str = ""
+    has_password: bool = True
+    active: bool = False
 
 
 @dataclass
