@@ -71,6 +71,7 @@ WEIGHTS: Final = {
     "GetJob": 8,
     "ListJobs": 7,
     "ListJobEvents": 4,
+    "PurgeJobs": 3,
     "CancelJob": 5,
     "StartJob": 6,
     "RegisterWorker": 5,

@@ -136,7 +136,7 @@ def _renew(world: World, document: Document, sent: Given) -> None:
 def _cancel_ingestion(world: World, document: Document, summary: str) -> None:
     job = open_ingestion(world, document.id)
     if job is not None:
-        end(job, "CANCELLED", summary=summary)
+        end(world, job, "CANCELLED", summary=summary)
 
 
 @rule("GetDocument")

@@ -75,9 +75,10 @@ def note(job: Job, before: dict[str, Any]) -> None:
     job.events.append(event)
 
 
-def end(job: Job, state: str, **changes: Any) -> None:
+def end(world: World, job: Job, state: str, **changes: Any) -> None:
     """End a job."""
     change(job, state=state, **changes)
+    job.ended = world.step
 
 
 def open_ingestion(world: World, document: str) -> Job | None:

@@ -170,7 +170,7 @@ def _complete(world: World, caller: Principal, given: Given, step: Step) -> Any:
             document.ingested_version, document.last_error = document.version, ""
             document.reason, document.deprecated = "", False
         job.chunks, job.quality = result["chunks"], result["quality"]
-        jobs.end(job, "FINISHED", report_number=given["report_number"], percentage=100)
+        jobs.end(world, job, "FINISHED", report_number=given["report_number"], percentage=100)
     return {"job": jobs.shown(job), "outcome": outcome}
 
 
@@ -180,7 +180,7 @@ def _fail(world: World, caller: Principal, given: Given, step: Step) -> Any:
     outcome = _judge(job, given, shows=shows, ends_as="FAILED")
     if outcome == "APPLIED":
         work.abandon(world, job, given["error"])
-        jobs.end(job, "FAILED", report_number=given["report_number"], error=given["error"])
+        jobs.end(world, job, "FAILED", report_number=given["report_number"], error=given["error"])
     return {"job": jobs.shown(job), "outcome": outcome}
 
 

@@ -6,6 +6,7 @@ from typing import Any, Final
 
 from tests.model.jobs import is_waiting
 from tests.model.requests import LEASE, LONG, SIZES, Dice, open_jobs, sends
+from tests.model.work import PAST
 
 _KINDS: Final = ("INGESTION", "REINDEX", "AUDIT")
 _CHANGES: Final = ("name", "databaseId", "name,databaseId", "sizeBytes", "databaseId,sizeBytes")
@@ -123,11 +124,21 @@ def _list_events(by: Dice, number: int) -> dict[str, Any]:
 @sends("ListJobs")
 def _list_jobs(by: Dice, number: int) -> dict[str, Any]:
     given = by.listing()
-    chosen = {"owner_id": given.pop("owner_id")} if "owner_id" in given else {}
+    return {"page_size": given["page_size"], "filter": _jobs(by, given)}
+
+
+@sends("PurgeJobs")
+def _purge(by: Dice, number: int) -> dict[str, Any]:
+    end = {"end_time_before": PAST if by.odds(0.1) else "2099-01-01T00:00:00Z"}
+    return {**end, "max_jobs": by.dice.choice([1, 2, 5, 1000]), "filter": _jobs(by, by.listing())}
+
+
+def _jobs(by: Dice, given: dict[str, Any]) -> dict[str, Any]:
+    chosen = {"owner_id": given["owner_id"]} if "owner_id" in given else {}
     chosen |= by.maybe(0.5, database_id=by.mine(by.world.databases, "b"))
     chosen |= by.maybe(0.2, document_id=by.mine(by.world.documents, "d"))
     chosen |= by.maybe(0.3, states=[f"JOB_STATE_{state}" for state in by.some(_STATES, 3)])
-    return {**given, "filter": chosen}
+    return chosen
 
 
 @sends("CancelJob")

@@ -16,7 +16,7 @@ from tests.model.walk import unwalked, wander
 _STEPS = 1_500
 _SECONDS = 20.0
 _NOT_WALKED = {
-    *("WatchJob", "WatchJobs", "GetJobStats", "PurgeJobs"),
+    *("WatchJob", "WatchJobs", "GetJobStats"),
     *("RequestPasswordReset", "TakePasswordResets", "CreatePasswordReset", "ResetPassword"),
     *("GetUserSettings", "UpdateUserSettings", "GetApiKeyUsage"),
     *("ExportUserData", "ListAuditEvents"),

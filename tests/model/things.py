@@ -109,7 +109,7 @@ class Document:
 
 @dataclass
 class Job:
-    """A job; ``token`` is the label of its lease, and ``events`` what its changes said."""
+    """A job; ``token`` is its lease's label, ``ended`` its end's step, ``events`` what its changes said."""
 
     id: str
     owner: str
@@ -134,6 +134,7 @@ class Job:
     worker: str = ""
     token: str = ""
     started: bool = False
+    ended: int = 0
     events: list[dict[str, Any]] = field(default_factory=list)
 
 

@@ -9,9 +9,12 @@ from typing import Any
 
 from tests.model.documents import document_for
 from tests.model.jobs import FINAL, INGESTION, PRIORITIES, change, end, note, open_ingestion, shown
-from tests.model.steps import Refused, Step, missing, stuck
+from tests.model.steps import Refused, Step, missing, present, stuck
 from tests.model.things import READER, WRITER, Document, Job
 from tests.model.world import Given, Principal, World, check_etag, of, rule
+
+PAST = "2026-01-01T00:00:00Z"
+"""Before every walk."""
 
 
 def job_for(world: World, label: str, caller: Principal, needs: int) -> Job:
@@ -110,14 +113,36 @@ def _list(world: World, caller: Principal, given: Given, step: Step) -> Any:
     owner, where = world.owner_of_list(caller, chosen.get("owner_id", "")), chosen.get("database_id", "")
     if where and owner == caller.user and world.level(where, caller):
         owner = world.databases[where].owner
+    return [shown(job) for job in _chosen(world, owner, chosen)]
+
+
+def _chosen(world: World, owner: str, chosen: Given) -> list[Job]:
+    """Give the jobs of an owner that a filter chooses, the newest first."""
+    where = chosen.get("database_id", "")
     states = [state.removeprefix("JOB_STATE_") for state in chosen.get("states", ())]
     return [
-        shown(job)
+        job
         for job in of(owner, world.jobs.values())
         if (not where or job.database == where)
         and (not chosen.get("document_id") or job.document == chosen["document_id"])
         and (not states or job.state in states)
     ]
+
+
+@rule("PurgeJobs")
+def _purge(world: World, caller: Principal, given: Given, step: Step) -> Any:
+    """Remove jobs that have ended, the longest ended first; no grant gives that."""
+    chosen = given.get("filter", {})
+    owner = world.owner_of_list(caller, chosen.get("owner_id", ""))
+    ended = [job for job in _chosen(world, owner, chosen) if job.state in FINAL]
+    ended = sorted(ended, key=lambda job: (job.ended, job.made)) if given["end_time_before"] != PAST else []
+    purged = ended[: given["max_jobs"]]
+    for job in purged:
+        del world.jobs[job.id]
+    gone = {job.id for job in purged}
+    for job in world.jobs.values():
+        job.predecessor = "" if job.predecessor in gone else job.predecessor
+    return present(purged_jobs=len(purged), more=len(purged) < len(ended))
 
 
 @rule("ListJobEvents")
@@ -134,5 +159,5 @@ def _cancel(world: World, caller: Principal, given: Given, step: Step) -> Any:
     if job.state in FINAL:
         raise stuck("JOB_ENDED")
     abandon(world, job)
-    end(job, "CANCELLED", summary=given.get("reason", "") or job.summary)
+    end(world, job, "CANCELLED", summary=given.get("reason", "") or job.summary)
     return shown(job)

@@ -257,7 +257,9 @@ class Job(_message.Message):
     error: _builtins.str
     """Output only. Why the job failed; empty otherwise."""
     predecessor_id: _builtins.str
-    """Output only. The job that this one repeats; see RetryJob."""
+    """Output only. The job that this one repeats; see RetryJob. Empty where it
+    repeats none, and once that one was removed.
+    """
     last_sequence: _builtins.int
     """Output only. The number of the job's newest event, at least 1. Watching
     after it shows only what happens from now on.
