@@ -76,7 +76,7 @@ def _created(world: World, caller: Principal, owner_id: str, given: Given, made:
             sent.get("external_id", ""),
             sent.get("content_hash", ""),
         )
-        document.size = sent.get("size_bytes", 0)
+        _set_size(world, document, sent)
         world.documents[document.id] = document
         return {"document": shown(document), "outcome": "CREATED"}
     wish = given.get("on_duplicate", "ON_DUPLICATE_REJECT").removeprefix("ON_DUPLICATE_")
@@ -129,8 +129,15 @@ def _renew(world: World, document: Document, sent: Given) -> None:
     _cancel_ingestion(world, document, f"superseded by version {document.version}")
     document.state, document.before_ingestion, document.last_error = "PENDING", "", ""
     document.name, document.content_hash = sent["name"], sent.get("content_hash", "")
-    document.size = sent.get("size_bytes", 0)
+    _set_size(world, document, sent)
     document.external_id = sent.get("external_id", "") or document.external_id
+
+
+def _set_size(world: World, document: Document, sent: Given) -> None:
+    size = sent.get("size_bytes", 0)
+    if size > document.size:
+        world.added.add((document.owner, "storage_bytes"))
+    document.size = size
 
 
 def _cancel_ingestion(world: World, document: Document, summary: str) -> None:
@@ -195,7 +202,7 @@ def _update(world: World, caller: Principal, given: Given, step: Step) -> Any:
         _refuse_taken(world, document, new, scope)
     document.name, document.scope = name, scope
     if "sizeBytes" in given["update_mask"]:
-        document.size = sent.get("size_bytes", 0)
+        _set_size(world, document, sent)
     document.database = place if moves else document.database
     return shown(document)
 

@@ -38,6 +38,7 @@ def _create(world: World, caller: Principal, given: Given, step: Step) -> Any:
     scopes, end = _scopes(world, owner, sent), _ENDS.get(sent.get("expire_time", ""))
     _check_within(world, caller, scopes, end)
     _refuse_taken(world, owner, sent["name"])
+    world.added.add((owner, "api_keys"))
     key = world.keys[step.made] = Key(step.made, owner, sent["name"], scopes, end=end)
     return {"api_key": _shown(world, key)}
 

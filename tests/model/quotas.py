@@ -28,13 +28,18 @@ def uses(world: World, owner: str) -> dict[str, int]:
 
 
 def answer(world: World, step: Step) -> Answer:
-    """Take a step: what takes anybody's use further beyond a limit is refused, and changes nothing."""
+    """Take a step: what adds to anybody's use, and leaves it beyond a limit, is refused and changes nothing.
+
+    To add is more than to raise: a key that is made among many that are in their grace adds one, and so does
+    a document of a batch in which another one becomes smaller.
+    """
     before, kept = {owner: uses(world, owner) for owner in world.limits}, world.kept()
     given = world.answer(step)
     for owner, had in before.items():
         has = uses(world, owner)
         for resource, limit in world.limits.get(owner, {}).items():
-            if has[resource] > max(limit, had[resource]):
+            adds = has[resource] > had[resource] or (owner, resource) in world.added
+            if adds and has[resource] > limit:
                 world.restore(kept)
                 return Answer("RESOURCE_EXHAUSTED", "QUOTA_EXCEEDED")
     return given

@@ -87,11 +87,12 @@ class World:
         self.workers: dict[str, Worker] = {}
         self.turns: dict[tuple[str, int], float] = {}
         self.limits: dict[str, dict[str, int]] = {}
+        self.added: set[tuple[str, str]] = set()
         self.step = 0
 
     def answer(self, step: Step) -> Answer:
         """Take a step, and say what is answered."""
-        self.step = step.number
+        self.step, self.added = step.number, set()
         method = METHODS[step.method]
         try:
             caller = Principal("", "VIEWER", frozenset())

@@ -36,7 +36,8 @@ class QuotaServiceStub:
     `google.rpc.QuotaFailure`, whose violations name the user and the limit that
     would be passed, and changes nothing; a batch is taken as a whole or not at
     all. Of calls at the same time exactly as many succeed as there is room for.
-    A call that does not raise the use is never refused, even above the limit.
+    A call that adds nothing is never refused, even above the limit; one that adds
+    something is, also where it takes away more.
 
     A call that leaves a use at 80 % of its limit or more says so in the trailing
     metadata `morag-quota-warning`, once for each such resource that it added to,
@@ -80,7 +81,8 @@ class QuotaServiceAsyncStub(QuotaServiceStub):
     `google.rpc.QuotaFailure`, whose violations name the user and the limit that
     would be passed, and changes nothing; a batch is taken as a whole or not at
     all. Of calls at the same time exactly as many succeed as there is room for.
-    A call that does not raise the use is never refused, even above the limit.
+    A call that adds nothing is never refused, even above the limit; one that adds
+    something is, also where it takes away more.
 
     A call that leaves a use at 80 % of its limit or more says so in the trailing
     metadata `morag-quota-warning`, once for each such resource that it added to,
@@ -120,7 +122,8 @@ class QuotaServiceServicer(metaclass=_abc_1.ABCMeta):
     `google.rpc.QuotaFailure`, whose violations name the user and the limit that
     would be passed, and changes nothing; a batch is taken as a whole or not at
     all. Of calls at the same time exactly as many succeed as there is room for.
-    A call that does not raise the use is never refused, even above the limit.
+    A call that adds nothing is never refused, even above the limit; one that adds
+    something is, also where it takes away more.
 
     A call that leaves a use at 80 % of its limit or more says so in the trailing
     metadata `morag-quota-warning`, once for each such resource that it added to,
