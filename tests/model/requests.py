@@ -175,12 +175,13 @@ def _get_quotas(by: Dice, number: int) -> dict[str, Any]:
 
 @sends("SetQuotas")
 def _set_quotas(by: Dice, number: int) -> dict[str, Any]:
-    """Set some limits near to what there is, or give up some."""
-    owner = by.one(by.world.users, "u")
-    named = by.some(RESOURCES, 3)
+    """Set some limits near to what there is, mostly of who has documents, or give up some."""
+    owners = [document.owner for document in by.world.documents.values()]
+    owner = by.dice.choice(owners) if owners and by.odds(0.7) else by.one(by.world.users, "u")
+    named = by.some(RESOURCES, 4)
     has, limits = uses(by.world, owner), {}
     for resource in named if by.odds(0.6) else ():
-        unit = SIZES[-2] if resource == "storage_bytes" else 1
+        unit = SIZES[1] if resource == "storage_bytes" else 1
         limits[resource] = max(0, has[resource] + by.dice.choice([-1, 0, 0, 1, 2, 4]) * unit)
     mask = ",".join(re.sub("_(.)", lambda found: found[1].upper(), name) for name in named)
     return {"quotas": {"owner_id": owner, **limits, **by.etag()}, "update_mask": mask}

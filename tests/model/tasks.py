@@ -9,7 +9,7 @@ from tests.model.requests import LEASE, LONG, SIZES, Dice, open_jobs, sends
 from tests.model.work import PAST
 
 _KINDS: Final = ("INGESTION", "REINDEX", "AUDIT")
-_CHANGES: Final = ("name", "databaseId", "name,databaseId", "sizeBytes", "databaseId,sizeBytes")
+_CHANGES: Final = ("name", "databaseId", "name,databaseId", "sizeBytes", "sizeBytes", "databaseId,sizeBytes")
 _STATES: Final = ("PENDING", "PROCESSING", "FINISHED", "FAILED", "CANCELLED")
 
 
