@@ -35,6 +35,8 @@ def answer(world: World, step: Step) -> Answer:
     """
     before, kept = {owner: uses(world, owner) for owner in world.limits}, world.kept()
     given = world.answer(step)
+    if given.code != "OK":  # it added nothing, whatever came before the error of a batch
+        return given
     for owner, had in before.items():
         has = uses(world, owner)
         for resource, limit in world.limits.get(owner, {}).items():
