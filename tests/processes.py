@@ -8,6 +8,8 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import grpc
@@ -103,3 +105,15 @@ class ServerProcess:
         if self._process is not None and self._process.poll() is None:
             self.kill()
         note_log(self._log)
+
+
+@contextmanager
+def running(url: str, log: Path) -> Iterator[tuple[ServerProcess, str]]:
+    """Prepare a database, and give a running server on it with its user's key; at the end it is killed."""
+    key = prepare(url)
+    started = ServerProcess(url, log)
+    started.start()
+    try:
+        yield started, key
+    finally:
+        started.close()

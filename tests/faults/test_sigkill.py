@@ -18,7 +18,7 @@ import sqlalchemy as sa
 from morag_meta.db.database import Database
 from morag_meta.db.schema import audit_events, databases, documents, job_events, jobs, request_records
 from moragmeta.v1 import databases_pb2, documents_pb2, jobs_pb2, servers_pb2
-from tests.processes import ServerProcess, prepare
+from tests.processes import ServerProcess, running
 from tests.service import Channel
 
 KILLS = 2
@@ -96,11 +96,8 @@ class Writer:
 @pytest.fixture
 def server(database_url: str, tmp_path: Path) -> Iterator[tuple[ServerProcess, str]]:
     """Give a running server, and the key of its user."""
-    key = prepare(database_url)
-    started = ServerProcess(database_url, tmp_path / "log")
-    started.start()
-    yield started, key
-    started.close()
+    with running(database_url, tmp_path / "log") as started:
+        yield started
 
 
 def _database_id(target: str, key: str) -> str:

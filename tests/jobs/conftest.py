@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import os
-import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,7 +15,7 @@ from moragmeta.v1 import documents_pb2, jobs_pb2
 from tests.backends.databases import Backend
 from tests.jobs.queued import Queue
 from tests.jobs.written import Shelf
-from tests.processes import ServerProcess, prepare
+from tests.processes import ServerProcess, running
 from tests.service import Service, User
 
 
@@ -137,10 +135,5 @@ def queue(queue_of_module: Queue) -> Queue:
 @pytest.fixture
 def server(database_url: str, tmp_path: Path) -> Iterator[tuple[ServerProcess, str]]:
     """Give a running server, and its user's key."""
-    key = prepare(database_url)
-    started = ServerProcess(database_url, tmp_path / "log")
-    started.start()
-    yield started, key
-    if started.process.poll() is None:
-        os.kill(started.process.pid, signal.SIGCONT)
-    started.close()
+    with running(database_url, tmp_path / "log") as started:
+        yield started
