@@ -25,6 +25,7 @@ READINESS = "readiness"
 
 _WRITE_SECONDS = 2.0
 
+_serialize: Any = pb.HealthCheckResponse.SerializeToString
 Context = grpc.aio.ServicerContext[Any, Any]
 
 
@@ -102,8 +103,3 @@ async def _write(context: Context, message: Any) -> None:
         await asyncio.wait_for(context.write(message), _WRITE_SECONDS)
     except TimeoutError:
         await abort(context, Unavailable("the reader took nothing", reason=Reason.READER_TOO_SLOW))
-
-
-def _serialize(message: Any) -> bytes:
-    data: bytes = message.SerializeToString()
-    return data

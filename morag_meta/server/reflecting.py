@@ -16,6 +16,7 @@ from grpc_reflection.v1alpha import reflection, reflection_pb2
 from morag_meta.errors import Invalid, Reason
 from morag_meta.rpc.status import abort
 
+_serialize: Any = reflection_pb2.ServerReflectionResponse.SerializeToString
 Context = grpc.aio.ServicerContext[Any, Any]
 
 
@@ -40,8 +41,3 @@ async def _read(requests: AsyncIterable[bytes], context: Context) -> AsyncIterat
             reason = Reason.UNDECODABLE_REQUEST
             await abort(context, Invalid("the request is not a reflection request", reason=reason))
         yield request
-
-
-def _serialize(message: Any) -> bytes:
-    data: bytes = message.SerializeToString()
-    return data
