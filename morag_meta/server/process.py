@@ -73,9 +73,9 @@ async def _serve(settings: Settings, *, shared_port: bool, lifeline: int | None)
         garbage.settle()
         if not await _served(app, asked):
             _limit(settings.shutdown_grace + 2 * OVERTIME_SECONDS)
-            await _stop(app, settings.shutdown_grace)
+            await _stop(app, settings.shutdown_grace, ExitCode.FAILURE)
             return ExitCode.FAILURE
-        await _stop(app, settings.shutdown_grace)
+        await _stop(app, settings.shutdown_grace, ExitCode.OK)
     _log.info("stopped")
     return ExitCode.OK
 
@@ -110,14 +110,14 @@ async def _started(app: App, address: str, asked: asyncio.Event) -> bool:
     return True
 
 
-async def _stop(app: App, grace: float) -> None:
+async def _stop(app: App, grace: float, code: ExitCode) -> None:
     try:
         async with asyncio.timeout(grace + OVERTIME_SECONDS):
             await app.stop(grace)
     except TimeoutError:
         # Threads that wait for the database would hold up an ordinary end.
         _log.error("ended with writes left undone: the database does not answer")
-        os._exit(ExitCode.OK)
+        os._exit(code)
 
 
 def _watch(loop: asyncio.AbstractEventLoop, descriptor: int, closed: Callable[[], None]) -> None:
