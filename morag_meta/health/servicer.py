@@ -12,11 +12,11 @@ from collections.abc import Awaitable, Callable, Iterable
 from typing import Any
 
 import grpc
-from google.protobuf.message import DecodeError
 from grpc_health.v1 import health_pb2 as pb
 
 from morag_meta.errors import Invalid, NotFound, Reason, Unavailable
 from morag_meta.health.probe import Probe
+from morag_meta.rpc.decoding import decode
 from morag_meta.rpc.status import abort
 
 SERVICE = "grpc.health.v1.Health"
@@ -84,15 +84,14 @@ class Health:
 
     @staticmethod
     def _decoding(method: Callable[[str, Context], Awaitable[Any]]) -> Callable[[bytes, Context], Any]:
-        """Read the request here, where bytes that are no message can be told as what they are."""
+        """Read the request, or end the call that brings none."""
 
         async def handle(data: bytes, context: Context) -> Any:
             try:
-                name = pb.HealthCheckRequest.FromString(data).service
-            except DecodeError:
-                reason = Reason.UNDECODABLE_REQUEST
-                await abort(context, Invalid("the request is not a health request", reason=reason))
-            return await method(name, context)
+                request = decode(pb.HealthCheckRequest, data)
+            except Invalid as error:
+                await abort(context, error)
+            return await method(request.service, context)
 
         return handle
 

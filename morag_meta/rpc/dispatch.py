@@ -15,7 +15,7 @@ from typing import Any, Final
 
 import grpc
 import structlog
-from google.protobuf.message import DecodeError, Message
+from google.protobuf.message import Message
 
 from morag_meta.audit.rules import Entry
 from morag_meta.audit.writer import AuditWriter
@@ -25,11 +25,12 @@ from morag_meta.auth.principal import ANONYMOUS
 from morag_meta.auth.rates import Rates
 from morag_meta.auth.usage import KeyUsage
 from morag_meta.db.database import Database
-from morag_meta.errors import Invalid, MetaError, Reason
+from morag_meta.errors import MetaError
 from morag_meta.ids import new_id
 from morag_meta.rpc import status, trail
 from morag_meta.rpc.access import check_access, service
 from morag_meta.rpc.call import Call
+from morag_meta.rpc.decoding import decode
 from morag_meta.rpc.fit import Method, UnfitServicer, describe
 from morag_meta.rpc.methods import Kind
 from morag_meta.rpc.peers import agent_of
@@ -201,11 +202,7 @@ class Dispatcher:
         """Decode a request and decide whether it may run (AIP-211: who asks, before what is asked for)."""
         if self._refusing:
             raise draining()
-        try:
-            request = method.request_type.FromString(data)
-        except DecodeError:
-            name = method.request_type.DESCRIPTOR.full_name
-            raise Invalid(f"the request is not a {name}", reason=Reason.UNDECODABLE_REQUEST) from None
+        request: Message = decode(method.request_type, data)
         if call.trail.is_recorded:
             call.trail.request = request
         if method.access.public:

@@ -1,7 +1,7 @@
 """gRPC server reflection (v1alpha), for tools without the protos; no key is needed.
 
-What is answered is the library's. Requests are read here, where bytes that are no message can be told as
-what they are, and are no error of the server's.
+What is answered is the library's; requests are read as those of every service, so that bytes that are no
+message are no error of the server's.
 """
 
 from __future__ import annotations
@@ -10,10 +10,10 @@ from collections.abc import AsyncIterable, AsyncIterator, Iterable
 from typing import Any
 
 import grpc
-from google.protobuf.message import DecodeError
 from grpc_reflection.v1alpha import reflection, reflection_pb2
 
-from morag_meta.errors import Invalid, Reason
+from morag_meta.errors import Invalid
+from morag_meta.rpc.decoding import decode
 from morag_meta.rpc.status import abort
 
 _serialize: Any = reflection_pb2.ServerReflectionResponse.SerializeToString
@@ -36,8 +36,7 @@ def register(server: grpc.aio.Server, services: Iterable[str]) -> None:
 async def _read(requests: AsyncIterable[bytes], context: Context) -> AsyncIterator[Any]:
     async for data in requests:
         try:
-            request = reflection_pb2.ServerReflectionRequest.FromString(data)
-        except DecodeError:
-            reason = Reason.UNDECODABLE_REQUEST
-            await abort(context, Invalid("the request is not a reflection request", reason=reason))
+            request = decode(reflection_pb2.ServerReflectionRequest, data)
+        except Invalid as error:
+            await abort(context, error)
         yield request

@@ -37,6 +37,7 @@ _COMMON = (
     "jobs/store",
     "rpc/access",
     "rpc/call",
+    "rpc/decoding",
     "rpc/dispatch",
     "rpc/grounds",
     "rpc/places",
