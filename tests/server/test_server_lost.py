@@ -26,18 +26,33 @@ async def starting(self):
     return port
 
 App.start = starting
+"""
+_STUCK = """
+App.stop = lambda self, grace: asyncio.sleep(3600)
+"""
+_MAIN = """
 sys.exit(main())
 """
 
 
 @pytest.mark.parametrize("backend", ["sqlite"], indirect=True)
-def test_a_process_ends_with_its_server(tmp_path: Path, database_url: str) -> None:
+@pytest.mark.parametrize(
+    ("script", "last_words"),
+    [
+        (_LOSING, "gRPC takes no more calls, by a fault of its own"),
+        (_LOSING + _STUCK, "ended with writes left undone: the database does not answer"),
+    ],
+    ids=["the database answers", "the database does not answer"],
+)
+def test_a_process_ends_with_its_server(
+    tmp_path: Path, database_url: str, script: str, last_words: str
+) -> None:
     """It fails, so that whoever looks after it starts another, and its last line says why."""
     address = f"127.0.0.1:{free_port()}"
     done = subprocess.run(
-        [sys.executable, "-c", _LOSING, "serve", "--address", address, "--database-url", database_url],
+        [sys.executable, "-c", script + _MAIN, "serve", "--address", address, "--database-url", database_url],
         cwd=tmp_path,
-        env=environment(),
+        env=environment() | {"MORAG_SHUTDOWN_GRACE": "0"},
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
@@ -45,7 +60,4 @@ def test_a_process_ends_with_its_server(tmp_path: Path, database_url: str) -> No
         check=False,
     )
     last = json.loads(done.stderr.splitlines()[-1])
-    assert (done.returncode, last["event"]) == (
-        ExitCode.FAILURE,
-        "gRPC takes no more calls, by a fault of its own",
-    )
+    assert (done.returncode, last["event"]) == (ExitCode.FAILURE, last_words)
