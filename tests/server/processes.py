@@ -126,8 +126,22 @@ class Served:
 
     @property
     def events(self) -> list[dict[str, Any]]:
-        """The log's lines."""
-        return [json.loads(line) for line in self.log.splitlines() if line.startswith("{")]
+        """The log's lines, without one that is being written."""
+        return [json.loads(line) for line in self.log.split("\n")[:-1] if line.startswith("{")]
+
+    def tells(self, event: str, seconds: float = 30) -> None:
+        """Wait until the log tells of an event."""
+        end = time.monotonic() + seconds
+        while not any(line["event"] == event for line in self.events):
+            assert time.monotonic() < end, f"no {event!r} within {seconds} s:\n{self.log}"
+            time.sleep(0.001)
+
+    def computes(self, seconds: float = 30) -> None:
+        """Wait until it has computed for a while, as over a password that is checked."""
+        before, end = computed(self.running.pid), time.monotonic() + seconds
+        while computed(self.running.pid) < before + 0.2:
+            assert time.monotonic() < end, f"idle for {seconds} s:\n{self.log}"
+            time.sleep(0.01)
 
     def workers(self) -> list[int]:
         """The ids of the worker processes that live, in the order of their start."""
@@ -141,6 +155,12 @@ def lives(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except OSError:
         return False
+
+
+def computed(pid: int) -> float:
+    """Give how many seconds a process has computed so far."""
+    used = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[11:13]
+    return sum(map(int, used)) / os.sysconf("SC_CLK_TCK")
 
 
 @contextmanager
