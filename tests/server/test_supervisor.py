@@ -108,6 +108,7 @@ def test_second_signal_kills_the_workers(tmp_path: Path, database_url: str) -> N
         for pid in workers:
             os.kill(pid, signal.SIGSTOP)  # nothing else keeps them from draining
         service.running.send_signal(signal.SIGTERM)
+        service.tells("draining")
         time.sleep(SAME_SIGNAL_SECONDS + 0.2)
         assert service.running.poll() is None
         assert service.end() == ExitCode.INTERRUPTED
