@@ -155,5 +155,5 @@ def _limited(who: str, limit: Rate, wait: float) -> Exhausted:
         f"{who} may make {rate} calls per second, {limit.burst} at once; wait",
         reason=Reason.RATE_LIMITED,
         metadata={"per_second": rate, "burst": str(limit.burst)},
-        retry_after=math.ceil(wait * 1000) / 1000,
+        retry_after=wait,
     )

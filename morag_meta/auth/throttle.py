@@ -233,7 +233,7 @@ def _admit(held: Mapping[Count, _Held], now: dt.datetime) -> Counts:
     counts = [count for count in held if not (known and count.is_of_account)]
     wait = max((count.limit.wait(held[count].clear_time(now), now) for count in counts), default=0.0)
     if wait > 0:
-        raise Exhausted("too many failed tries: wait", reason=Reason.TOO_MANY_TRIES, retry_after=wait + 0.001)
+        raise Exhausted("too many failed tries: wait", reason=Reason.TOO_MANY_TRIES, retry_after=wait)
     return counts
 
 

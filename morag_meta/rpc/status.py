@@ -7,6 +7,7 @@ without a word of its cause.
 
 from __future__ import annotations
 
+import math
 from typing import Any, Final, NoReturn
 
 import grpc
@@ -26,6 +27,7 @@ _MOST_DETAILS: Final = 4096
 _MOST_METADATA: Final = 1536
 _LONGEST_MESSAGE: Final = 512
 _LONGEST_TEXT: Final = 300
+_BELOW_ANY_CLOCK: Final = 1e-6  # ms: what floats add to a number of whole milliseconds
 _FRAMING: Final = 64  # the name of a detail's type, and the lengths around it
 
 CODES: Final[dict[type[MetaError], grpc.StatusCode]] = {
@@ -68,14 +70,19 @@ def details_of(error: MetaError) -> bytes:
             info.metadata[_cut(key)] = _cut(value)
     _add(status, info)
     if error.retry_after is not None:
-        retry = RetryInfo()
-        retry.retry_delay.FromMilliseconds(int(error.retry_after * 1000))
-        _add(status, retry)
+        _add(status, _retry_info(error.retry_after))
     if isinstance(error, QuotaExceeded):
         _add(status, _quota_failure(error))
     if error.violations:
         _add(status, _bad_request(error, _MOST_DETAILS - status.ByteSize()))
     return status.SerializeToString()
+
+
+def _retry_info(seconds: float) -> RetryInfo:
+    """Tell a delay in whole milliseconds, never less than it is: who waits as told is not sent away again."""
+    retry = RetryInfo()
+    retry.retry_delay.FromMilliseconds(math.ceil(seconds * 1000 - _BELOW_ANY_CLOCK))
+    return retry
 
 
 def _bad_request(error: MetaError, room: int) -> BadRequest:

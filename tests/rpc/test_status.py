@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from morag_meta import errors
-from morag_meta.errors import Invalid, MetaError, Reason, Unavailable, Violation
+from morag_meta.errors import Exhausted, Invalid, MetaError, Reason, Unavailable, Violation
 from morag_meta.rpc import status
 from moragmeta.v1 import errors_pb2
 from tests.rpc.trial import Question, Trial
@@ -79,6 +79,15 @@ def test_violations_and_delays_are_told() -> None:
     ]
     _, retry = _details(Unavailable("busy", reason=Reason.SERVER_BUSY, retry_after=1.25))
     assert retry.retry_delay.ToMilliseconds() == 1250
+
+
+@pytest.mark.parametrize("excess", [0.0, 1e-5])
+def test_a_delay_is_told_in_whole_milliseconds_and_never_short(excess: float) -> None:
+    """A number of them is told as it is, and what is more than it as the next one."""
+    for number in range(1, 20_000):
+        seconds = number / 1000 + excess
+        _, retry = _details(Exhausted("wait", reason=Reason.RATE_LIMITED, retry_after=seconds))
+        assert retry.retry_delay.ToMilliseconds() == number + (excess > 0)
 
 
 _TEXT = st.text(max_size=300) | st.builds(str.__mul__, st.characters(codec="utf-8"), st.integers(0, 5000))
