@@ -182,12 +182,12 @@ class Lane:
             Unavailable: the queue is full, or the work waited longer than the pool timeout (SERVER_BUSY).
             DeadlineExceeded: ``deadline`` (monotonic seconds) passed before the work began.
         """
-        if self._closed or self._queue.qsize() >= self._options.queue:
-            raise busy("too many calls are waiting for the database")
         loop = asyncio.get_running_loop()
         future: asyncio.Future[T] = loop.create_future()
         work = Work(run, loop, future, time.monotonic() + self._options.pool_timeout, deadline)
         with self._lock:
+            if self._closed or self._queue.qsize() >= self._options.queue:
+                raise busy("too many calls are waiting for the database")
             self._queue.put(work)
             self._spare -= 1
             if self._spare < 0 and len(self._threads) < self._most:
@@ -201,9 +201,10 @@ class Lane:
 
     def close(self, timeout: float) -> None:
         """Let what waits run, then end the threads; waits at most ``timeout`` seconds."""
-        self._closed = True
-        for _ in self._threads:
-            self._queue.put(_STOP)
+        with self._lock:  # so that nothing is accepted behind the last of these, and no thread starts
+            self._closed = True
+            for _ in self._threads:
+                self._queue.put(_STOP)
         end = time.monotonic() + timeout
         for thread in self._threads:
             thread.join(max(0.0, end - time.monotonic()))

@@ -8,9 +8,11 @@ import threading
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import pytest
 
+from morag_meta.db import lanes
 from morag_meta.db.database import Database
 from morag_meta.db.engine import DatabaseOptions
 from morag_meta.errors import DeadlineExceeded, Unavailable
@@ -81,6 +83,24 @@ async def test_a_full_queue_is_told_at_once(narrow: Database, blockade: Blockade
     await blockade.end()
     assert await asyncio.gather(*waiting) == ["served"] * 2
     assert await narrow.write(lambda _: "again") == "again"
+
+
+async def test_what_comes_while_the_database_is_closed_is_refused(
+    migrated_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Work that is handed in just as another thread closes hears SERVER_BUSY, and is never left waiting."""
+    with _opened(migrated_url) as database:
+        assert await database.write(lambda _: "before") == "before"
+
+        def meanwhile(*given: Any) -> lanes.Work:
+            database.close()
+            return work(*given)
+
+        work = lanes.Work
+        monkeypatch.setattr(lanes, "Work", meanwhile)
+        with pytest.raises(Unavailable) as refusal:
+            await asyncio.wait_for(database.write(lambda _: pytest.fail("it ran")), 20)
+    assert refusal.value.reason == "SERVER_BUSY"
 
 
 async def test_work_whose_deadline_passed_in_the_queue_never_runs(
