@@ -6,7 +6,6 @@ What is removed with the user's own jobs stands in ``removal.py``.
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Sequence
 from typing import Any, Final
 
 import sqlalchemy as sa
@@ -68,14 +67,13 @@ class JobForgetting:
             self._unit.run(_DROP_FLOOR, owner_id=owner_id)
             log.raise_floors({GONE: own["position"]})
 
-    def workers(self, owner_id: str) -> Sequence[str]:
-        """Call an owner's workers that served everybody by new, random ids in all jobs; give the old ones.
+    def workers(self, owner_id: str) -> None:
+        """Call an owner's workers that served everybody by new, random ids in all jobs.
 
         Jobs are found by an index. Events are looked through from when the worker was registered, a day in
         each statement.
         """
-        served = self._unit.all(_SERVED, owner_id=owner_id)
-        for worker in served:
+        for worker in self._unit.all(_SERVED, owner_id=owner_id):
             given = {"old_id": worker["id"], "new_id": new_id()}
             self._unit.run(_IN_JOBS, **given)
             oldest = (self._unit.one(_OLDEST) or {}).get("time")
@@ -84,4 +82,3 @@ class JobForgetting:
                 for statement in _IN_EVENTS:
                     self._unit.run(statement, **given, begin=begin, end=begin + _STEP)
                 begin += _STEP
-        return [worker["id"] for worker in served]

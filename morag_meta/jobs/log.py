@@ -25,9 +25,9 @@ from morag_meta.errors import Unavailable
 from morag_meta.jobs.listing import Filter, event_columns, event_conditions, page_parameters
 
 BATCH: Final = 200
+"""The most events that get a position in one transaction."""
 GONE: Final = ""
 """Whose floor is that of every owner who is deleted."""
-"""The most events that get a position in one transaction."""
 _COUNTED: Final = 1000  # of those without a position
 _IDLE_MS: Final = 1000
 

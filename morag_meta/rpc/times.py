@@ -11,7 +11,6 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from morag_meta.errors import invalid
 
 _EPOCH: Final = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
-_ONE_MICROSECOND: Final = dt.timedelta(microseconds=1)
 
 
 def to_timestamp(time: dt.datetime | None) -> Timestamp | None:
