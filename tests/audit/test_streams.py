@@ -102,5 +102,5 @@ def test_a_watcher_leaves_nothing(service: Service, user: User, listed: Listed, 
         with refused("UNAVAILABLE", "SERVER_DRAINING"):
             list(stream)
     stream.cancel()
-    time.sleep(0.3)
+    service.wait_for_places(user, 0)
     assert listed(subject_user_id=user.id) == []

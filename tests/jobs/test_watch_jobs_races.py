@@ -30,6 +30,7 @@ class Writers:
 
     def __init__(self, work: Work, seed: int) -> None:
         self.newest: dict[str, int] = {}
+        self.failures: list[Exception] = []
         self._work = work
         self._stop = threading.Event()
         self._threads = [threading.Thread(target=self._run, args=(seed + n,)) for n in range(3)]
@@ -37,6 +38,12 @@ class Writers:
             thread.start()
 
     def _run(self, seed: int) -> None:
+        try:
+            self._write(seed)
+        except Exception as failure:  # noqa: BLE001 - which the test reports
+            self.failures.append(failure)
+
+    def _write(self, seed: int) -> None:
         chance = random.Random(seed)  # noqa: S311 - a test's order of events
         open_jobs: dict[str, int] = {}
         while not self._stop.is_set():
@@ -59,6 +66,7 @@ class Writers:
         self._stop.set()
         for thread in self._threads:
             thread.join(30)
+        assert self.failures == []
         return dict(self.newest)
 
 
