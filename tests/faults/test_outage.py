@@ -174,11 +174,19 @@ def _connect(frail: ServerDatabases, url: sa.URL) -> Any:
 def test_used_up_connections_are_told_and_hurt_nobody(
     frail: ServerDatabases, service: Service, user: User
 ) -> None:
-    """When the database takes no more connections calls are UNAVAILABLE; when it does, they are served."""
-    frail.server.stop()  # so that the service has to connect anew
-    frail.server.start()
-    with _all_connections_taken(frail):
-        answers = at_once(CALLS, lambda number: write(user, f"taken {number}"))
-        assert {code for code, _, _ in answers} <= {"UNAVAILABLE", "OK"}
-        assert ("UNAVAILABLE", "DATABASE_UNAVAILABLE", 1.0) in answers
-    until_served(user, CALLS)
+    """When the database takes no more connections calls are UNAVAILABLE; when it does, they are served.
+
+    What the service does for itself may have connected before, and its lanes then do with that.
+    """
+    told = False
+    for _ in range(5):
+        frail.server.stop()  # so that the service has to connect anew
+        frail.server.start()
+        with _all_connections_taken(frail):
+            answers = at_once(CALLS, lambda number: write(user, f"taken {number}"))
+            assert {code for code, _, _ in answers} <= {"UNAVAILABLE", "OK"}
+        until_served(user, CALLS)
+        told = ("UNAVAILABLE", "DATABASE_UNAVAILABLE", 1.0) in answers
+        if told:
+            break
+    assert told
