@@ -73,6 +73,8 @@ class Dispatcher:
         self._hasher = hasher
         self.in_flight = 0
         """How many methods are running."""
+        self.arrived = 0
+        """How many calls have come so far."""
         self._refusing = False
 
     def handler(self, servicer: Any) -> grpc.GenericRpcHandler:
@@ -142,6 +144,7 @@ class Dispatcher:
         failure: MetaError
         working = work(call, metadata)
         del metadata, work
+        self.arrived += 1
         self.in_flight += 1
         try:
             answer = await working

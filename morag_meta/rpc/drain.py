@@ -15,6 +15,21 @@ import grpc
 PARTING_SECONDS: Final = 1.0
 """What the answers of calls that have ended get to reach their clients."""
 _LOOK_SECONDS: Final = 0.05
+_QUIET_SECONDS: Final = 0.1  # less than the first pause of the service config that clients use
+_LONGEST_FAREWELL_SECONDS: Final = 0.5
+
+
+async def farewell(arrived: Callable[[], int], longest: float) -> None:
+    """Wait until no call has come for a moment, at most half a second or ``longest`` seconds.
+
+    ``arrived`` gives the number of calls that have come, which are told to go elsewhere meanwhile. What gRPC
+    has taken and not handed to us when its server is stopped, it ends with CANCELLED and no word of why.
+    """
+    end = time.monotonic() + min(_LONGEST_FAREWELL_SECONDS, longest)
+    seen = -1
+    while seen != arrived() and time.monotonic() < end:
+        seen = arrived()
+        await asyncio.sleep(_QUIET_SECONDS)
 
 
 async def drain(server: grpc.aio.Server, in_flight: Callable[[], int], grace: float) -> None:

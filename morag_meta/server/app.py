@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import datetime as dt
 from collections.abc import Coroutine
-from typing import Any, Final
+from typing import Any
 
 import grpc
 
@@ -45,7 +45,7 @@ from morag_meta.jobs.store import LOG_TOPIC
 from morag_meta.quotas.servicer import QuotaServicer
 from morag_meta.rpc.access import SERVICES, known_scopes
 from morag_meta.rpc.dispatch import Dispatcher
-from morag_meta.rpc.drain import drain
+from morag_meta.rpc.drain import drain, farewell
 from morag_meta.rpc.pages import Pages
 from morag_meta.rpc.stream import StreamOptions
 from morag_meta.rpc.streams import Streams, draining
@@ -59,8 +59,6 @@ from morag_meta.users.rules import Registration
 from morag_meta.users.servicer import UserServicer
 from morag_meta.workers.openings import Openings
 from morag_meta.workers.servicer import WorkerServicer
-
-_FAREWELL_SECONDS: Final = 0.2
 
 
 def database_options(settings: Settings) -> DatabaseOptions:
@@ -220,7 +218,7 @@ class App:
         self.openings.end(draining)
         self._dispatcher.refuse_new()
         if self._server is not None:
-            await asyncio.sleep(min(_FAREWELL_SECONDS, grace))  # gRPC itself would say CANCELLED, and not why
+            await farewell(lambda: self._dispatcher.arrived, grace)
             await drain(self._server, lambda: self._dispatcher.in_flight, grace)
         if self._health_server is not None:
             await self._health_server.stop(None)  # until now it told that calls are to go elsewhere

@@ -66,9 +66,9 @@ def test_only_what_is_harmless_to_repeat_is_retried() -> None:
 
 
 def test_retries_are_few_and_only_of_what_was_not_done() -> None:
-    """At most five tries, which is gRPC's own limit, with growing pauses, and after UNAVAILABLE alone."""
+    """At most five tries (gRPC's own limit) with growing pauses, after what the end of a process brings."""
     for name, config in _configured():
         if policy := config.get("retryPolicy"):
-            assert policy["retryableStatusCodes"] == ["UNAVAILABLE"], name
+            assert policy["retryableStatusCodes"] == ["UNAVAILABLE", "CANCELLED"], name
             assert 2 <= policy["maxAttempts"] <= 5, name
             assert policy["backoffMultiplier"] > 1, name
