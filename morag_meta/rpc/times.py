@@ -50,11 +50,14 @@ def from_duration(message: Any, field: str, *, path: str, least: float, most: fl
     ``path`` is what a client calls the message ("job."), ``least`` and ``most`` are seconds.
 
     Raises:
-        Invalid: it is shorter or longer.
+        Invalid: it is shorter or longer, or its parts are not those of one span (their signs, or a second's
+            worth of nanoseconds).
     """
     if not message.HasField(field):
         return None
     duration: Duration = getattr(message, field)
+    if not 0 <= duration.nanos < 1_000_000_000:
+        raise invalid(path + field, "must have from 0 to 999,999,999 nanos")
     seconds = duration.seconds + duration.nanos / 1e9
     if not least <= seconds <= most:
         raise invalid(path + field, f"must be from {least:g} s to {most:g} s")

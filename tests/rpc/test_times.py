@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import datetime as dt
 
+import pytest
+from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 from hypothesis import given
 from hypothesis import strategies as st
 
-from morag_meta.rpc.times import from_timestamp, to_timestamp
+from morag_meta.errors import Invalid
+from morag_meta.rpc.times import from_duration, from_timestamp, to_timestamp
+from moragmeta.v1.workers_pb2 import LeaseJobsRequest
 
 _UTC_TIMES = st.datetimes(timezones=st.just(dt.UTC))
 _ZONED = st.tuples(_UTC_TIMES, st.integers(-1439, 1439)).map(
@@ -49,6 +53,15 @@ def test_nanoseconds_are_cut_and_never_rounded_up(seconds: int, nanos: int) -> N
     """A message of a valid time becomes the microsecond that it lies in."""
     time = from_timestamp(Timestamp(seconds=seconds, nanos=nanos))
     assert to_timestamp(time) == Timestamp(seconds=seconds, nanos=nanos // 1000 * 1000)
+
+
+@pytest.mark.parametrize("nanos", [-1, 1_000_000_000, -(2**31), 2**31 - 1])
+def test_a_span_whose_parts_do_not_belong_together_is_refused(nanos: int) -> None:
+    """A second's worth of nanoseconds and more, or fewer than none, are no part of a Duration."""
+    request = LeaseJobsRequest(lease_duration=Duration(seconds=20, nanos=nanos))
+    with pytest.raises(Invalid) as caught:
+        from_duration(request, "lease_duration", path="", least=1, most=3600)
+    assert [each.field for each in caught.value.violations] == ["lease_duration"]
 
 
 def test_no_time_is_no_field() -> None:
