@@ -15,12 +15,13 @@ import grpc
 PARTING_SECONDS: Final = 1.0
 """What the answers of calls that have ended get to reach their clients."""
 _LOOK_SECONDS: Final = 0.05
-_QUIET_SECONDS: Final = 0.1  # less than the first pause of the service config that clients use
-_LONGEST_FAREWELL_SECONDS: Final = 0.5
+_QUIET_SECONDS: Final = 0.05
+# Less than the first pause of the service config that clients use: who is told calls again somewhere else.
+_LONGEST_FAREWELL_SECONDS: Final = 0.15
 
 
 async def farewell(arrived: Callable[[], int], longest: float) -> None:
-    """Wait until no call has come for a moment, at most half a second or ``longest`` seconds.
+    """Wait until no call has come for a moment, at most 0.15 s or ``longest`` seconds.
 
     ``arrived`` gives the number of calls that have come, which are told to go elsewhere meanwhile. What gRPC
     has taken and not handed to us when its server is stopped, it ends with CANCELLED and no word of why.
