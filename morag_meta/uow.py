@@ -26,6 +26,7 @@ from morag_meta.databases.store import DatabaseStore
 from morag_meta.db.counted import Resource
 from morag_meta.db.requests import RequestStore
 from morag_meta.db.unit import Unit
+from morag_meta.documents.removal import DocumentRemovals
 from morag_meta.documents.store import DocumentStore
 from morag_meta.exports.store import ExportStore
 from morag_meta.grants.store import GrantStore
@@ -131,6 +132,11 @@ class UnitOfWork(Unit):
     def documents(self) -> DocumentStore:
         """Documents."""
         return DocumentStore(self)
+
+    @cached_property
+    def document_removals(self) -> DocumentRemovals:
+        """What removes documents for good."""
+        return DocumentRemovals(self)
 
     @cached_property
     def jobs(self) -> JobStore:

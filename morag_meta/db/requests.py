@@ -78,6 +78,7 @@ _THINGS = tuple(
     for table in metadata.sorted_tables
     if {"id", "owner_id"} <= set(table.c.keys())
 )
+_LOCK_THINGS = tuple(statement.with_for_update() for statement in _THINGS)
 
 
 class Identified(Protocol):
@@ -158,6 +159,10 @@ class RequestStore:
     def things_of(self, owner_id: str) -> set[str]:
         """Give the ids of everything that is a user's, by which records of others may name it."""
         return {row["id"] for statement in _THINGS for row in self._unit.all(statement, owner_id=owner_id)}
+
+    def lock_things_of(self, owner_id: str) -> set[str]:
+        """Give the ids as ``things_of`` does, of what nobody else changes before this unit ends."""
+        return {row["id"] for each in _LOCK_THINGS for row in self._unit.all(each, owner_id=owner_id)}
 
     def delete_all(self, owner_id: str) -> None:
         """Remove the records of one caller."""

@@ -27,6 +27,8 @@ from morag_meta.jobs.queue import JobQueue
 
 MOST_JOBS: Final = 1000
 _MOST_EVENTS: Final = 20_000  # of one transaction, so that it stays far from a statement's limit
+_BATCH_JOBS: Final = 250  # of an owner who goes with all jobs: the log's row is held again and again
+_BATCH_EVENTS: Final = 5000
 _MOST_LOOKS: Final = 20  # for old events of jobs that nobody holds
 _CHUNK: Final = 500  # MariaDB turns lists of a thousand into something slower
 
@@ -37,6 +39,8 @@ _JOBS: sa.BindParameter[Any] = sa.bindparam("job_ids", expanding=True)
 _LOCK = sa.select(_c.id).where(_c.id.in_(_JOBS), reach(jobs)).with_for_update(skip_locked=True)
 _SUCCESSORS = sa.select(_c.id, _c.predecessor_id).where(_c.predecessor_id.in_(_JOBS), reach(jobs))
 _UNLINK = sa.update(jobs).where(_c.predecessor_id.in_(_JOBS), reach(jobs)).values(predecessor_id=sa.null())
+_ALL = sa.select(_c.id, _c.event_number).where(owned(jobs)).order_by(_c.create_time, _c.id)
+_LOCK_ALL = sa.select(_c.id).where(owned(jobs)).with_for_update()
 _UNLINK_ALL = (
     sa.update(jobs).where(owned(jobs), _c.predecessor_id.is_not(None)).values(predecessor_id=sa.null())
 )
@@ -107,10 +111,9 @@ class JobRemovals:
         given = {"before": before, "limit": limit + 1, **parameters_of(chosen)}
         ended = self._unit.all(_ended(*shape), **given)
         # Before they are counted, or one job of many events that somebody holds would keep all others.
-        free = set(self._take(chosen.owner_id, [row["id"] for row in ended[:limit]]))
+        free = set(self.take(chosen.owner_id, [row["id"] for row in ended[:limit]]))
         taken = [row["id"] for row in _few_enough(row for row in ended if row["id"] in free)]
-        if taken:
-            self._remove(chosen.owner_id, taken)
+        self.remove(chosen.owner_id, taken)
         return Purged(len(taken), more=len(taken) < len(ended))
 
     def expire_jobs(self, age: dt.timedelta, limit: int = MOST_JOBS) -> int:
@@ -139,26 +142,31 @@ class JobRemovals:
             self._tell(_highest(found[job_id] for job_id, count in trimmed.items() if count))
         return removed
 
+    def batches(self, owner_id: str) -> list[list[str]]:
+        """Give the ids of every job of an owner, in parts that one transaction each may take and remove."""
+        return list(_batches(self._unit.all(_ALL, owner_id=owner_id)))
+
     def remove_all(self, owner_id: str) -> int:
-        """Remove every job of an owner, ended or not, and give their number."""
+        """Remove every job of an owner, ended or not, and give their number.
+
+        In one transaction, so for those that are left when ``batches`` are gone. The log is left alone where
+        there are none.
+        """
+        if not self._unit.all(_LOCK_ALL, owner_id=owner_id):  # to which nothing is added from here on
+            return 0
         tops = self._unit.all(_TOP_OF_OWNER, owner_id=owner_id)
         self._unit.run(_DELETE_ALL_NUMBERED, owner_id=owner_id)
         self._unit.run(_DELETE_ALL_CHECKPOINTS, owner_id=owner_id)
         self._unit.run(_UNLINK_ALL, owner_id=owner_id)
-        self._log.lock()
-        unseen = self._unit.run(_DELETE_ALL_EVENTS, owner_id=owner_id)
+        unseen = [row["owner_id"] for row in tops if row["waiting"]]
+        if unseen:  # as in ``remove``
+            self._log.lock()
+            self._unit.run(_DELETE_ALL_EVENTS, owner_id=owner_id)
         removed = self._unit.run(_DELETE_ALL_JOBS, owner_id=owner_id)
-        if removed:
-            self._tell(_highest(tops), [owner_id] if unseen else [])
+        self._tell(_highest(tops), unseen)
         return removed
 
-    def _trim(self, old: Row) -> int:
-        """Remove the events of a locked job up to a number; none are left where others were faster."""
-        return self._unit.run(
-            _TRIM, job_id=old["job_id"], owner_id=old["owner_id"], last_number=old["number"]
-        )
-
-    def _take(self, owner_id: str, job_ids: Sequence[str]) -> list[str]:
+    def take(self, owner_id: str, job_ids: Sequence[str]) -> list[str]:
         """Lock jobs, and those that name them as predecessors, as far as nobody else has locked them."""
         taken = set(self._lock(owner_id, job_ids))
         after = {
@@ -171,12 +179,10 @@ class JobRemovals:
         taken -= {after[job_id] for job_id in busy}
         return [job_id for job_id in job_ids if job_id in taken]
 
-    def _lock(self, owner_id: str, job_ids: Sequence[str]) -> Iterator[str]:
-        for ids in _chunks(job_ids):
-            yield from (row["id"] for row in self._unit.all(_LOCK, owner_id=owner_id, job_ids=ids))
-
-    def _remove(self, owner_id: str, job_ids: Sequence[str]) -> None:
-        """Remove locked jobs that have ended, so that nothing is added to them."""
+    def remove(self, owner_id: str, job_ids: Sequence[str]) -> None:
+        """Remove jobs that were taken, so that nothing is added to them."""
+        if not job_ids:
+            return
         tops: list[Row] = []
         for ids in _chunks(job_ids):
             given = {"owner_id": owner_id, "job_ids": ids}
@@ -192,6 +198,16 @@ class JobRemovals:
                 self._unit.run(_DELETE_EVENTS, **given)
             self._unit.run(_DELETE_JOBS, **given)
         self._tell(_highest(tops), unseen)
+
+    def _trim(self, old: Row) -> int:
+        """Remove the events of a locked job up to a number; none are left where others were faster."""
+        return self._unit.run(
+            _TRIM, job_id=old["job_id"], owner_id=old["owner_id"], last_number=old["number"]
+        )
+
+    def _lock(self, owner_id: str, job_ids: Sequence[str]) -> Iterator[str]:
+        for ids in _chunks(job_ids):
+            yield from (row["id"] for row in self._unit.all(_LOCK, owner_id=owner_id, job_ids=ids))
 
     def _tell(self, tops: Mapping[str, int], unseen: Collection[str] = ()) -> None:
         """Raise owners' floors to the highest position that was removed.
@@ -221,6 +237,20 @@ def _few_enough(rows: Iterable[Row]) -> Iterator[Row]:
             return
         count += row["event_number"]
         yield row
+
+
+def _batches(rows: Iterable[Row]) -> Iterator[list[str]]:
+    """Give the ids of jobs in parts of few enough jobs and events; at least one job in each."""
+    batch: list[str] = []
+    count = 0
+    for row in rows:
+        if len(batch) == _BATCH_JOBS or (batch and count + row["event_number"] > _BATCH_EVENTS):
+            yield batch
+            batch, count = [], 0
+        batch.append(row["id"])
+        count += row["event_number"]
+    if batch:
+        yield batch
 
 
 def _highest(rows: Iterable[Row]) -> dict[str, int]:

@@ -7,7 +7,7 @@ epoch's row first: such changes then follow one another, so that of the last two
 from __future__ import annotations
 
 import datetime as dt
-from typing import Final
+from collections.abc import Collection
 
 from morag_meta.auth.principal import Role
 from morag_meta.db.unit import Row
@@ -98,43 +98,51 @@ def end_all_sessions(uow: UnitOfWork, owner_id: str) -> int:
     return ended
 
 
-_MEANWHILE: Final = dt.timedelta(minutes=1)
-"""Longer than any transaction lasts that began before a user's rows were locked."""
+def check_inactive(row: Row) -> None:
+    """Refuse to delete a user who is active.
+
+    Raises:
+        WrongState: the user is (USER_ACTIVE).
+    """
+    if row["active"]:
+        raise WrongState("deactivate the user first", reason=Reason.USER_ACTIVE)
 
 
-def delete_user(uow: UnitOfWork, row: Row) -> None:
+def delete_user(
+    uow: UnitOfWork, row: Row, *, known: Collection[str] = (), since: dt.datetime | None = None
+) -> None:
     """Delete a locked user and every row that is the user's, children before parents.
 
-    The epoch is locked: ``lock_standing``.
+    The epoch is locked: ``lock_standing``. Of a user with very many jobs and documents most are gone by
+    then (``deletions.py``): ``known`` are ids of what is, and up to ``since`` no request names any of them,
+    nor what there still was then. The log's row comes last, but for what needs it.
 
     Raises:
         WrongState: the user is active (USER_ACTIVE).
     """
-    if row["active"]:
-        raise WrongState("deactivate the user first", reason=Reason.USER_ACTIVE)
+    check_inactive(row)
     owner = row["id"]
-    gone = {owner, *uow.requests.things_of(owner)}
-    uow.requests.forget_about(gone)
+    gone = {owner, *known, *uow.requests.lock_things_of(owner)}
+    uow.requests.forget_about(gone, since)  # as nobody can do more to them from here on
     uow.settings.delete_all(owner)
     uow.job_forgetting.workers(owner)
-    uow.jobs.delete_all(owner)
-    uow.job_forgetting.floor(owner)
     uow.queue.turns.delete_all(owner)
     uow.workers.delete_all(owner)
-    uow.documents.delete_all(owner)
     uow.grants.delete_all(owner)
-    uow.databases.delete_all(owner)
-    uow.servers.delete_all(owner)
     uow.api_keys.delete_all(owner)
     uow.key_forgetting.places(gone)
     uow.sessions.delete_all(owner)
     uow.resets.forget(owner, row["email"])
     uow.requests.delete_all(owner)
-    uow.requests.forget_about(gone, since=uow.now - _MEANWHILE)  # as nobody can do more to them from here on
     uow.quotas.delete_all(owner)
     uow.audit.forget(owner)  # what the user did stays, and no longer says who it was
-    uow.users.delete(owner)
+    uow.jobs.delete_all(owner)
+    uow.documents.delete_all(owner)
+    uow.databases.delete_all(owner)
+    uow.servers.delete_all(owner)
     uow.epoch.bump()
+    uow.job_forgetting.floor(owner)
+    uow.users.delete(owner)
 
 
 def lock_standing(uow: UnitOfWork, reach: str, user_id: str) -> Row:

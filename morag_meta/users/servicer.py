@@ -36,6 +36,7 @@ from morag_meta.users.convert import (
     user_from_proto,
     user_to_proto,
 )
+from morag_meta.users.deletions import Deletions
 from morag_meta.users.password_changes import PasswordChanges
 from morag_meta.users.password_resets import PasswordResets
 from morag_meta.users.rules import Registration, check_email_change
@@ -74,7 +75,7 @@ class UserServicer:
         self._database = database
         self._pages = pages
         self._passwords = passwords
-        self._throttle = throttle
+        self._deletions = Deletions(database, throttle)
         self._sessions = Sessions(database, passwords, tokens, throttle)
         self._password_changes = PasswordChanges(database, passwords, throttle)
         self._resets = resets
@@ -82,9 +83,6 @@ class UserServicer:
 
     def _replay(self, uow: UnitOfWork, call: Call, receipt: dict[str, Any]) -> pb.User:
         return user_to_proto(uow.users.get(call.whole_reach, receipt["id"]))
-
-    def _replay_deletion(self, uow: UnitOfWork, call: Call, receipt: dict[str, Any]) -> Empty:
-        return Empty()
 
     def _replay_end(self, uow: UnitOfWork, call: Call, receipt: dict[str, Any]) -> pb.EndSessionResponse:
         return pb.EndSessionResponse()
@@ -246,12 +244,9 @@ class UserServicer:
         check_etag(request.etag, row)
         return user_to_proto(actions.reactivate(uow, row))
 
-    @writes(stands=True, replay=_replay_deletion, receipt=lambda _: {})
-    def DeleteUser(self, uow: UnitOfWork, request: pb.DeleteUserRequest, call: Call) -> Empty:
-        row = actions.lock_standing(uow, call.whole_reach, _user_id(call, request.id))
-        check_etag(request.etag, row)
-        actions.delete_user(uow, row)
-        self._throttle.forget(uow, user_id=row["id"], email=row["email"])
+    @composes
+    async def DeleteUser(self, request: pb.DeleteUserRequest, call: Call) -> Empty:
+        await self._deletions.delete(request, call)
         return Empty()
 
     @reads(point=True)

@@ -397,8 +397,13 @@ class UserServiceServicer:
     def DeleteUser(self, request, context):
         """Deletes a deactivated user with everything that is the user's (settings,
         sessions, API keys, jobs and their events, documents, databases, servers,
-        quotas) in one transaction, for good. For an ADMIN only. What still holds an
-        id of the user's, and for how long, stands in docs/people.md.
+        quotas), for good. For an ADMIN only. What still holds an id of the user's,
+        and for how long, stands in docs/people.md.
+
+        Jobs and documents go first, some hundreds in each transaction, so that
+        nobody waits for a user who has very many; then all else at once, with the
+        user. A call that ends before, by its deadline for instance, leaves the user
+        with what is not gone yet, and a repeat goes on.
 
         Idempotent by `request_id`; without one a repeat answers NOT_FOUND. Adds
         NOT_FOUND, ABORTED (ETAG_MISMATCH) and FAILED_PRECONDITION (USER_ACTIVE)

@@ -213,8 +213,13 @@ class UserServiceStub:
     DeleteUser: _grpc.UnaryUnaryMultiCallable[_users_pb2.DeleteUserRequest, _empty_pb2.Empty]
     """Deletes a deactivated user with everything that is the user's (settings,
     sessions, API keys, jobs and their events, documents, databases, servers,
-    quotas) in one transaction, for good. For an ADMIN only. What still holds an
-    id of the user's, and for how long, stands in docs/people.md.
+    quotas), for good. For an ADMIN only. What still holds an id of the user's,
+    and for how long, stands in docs/people.md.
+
+    Jobs and documents go first, some hundreds in each transaction, so that
+    nobody waits for a user who has very many; then all else at once, with the
+    user. A call that ends before, by its deadline for instance, leaves the user
+    with what is not gone yet, and a repeat goes on.
 
     Idempotent by `request_id`; without one a repeat answers NOT_FOUND. Adds
     NOT_FOUND, ABORTED (ETAG_MISMATCH) and FAILED_PRECONDITION (USER_ACTIVE)
@@ -417,8 +422,13 @@ class UserServiceAsyncStub(UserServiceStub):
     DeleteUser: _aio.UnaryUnaryMultiCallable[_users_pb2.DeleteUserRequest, _empty_pb2.Empty]  # type: ignore[assignment]
     """Deletes a deactivated user with everything that is the user's (settings,
     sessions, API keys, jobs and their events, documents, databases, servers,
-    quotas) in one transaction, for good. For an ADMIN only. What still holds an
-    id of the user's, and for how long, stands in docs/people.md.
+    quotas), for good. For an ADMIN only. What still holds an id of the user's,
+    and for how long, stands in docs/people.md.
+
+    Jobs and documents go first, some hundreds in each transaction, so that
+    nobody waits for a user who has very many; then all else at once, with the
+    user. A call that ends before, by its deadline for instance, leaves the user
+    with what is not gone yet, and a repeat goes on.
 
     Idempotent by `request_id`; without one a repeat answers NOT_FOUND. Adds
     NOT_FOUND, ABORTED (ETAG_MISMATCH) and FAILED_PRECONDITION (USER_ACTIVE)
@@ -726,8 +736,13 @@ class UserServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_empty_pb2.Empty, _abc.Awaitable[_empty_pb2.Empty]]:
         """Deletes a deactivated user with everything that is the user's (settings,
         sessions, API keys, jobs and their events, documents, databases, servers,
-        quotas) in one transaction, for good. For an ADMIN only. What still holds an
-        id of the user's, and for how long, stands in docs/people.md.
+        quotas), for good. For an ADMIN only. What still holds an id of the user's,
+        and for how long, stands in docs/people.md.
+
+        Jobs and documents go first, some hundreds in each transaction, so that
+        nobody waits for a user who has very many; then all else at once, with the
+        user. A call that ends before, by its deadline for instance, leaves the user
+        with what is not gone yet, and a repeat goes on.
 
         Idempotent by `request_id`; without one a repeat answers NOT_FOUND. Adds
         NOT_FOUND, ABORTED (ETAG_MISMATCH) and FAILED_PRECONDITION (USER_ACTIVE)
