@@ -51,7 +51,7 @@ class _Part:
 
 @dataclass(frozen=True, slots=True)
 class _Seen:
-    """What a user had at a time: the ids of everything, and what is to go in parts."""
+    """What a user had at a time: the ids of everything, and what of it is to go in parts."""
 
     time: dt.datetime
     things: set[str]
@@ -92,7 +92,8 @@ class Deletions:
         """Remove jobs and documents in parts, until none is seen."""
         owner = await self._database.write(lambda uow: _begin(uow, request, call), deadline=call.deadline)
         for _ in range(_ROUNDS if owner else 0):
-            seen = await self._database.read(lambda uow: _look(uow, owner), deadline=call.deadline)
+            look = partial(_look, owner_id=owner)
+            seen = await self._database.read(look, snapshot=True, deadline=call.deadline)
             told.gone |= seen.things
             forget = partial(_forget, told=told, since=told.since)
             since = await self._database.write(forget, deadline=call.deadline)
