@@ -9,6 +9,7 @@ from typing import Any, Final
 
 import sqlalchemy as sa
 
+from morag_meta.db.clock import read_clock
 from morag_meta.db.counted import Resource, add, counted
 from morag_meta.db.schema import api_key_calls as calls
 from morag_meta.db.schema import api_keys as keys
@@ -273,7 +274,7 @@ class ApiKeyStore:
 
         Once that is less than ``limit``, none is left.
         """
-        found = self._unit.one(_SWEEP_END, before=self._unit.now - age, limit=limit)
+        found = self._unit.one(_SWEEP_END, before=read_clock(self._unit) - age, limit=limit)
         if found is None or found["last"] is None:
             return 0
         return self._unit.run(_SWEEP, last=found["last"])

@@ -17,6 +17,7 @@ import sqlalchemy as sa
 
 from morag_meta.audit.rules import Entry
 from morag_meta.audit.storable import keeper_of
+from morag_meta.db.clock import read_clock
 from morag_meta.db.schema import audit_events as events
 from morag_meta.db.schema import audit_subjects as subjects
 from morag_meta.db.statements import after_row, end_of_batch
@@ -163,7 +164,7 @@ class AuditStore:
 
     def sweep(self, kept: dt.timedelta, limit: int = 1000) -> int:
         """Remove the oldest events that are older than they are kept, and give their number."""
-        found = self._unit.one(_SWEEP_END, before=self._unit.now - kept, limit=limit)
+        found = self._unit.one(_SWEEP_END, before=read_clock(self._unit) - kept, limit=limit)
         if found is None or found["last"] is None:
             return 0
         return self._unit.run(_SWEEP, last=found["last"])

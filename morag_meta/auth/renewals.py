@@ -15,6 +15,7 @@ from typing import Any, Final
 import sqlalchemy as sa
 
 from morag_meta.auth.credentials import seal_of
+from morag_meta.db.clock import Clock
 from morag_meta.db.schema import api_keys, password_resets, request_records, servers, sessions, tries
 from morag_meta.db.statements import Path, owned, system
 from morag_meta.db.unit import Row, Unit
@@ -114,7 +115,7 @@ _RESEAL: Final = {
 
 _OPEN: Final = sa.and_(
     sessions.c.end_time.is_(None),
-    sessions.c.expire_time > sa.bindparam("now", type_=sessions.c.expire_time.type),
+    sessions.c.expire_time > Clock(),
     sa.not_(begins(sessions.c.refresh_hash)),
 )
 _OLD_SESSIONS: Final = system(
@@ -122,9 +123,7 @@ _OLD_SESSIONS: Final = system(
     _WHY,
     Path.SECRETS,
 )
-_END_SESSIONS: Final = system(
-    sa.update(sessions).where(_OPEN).values(end_time=sa.bindparam("new_end_time")), _WHY, Path.SECRETS
-)
+_END_SESSIONS: Final = system(sa.update(sessions).where(_OPEN).values(end_time=Clock()), _WHY, Path.SECRETS)
 
 
 class RenewalStore:
@@ -163,13 +162,12 @@ class RenewalStore:
 
         That is when the last of them ends; None where there are none.
         """
-        found = self._unit.one(_OLD_SESSIONS, now=self._unit.now, **beginning(f"{generation}."))
+        found = self._unit.one(_OLD_SESSIONS, **beginning(f"{generation}."))
         return found or {"rows": 0, "last": None}
 
     def end_sessions(self, generation: str) -> int:
         """End those sessions now, and give their number."""
-        given = {"now": self._unit.now, "new_end_time": self._unit.now}
-        return self._unit.run(_END_SESSIONS, **given, **beginning(f"{generation}."))
+        return self._unit.run(_END_SESSIONS, **beginning(f"{generation}."))
 
 
 def _found(hashed: Hashed, row: Row) -> dict[str, Any]:

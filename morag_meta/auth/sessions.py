@@ -13,7 +13,7 @@ from typing import Any, Final
 
 import sqlalchemy as sa
 
-from morag_meta.db.clock import clock
+from morag_meta.db.clock import Clock, clock, read_clock
 from morag_meta.db.schema import sessions, users
 from morag_meta.db.statements import EVERYONE, Path, after_row, end_of_batch, everyone, owned, reach, system
 from morag_meta.db.unit import Row, Unit
@@ -27,7 +27,7 @@ _SHOWN: Final = [
 ]
 _TOKENS: Final = (sessions.c.refresh_hash, sessions.c.previous_hash, sessions.c.rotate_time)
 
-_ADD: Final = sa.insert(sessions)
+_ADD: Final = sa.insert(sessions).values(create_time=Clock(), refresh_time=Clock())
 _FIND: Final = system(
     sa.select(
         sessions.c.id,
@@ -57,12 +57,8 @@ _KEEP: Final = (
     .values({name: sa.bindparam(f"new_{name}", type_=sessions.c[name].type) for name in _KEPT})
 )
 _OWNER: Final = sa.select(sessions.c.owner_id).where(_ID, reach(sessions))
-_END: Final = (
-    sa.update(sessions).where(owned(sessions), _ID, _IS_OPEN).values(end_time=sa.bindparam("new_end_time"))
-)
-_END_ALL: Final = (
-    sa.update(sessions).where(owned(sessions), _IS_OPEN).values(end_time=sa.bindparam("new_end_time"))
-)
+_END: Final = sa.update(sessions).where(owned(sessions), _ID, _IS_OPEN).values(end_time=Clock())
+_END_ALL: Final = sa.update(sessions).where(owned(sessions), _IS_OPEN).values(end_time=Clock())
 _DELETE_ALL: Final = sa.delete(sessions).where(owned(sessions))
 _WHY_SWEPT: Final = "sessions of every user go once they are over"
 _SWEEP_END: Final = end_of_batch(sessions.c.expire_time, _WHY_SWEPT)
@@ -83,7 +79,7 @@ class Device:
 def _page(*, after: bool, all_owners: bool) -> sa.Select[Any]:
     """The list of open sessions, newest first, of one owner or of all."""
     conditions: list[sa.ColumnElement[bool]] = [everyone() if all_owners else owned(sessions)]
-    conditions += [_IS_OPEN, sessions.c.expire_time > sa.bindparam("now", type_=sessions.c.expire_time.type)]
+    conditions += [_IS_OPEN, sessions.c.expire_time > Clock()]
     if after:
         conditions += after_row(sessions.c.create_time, sessions.c.id, descending=True)
     ordered = sa.select(*_SHOWN).where(*conditions)
@@ -107,15 +103,13 @@ class SessionStore:
         expire_time: dt.datetime,
         device: Device = Device(),
     ) -> None:
-        """Open a session."""
+        """Open a session, which ends by the database's clock."""
         row = {
             "id": session_id,
             "owner_id": owner_id,
             "refresh_hash": refresh_hash,
             "previous_hash": None,
             "rotate_time": None,
-            "create_time": self._unit.now,
-            "refresh_time": self._unit.now,
             "expire_time": expire_time,
             "end_time": None,
             "address": device.address,
@@ -162,16 +156,15 @@ class SessionStore:
         if after is not None:
             parameters = {"after_create_time": after["create_time"], "after_id": after["id"]}
         statement = _page(after=after is not None, all_owners=reach == EVERYONE)
-        return self._unit.all(statement, owner_id=reach, now=self._unit.now, limit=limit, **parameters)
+        return self._unit.all(statement, owner_id=reach, limit=limit, **parameters)
 
     def end(self, owner_id: str, session_id: str) -> bool:
         """End one session now; False when it was over."""
-        ended = self._unit.run(_END, owner_id=owner_id, session_id=session_id, new_end_time=self._unit.now)
-        return ended == 1
+        return self._unit.run(_END, owner_id=owner_id, session_id=session_id) == 1
 
     def end_all(self, owner_id: str) -> int:
         """End every open session of a user now, and give their number."""
-        return self._unit.run(_END_ALL, owner_id=owner_id, new_end_time=self._unit.now)
+        return self._unit.run(_END_ALL, owner_id=owner_id)
 
     def delete_all(self, owner_id: str) -> int:
         """Remove every session of a user, and give their number."""
@@ -182,7 +175,7 @@ class SessionStore:
 
         Once that is less than ``limit``, none is left.
         """
-        found = self._unit.one(_SWEEP_END, before=self._unit.now, limit=limit)
+        found = self._unit.one(_SWEEP_END, before=read_clock(self._unit), limit=limit)
         if found is None or found["last"] is None:
             return 0
         return self._unit.run(_SWEEP, last=found["last"])

@@ -12,7 +12,7 @@ from typing import Any, Final, NamedTuple
 
 import sqlalchemy as sa
 
-from morag_meta.db.clock import clock
+from morag_meta.db.clock import clock, read_clock
 from morag_meta.db.schema import tries
 from morag_meta.db.statements import end_of_batch
 from morag_meta.db.unit import Row, Unit
@@ -41,7 +41,6 @@ _FORGET: Final = sa.delete(tries).where(*_KEY[:2])
 _DROP: Final = sa.delete(tries).where(*_KEY)
 _SWEEP_END: Final = end_of_batch(tries.c.expire_time, "tries belong to nobody")
 _SWEEP: Final = sa.delete(tries).where(tries.c.expire_time <= sa.bindparam("last"))
-_NOW: Final = sa.select(clock)
 
 
 class TryStore:
@@ -53,11 +52,7 @@ class TryStore:
 
     def now(self) -> dt.datetime:
         """Give the database's time."""
-        row = self._unit.one(_NOW)
-        if row is None:
-            raise RuntimeError("the database has no time")
-        time: dt.datetime = row["clock"]
-        return time
+        return read_clock(self._unit)
 
     def find(self, key: TryKey) -> Row | None:
         """Give what is held against a key: it, clear_time, known_until, and clock, the database's time."""
@@ -110,7 +105,7 @@ class TryStore:
 
         Once that is less than ``limit``, none is left.
         """
-        found = self._unit.one(_SWEEP_END, before=self._unit.now, limit=limit)
+        found = self._unit.one(_SWEEP_END, before=self.now(), limit=limit)
         if found is None or found["last"] is None:
             return 0
         return self._unit.run(_SWEEP, last=found["last"])

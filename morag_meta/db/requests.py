@@ -14,6 +14,7 @@ from typing import Any, Final, Protocol
 
 import sqlalchemy as sa
 
+from morag_meta.db.clock import Clock, clock, read_clock
 from morag_meta.db.schema import metadata
 from morag_meta.db.schema import request_records as records
 from morag_meta.db.statements import Path, end_of_batch, owned, system
@@ -21,20 +22,20 @@ from morag_meta.db.unit import Row, Unit
 from morag_meta.errors import Invalid, Reason, Violation
 
 KEPT: Final = dt.timedelta(hours=24)
-"""How long a request id is remembered."""
+"""How long a request id is remembered, by the database's clock."""
 
 _KEY = (
     owned(records),
     records.c.method == sa.bindparam("method_name"),
     records.c.request_id == sa.bindparam("id"),
 )
-_FIND = sa.select(records.c.fingerprint, records.c.receipt, records.c.create_time).where(*_KEY)
+_FIND = sa.select(records.c.fingerprint, records.c.receipt, records.c.create_time, clock).where(*_KEY)
 _CLAIM = sa.insert(records).values(
     owner_id=sa.bindparam("owner_id"),
     method=sa.bindparam("method_name"),
     request_id=sa.bindparam("id"),
     fingerprint=sa.bindparam("fingerprint"),
-    create_time=sa.bindparam("create_time"),
+    create_time=Clock(),
 )
 _SETTLE = sa.update(records).where(*_KEY).values(receipt=sa.bindparam("new_receipt"))
 _FORGET = sa.delete(records).where(*_KEY)
@@ -123,7 +124,7 @@ class RequestStore:
         key = {"owner_id": call.own, "method_name": call.method, "id": request.request_id}
         fingerprints = call.fingerprints(request)
         found = self._unit.one(_FIND, **key)
-        if found is not None and found["create_time"] > self._unit.now - KEPT:
+        if found is not None and found["create_time"] > found["clock"] - KEPT:
             if found["fingerprint"] not in fingerprints:
                 raise _reused(request.request_id)
             call.replayed = True
@@ -131,7 +132,7 @@ class RequestStore:
             return receipt
         if found is not None:
             self._unit.run(_FORGET, **key)
-        self._unit.run(_CLAIM, **key, fingerprint=fingerprints[0], create_time=self._unit.now)
+        self._unit.run(_CLAIM, **key, fingerprint=fingerprints[0])
         self._unit.recorded = True
         return None
 
@@ -151,7 +152,7 @@ class RequestStore:
 
         Once that is less than ``limit``, none is left.
         """
-        found = self._unit.one(_SWEEP_END, before=self._unit.now - KEPT, limit=limit)
+        found = self._unit.one(_SWEEP_END, before=read_clock(self._unit) - KEPT, limit=limit)
         if found is None or found["last"] is None:
             return 0
         return self._unit.run(_SWEEP, last=found["last"])

@@ -107,7 +107,7 @@ class Unit:
 
     @cached_property
     def now(self) -> dt.datetime:
-        """The one time of everything that this unit does: aware UTC."""
+        """This process's one time for all that this unit does, aware UTC; what ends is by ``db/clock.py``."""
         return dt.datetime.now(dt.UTC)
 
     def begin(self, *, snapshot: bool = False) -> None:

@@ -13,7 +13,7 @@ from typing import Any, Final
 
 import sqlalchemy as sa
 
-from morag_meta.db.clock import clock
+from morag_meta.db.clock import read_clock
 from morag_meta.db.schema import job_checkpoints as checkpoints
 from morag_meta.db.schema import jobs
 from morag_meta.db.statements import EVERYONE, Path, owned, system
@@ -35,7 +35,6 @@ _READY = system(
     "wakes those who wait for jobs, and lease only those in their reach",
     Path.QUEUE,
 )
-_CLOCK = sa.select(clock)
 _CHECKPOINT = sa.select(checkpoints.c.data).where(_JOB, owned(checkpoints))
 _FORGET_CHECKPOINT = sa.delete(checkpoints).where(_JOB, owned(checkpoints))
 _INSERT_CHECKPOINT = sa.insert(checkpoints)
@@ -51,11 +50,7 @@ class JobQueue:
 
     def now(self) -> dt.datetime:
         """Ask the database for its time."""
-        row = self._unit.one(_CLOCK)
-        if row is None:
-            raise RuntimeError("the database has no time")
-        time: dt.datetime = row["clock"]
-        return time
+        return read_clock(self._unit)
 
     def candidates(self, wanted: Wanted, limit: int) -> list[Row]:
         """Give at most ``limit`` jobs that can be leased now, the next first; none of them is locked."""

@@ -16,6 +16,7 @@ from functools import partial
 from typing import Any, Final, Protocol
 
 from morag_meta.auth.throttle import Throttle
+from morag_meta.db.clock import read_clock
 from morag_meta.db.database import Database
 from morag_meta.db.unit import Row
 from morag_meta.errors import NotFound
@@ -133,7 +134,7 @@ def _admit(uow: UnitOfWork, request: Any, call: Call) -> Row:
 
 
 def _look(uow: UnitOfWork, owner_id: str) -> _Seen:
-    time = uow.now  # before anything is read
+    time = read_clock(uow)  # before anything else is read
     things = {owner_id, *uow.requests.things_of(owner_id)}
     jobs = [_Part(lambda uow: uow.job_removals, ids) for ids in uow.job_removals.batches(owner_id)]
     documents = [
@@ -144,8 +145,9 @@ def _look(uow: UnitOfWork, owner_id: str) -> _Seen:
 
 def _forget(uow: UnitOfWork, told: _Told, since: dt.datetime | None) -> dt.datetime:
     """Have requests name nothing that goes; give the time from which on others may do so again."""
+    now = read_clock(uow)
     uow.requests.forget_about(told.gone, since)
-    return uow.now - _MEANWHILE
+    return now - _MEANWHILE
 
 
 def _remove(

@@ -59,7 +59,7 @@ class ResetTokens:
         user = uow.users.lock(EVERYONE, found["id"])
         if not user["active"] or user["email"] != email:
             return None
-        token, end = secrets.token_urlsafe(_TOKEN_BYTES), uow.now + self.life
+        token, end = secrets.token_urlsafe(_TOKEN_BYTES), user["clock"] + self.life
         uow.resets.add(user["id"], token_hash=self._hasher.digest(token), expire_time=end)
         return Reset(token, end, user)
 

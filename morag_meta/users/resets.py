@@ -11,14 +11,14 @@ from typing import Final
 
 import sqlalchemy as sa
 
-from morag_meta.db.clock import clock
+from morag_meta.db.clock import Clock, clock, read_clock
 from morag_meta.db.schema import password_resets as resets
 from morag_meta.db.schema import reset_requests as requests
 from morag_meta.db.schema import users
 from morag_meta.db.statements import Path, end_of_batch, owned, system
 from morag_meta.db.unit import Row, Unit
 
-_ADD: Final = sa.insert(resets)
+_ADD: Final = sa.insert(resets).values(create_time=Clock())
 _FIND: Final = system(
     sa.select(resets.c.owner_id, resets.c.token_hash, resets.c.expire_time, users.c.active, clock)
     .join_from(resets, users, users.c.id == resets.c.owner_id)
@@ -40,7 +40,7 @@ _SWEEP: Final = system(
 
 _EMAIL: Final = requests.c.email == sa.bindparam("of_email")
 _ASKED: Final = sa.select(requests.c.email).where(_EMAIL)
-_ASK: Final = sa.insert(requests)
+_ASK: Final = sa.insert(requests).values(ask_time=Clock())
 _OLDEST: Final = (
     sa.select(requests.c.email, requests.c.ask_time)
     .order_by(requests.c.ask_time, requests.c.email)
@@ -60,10 +60,9 @@ class ResetStore:
         self._unit = unit
 
     def add(self, owner_id: str, *, token_hash: str, expire_time: dt.datetime) -> None:
-        """Give a locked user a token in place of the one before."""
+        """Give a locked user a token in place of the one before; it ends by the database's clock."""
         self.void(owner_id)
-        times = {"create_time": self._unit.now, "expire_time": expire_time}
-        self._unit.run(_ADD, owner_id=owner_id, token_hash=token_hash, **times)
+        self._unit.run(_ADD, owner_id=owner_id, token_hash=token_hash, expire_time=expire_time)
 
     def find(self, token_hash: str) -> Row | None:
         """Give owner_id, token_hash and expire_time of a token, its user's active, and the clock."""
@@ -89,7 +88,7 @@ class ResetStore:
             Collision: somebody else has just asked for it.
         """
         if self._unit.one(_ASKED, of_email=email) is None:
-            self._unit.run(_ASK, email=email, ask_time=self._unit.now)
+            self._unit.run(_ASK, email=email)
 
     def take_requests(self, limit: int) -> list[Row]:
         """Take the oldest requests, and forget them: email and ask_time."""
@@ -100,14 +99,14 @@ class ResetStore:
 
     def sweep(self, limit: int = 1000) -> int:
         """Remove the tokens that expired first, and give their number."""
-        found = self._unit.one(_SWEEP_END, before=self._unit.now, limit=limit)
+        found = self._unit.one(_SWEEP_END, before=read_clock(self._unit), limit=limit)
         if found is None or found["last"] is None:
             return 0
         return self._unit.run(_SWEEP, last=found["last"])
 
     def sweep_requests(self, age: dt.timedelta, limit: int = 1000) -> int:
         """Remove the oldest requests that nobody took for so long, and give their number."""
-        found = self._unit.one(_DROP_END, before=self._unit.now - age, limit=limit)
+        found = self._unit.one(_DROP_END, before=read_clock(self._unit) - age, limit=limit)
         if found is None or found["last"] is None:
             return 0
         return self._unit.run(_DROP_OLD, last=found["last"])

@@ -152,7 +152,7 @@ class Sessions:
         # The comparison took long: a password or a standing that changed meanwhile opens nothing.
         if not user["active"] or user["password_hash"] != password_hash:
             raise login_failed()
-        session_id, end = new_id(), uow.now + self._tokens.session_life
+        session_id, end = new_id(), user["clock"] + self._tokens.session_life
         refresh_token = self._tokens.refresh.first(session_id)
         refresh_hash = self._tokens.refresh.digest(refresh_token)
         uow.sessions.add(user_id, session_id, refresh_hash=refresh_hash, expire_time=end, device=device)

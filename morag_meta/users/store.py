@@ -12,6 +12,7 @@ from typing import Any, Final
 
 import sqlalchemy as sa
 
+from morag_meta.db.clock import clock
 from morag_meta.db.schema import user_settings as settings
 from morag_meta.db.schema import users
 from morag_meta.db.statements import EVERYONE, Path, after_row, everyone, owned, reach, system
@@ -22,7 +23,7 @@ from morag_meta.ids import new_id
 
 _IN_REACH: Final = sa.or_(users.c.id == sa.bindparam("owner_id"), sa.bindparam("owner_id") == EVERYONE)
 _GET: Final = sa.select(users).where(users.c.id == sa.bindparam("user_id"), _IN_REACH)
-_LOCK: Final = _GET.with_for_update()
+_LOCK: Final = _GET.add_columns(clock).with_for_update()
 _BY_EMAIL: Final = system(
     sa.select(users).where(users.c.email == sa.bindparam("email")),
     "a log-in says who it is by the email",
@@ -127,6 +128,8 @@ class UserStore:
 
     def lock(self, reach: str, user_id: str) -> Row:
         """Give a user in reach, and let nobody else change it before this transaction ends.
+
+        Beside the user's columns the row has clock, the database's time.
 
         Raises:
             NotFound: as ``get``.
