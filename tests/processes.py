@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -19,6 +18,7 @@ from morag_meta.auth.secret import RootSecret
 from morag_meta.db import migrate
 from morag_meta.db.database import Database
 from morag_meta.users.actions import create_user
+from tests.backends.daemon import free_port
 from tests.backends.walled import settings_of
 from tests.leaks.watching import note_log
 from tests.service import CREDENTIAL_KEYS, SECRET_KEY, add_key
@@ -42,9 +42,7 @@ class ServerProcess:
 
     def __init__(self, url: str, log: Path, **settings: object) -> None:
         """Prepare; ``settings`` become MORAG_ variables, and what the process says goes to ``log``."""
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.target = f"127.0.0.1:{probe.getsockname()[1]}"
+        self.target = f"127.0.0.1:{free_port()}"
         self._log = log
         self.environment = {
             name: value for name, value in os.environ.items() if not name.startswith("MORAG_")

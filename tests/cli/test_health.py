@@ -45,9 +45,8 @@ def test_unknown_service_is_three(cli: Command, service: Service) -> None:
 def test_refusing_target_is_two(cli: Command) -> None:
     """A port on which nobody listens exits with 2 and one line."""
     with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    result = cli("health", "-t", f"127.0.0.1:{port}")
+        probe.bind(("127.0.0.1", 0))  # so that nobody else can listen there meanwhile
+        result = cli("health", "-t", f"127.0.0.1:{probe.getsockname()[1]}")
     assert (result.code, result.code.value) == (ExitCode.UNREACHABLE, 2)
     assert result.err.count("\n") == 1
 
