@@ -146,8 +146,8 @@ def test_signal_stops_workers_and_is_then_as_before(owner: Owner, number: signal
     worker = Worker(owner.channel, lambda _: None)
     timer = threading.Timer(1.0, os.kill, (os.getpid(), number))
     with stop_on_signals(worker):
-        timer.start()
         assert signal.getsignal(number) is not before
+        timer.start()
         worker.run()
         assert signal.getsignal(number) is before
     timer.join()
