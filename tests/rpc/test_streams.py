@@ -105,15 +105,16 @@ def test_a_heartbeat_comes_at_its_interval(tmp_path: Any) -> None:
 
 
 def test_what_is_sent_puts_the_heartbeat_off(tmp_path: Any) -> None:
-    """A stream that sends something in each interval sends no heartbeat."""
+    """From each message that a stream sends on, the next heartbeat is due after a whole interval."""
 
     async def busy(request: Any, call: Any, stream: Any) -> None:
         for _ in range(8):
             assert not stream.heartbeat_due
+            stream.sent_at -= 61.0  # as if it were that long ago
+            assert stream.heartbeat_due
             await stream.send(Answer(text="event").SerializeToString())
-            await asyncio.sleep(0.5)
 
-    with _with(tmp_path, heartbeat=3.0) as trial:
+    with _with(tmp_path, heartbeat=60.0) as trial:
         trial.does(busy)
         assert [frame.text for frame in trial.watch()(Question(), timeout=30)] == ["event"] * 8
 
