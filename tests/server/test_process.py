@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import concurrent.futures
 import os
 import signal
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -91,46 +92,46 @@ def test_sigterm_with_open_streams_ends_in_time(tmp_path: Path, database_url: st
         channel.close()
 
 
-def _slow_login(target: str) -> Any:
-    channel = Channel(target, ())
-    grpc.channel_ready_future(channel.raw).result(20)
+@contextmanager
+def _slow_logins(service: Served, count: int) -> Iterator[list[Any]]:
+    """Give calls that one thread of the service is at, one after the other.
+
+    Several, so that the last is not through when a machine that pauses comes to look.
+    """
+    channel = Channel(service.target, ())
     try:
-        channel.users.Login(users_pb2.LoginRequest(email="admin@localhost", password="wrong password"))
-    except grpc.RpcError as error:
-        return error
+        grpc.channel_ready_future(channel.raw).result(20)
+        wrong = users_pb2.LoginRequest(email="admin@localhost", password="wrong password")
+        calls: list[Any] = [channel.users.Login.future(wrong) for _ in range(count)]
+        service.computes()
+        yield calls
     finally:
         channel.close()
-    return None
 
 
 @_SQLITE
 def test_calls_in_flight_finish(tmp_path: Path, database_url: str) -> None:
-    """A call that runs when SIGTERM comes gets its own answer, not that of a broken connection."""
+    """Calls that run when SIGTERM comes get their own answers, not that of a broken connection."""
     with (
         served(tmp_path, database_url, BCRYPT_COST="15", SHUTDOWN_GRACE="60") as service,
-        concurrent.futures.ThreadPoolExecutor() as pool,
+        _slow_logins(service, 3) as calls,
     ):
-        answer = pool.submit(_slow_login, service.target)
-        service.computes()
-        assert not answer.done()
+        assert not calls[-1].done()
         assert service.end(seconds=60) == ExitCode.OK
-        assert answer.result().code() == grpc.StatusCode.UNAUTHENTICATED
+        assert [call.code() for call in calls] == [grpc.StatusCode.UNAUTHENTICATED] * 3
 
 
 @_SQLITE
 def test_calls_in_flight_do_not_outlast_the_grace(tmp_path: Path, database_url: str) -> None:
     """A call that takes longer than the grace is ended with it, and the exit is still 0."""
     with (
-        served(tmp_path, database_url, BCRYPT_COST="16", SHUTDOWN_GRACE="0.5") as service,
-        concurrent.futures.ThreadPoolExecutor() as pool,
+        served(tmp_path, database_url, BCRYPT_COST="15", SHUTDOWN_GRACE="0.5") as service,
+        _slow_logins(service, 4) as calls,
     ):
-        answer = pool.submit(_slow_login, service.target)
-        service.computes()
-        assert not answer.done()
         began = time.monotonic()
         assert service.end() == ExitCode.OK
         assert time.monotonic() - began < 8
-        assert answer.result().code() != grpc.StatusCode.UNAUTHENTICATED
+        assert calls[-1].code() != grpc.StatusCode.UNAUTHENTICATED
 
 
 @_SQLITE
@@ -138,11 +139,8 @@ def test_second_signal_does_not_wait(tmp_path: Path, database_url: str) -> None:
     """A second signal ends the process at once with its own exit code."""
     with (
         served(tmp_path, database_url, BCRYPT_COST="16", SHUTDOWN_GRACE="60") as service,
-        concurrent.futures.ThreadPoolExecutor() as pool,
+        _slow_logins(service, 4),
     ):
-        for _ in range(4):  # so that the last one is not through when a slow machine comes to the signal
-            pool.submit(_slow_login, service.target)
-        service.computes()
         service.running.send_signal(signal.SIGINT)
         service.tells("draining")
         time.sleep(SAME_SIGNAL_SECONDS + 0.2)
