@@ -61,9 +61,10 @@ def test_disabled_key_is_refused_until_it_is_enabled(service: Service, user: Use
 
 def test_state_tells_what_cannot_be_mended_first(user: User) -> None:
     """Revoked comes before disabled, and disabled before expired; what is enabled then may be expired."""
-    id = create(user.channel, expire_time=seconds_from_now(2)).api_key.id
+    end = seconds_from_now(5)
+    id = create(user.channel, expire_time=end).api_key.id
     _disable(user.channel, id)
-    time.sleep(2.1)
+    time.sleep(max(0.0, (from_timestamp(end) - dt.datetime.now(dt.UTC)).total_seconds() + 0.1))
     assert get(user.channel, id).state == pb.API_KEY_STATE_DISABLED
     assert _enable(user.channel, id).state == pb.API_KEY_STATE_EXPIRED
     _disable(user.channel, id)

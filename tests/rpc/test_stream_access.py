@@ -185,12 +185,12 @@ def test_a_key_that_is_given_an_end_ends_its_streams_then(pair: Pair) -> None:
     watching = Watching(pair, user, key)
 
     def give_an_end() -> None:
-        end = dt.datetime.now(dt.UTC) + dt.timedelta(seconds=2)
+        end = dt.datetime.now(dt.UTC) + dt.timedelta(seconds=5)
         changed = api_keys_pb2.ApiKey(id=key_id, expire_time=to_timestamp(end))
         user.channel.api_keys.UpdateApiKey(
             api_keys_pb2.UpdateApiKeyRequest(api_key=changed, update_mask=FieldMask(paths=["expire_time"]))
         )
-        time.sleep(2)
+        time.sleep(max(0.0, (end - dt.datetime.now(dt.UTC)).total_seconds()))
 
     watching.ends("UNAUTHENTICATED", "CREDENTIAL_INVALID", give_an_end)
 
