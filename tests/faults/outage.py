@@ -10,8 +10,9 @@ from typing import Any
 import grpc
 from google.rpc import error_details_pb2, status_pb2
 
+from morag_meta.errors import Unavailable
 from moragmeta.v1 import jobs_pb2, servers_pb2, users_pb2
-from tests.service import User
+from tests.service import Service, User
 
 
 def read(user: User) -> Any:
@@ -59,6 +60,17 @@ def at_once(count: int, call: Callable[[int], Any]) -> list[tuple[str, str, floa
     """Call that often at the same time, and give the outcomes."""
     with ThreadPoolExecutor(count) as pool:
         return list(pool.map(lambda number: outcome(lambda: call(number)), range(count)))
+
+
+def until_made(service: Service, seconds: float = 20) -> User:
+    """Make a user, where need be once the database is in time again."""
+    end = time.monotonic() + seconds
+    while True:
+        try:
+            return service.new_user()
+        except Unavailable:
+            assert time.monotonic() < end
+            time.sleep(0.05)
 
 
 def until_served(user: User, calls: int = 1, seconds: float = 20) -> None:

@@ -17,7 +17,16 @@ import sqlalchemy as sa
 from moragmeta.v1 import jobs_pb2
 from tests.backends.databases import ServerDatabases
 from tests.faults.conftest import MOST_CONNECTIONS
-from tests.faults.outage import at_once, new_job, outcome, read, read_error, until_served, write
+from tests.faults.outage import (
+    at_once,
+    new_job,
+    outcome,
+    read,
+    read_error,
+    until_made,
+    until_served,
+    write,
+)
 from tests.service import Service, User
 
 STATEMENT_SECONDS = 1.0  # which no statement comes near to, and a machine that pauses seldom does
@@ -40,8 +49,8 @@ def service(frail: ServerDatabases) -> Iterator[Service]:
 @pytest.fixture
 def user(service: Service) -> User:
     """Give a user who has called already."""
-    made = service.new_user()
-    read(made)
+    made = until_made(service)
+    until_served(made)
     return made
 
 
