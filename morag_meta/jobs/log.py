@@ -29,7 +29,7 @@ BATCH: Final = 200
 GONE: Final = ""
 """Whose floor is that of every owner who is deleted."""
 _COUNTED: Final = 1000  # of those without a position
-_IDLE_MS: Final = 1000
+_IDLE_SECONDS: Final = 1  # in which whoever holds the log's row may be silent
 
 _LIMIT: sa.BindParameter[int] = sa.bindparam("limit", type_=sa.Integer)
 _AFTER = events.c.position > sa.bindparam("after_position", type_=sa.BigInteger)
@@ -49,11 +49,13 @@ _LOOK = system(
 # Where the setting cannot travel with the lock, it is a statement of its own.
 _LOCK = sa.select(log.c.position).with_for_update()
 _LOCK_POSTGRESQL = _LOCK.add_columns(
-    sa.func.set_config("idle_in_transaction_session_timeout", str(_IDLE_MS), sa.true())
+    sa.func.set_config(
+        "idle_in_transaction_session_timeout", sa.bindparam("idle_ms", type_=sa.Text), sa.true()
+    )
 )
 _LOCK_IF_FREE = _LOCK.with_for_update(skip_locked=True)
 _LOCK_IF_FREE_POSTGRESQL = _LOCK_POSTGRESQL.with_for_update(skip_locked=True)
-_IMPATIENT_MARIADB = sa.text(f"SET SESSION idle_transaction_timeout = {_IDLE_MS // 1000}")
+_IMPATIENT_MARIADB = sa.text("SET SESSION idle_transaction_timeout = :idle_seconds")
 _PATIENT_MARIADB = sa.text(f"SET SESSION idle_transaction_timeout = {IDLE_SECONDS}")
 
 _chosen = _WAITING.subquery("chosen")
@@ -205,10 +207,11 @@ class JobLog:
         """
         if self._unit.dialect == "mariadb" and not self._is_impatient and self._can_be_impatient:
             self._is_impatient = self._unit.broken = True  # for good, unless it is committed
-            self._unit.run(_IMPATIENT_MARIADB)
+            self._unit.run(_IMPATIENT_MARIADB, idle_seconds=_IDLE_SECONDS)
             self._unit.after_commit(self._be_patient)
         if self._unit.dialect == "postgresql":
-            row = self._unit.one(_LOCK_IF_FREE_POSTGRESQL if if_free else _LOCK_POSTGRESQL)
+            lock = _LOCK_IF_FREE_POSTGRESQL if if_free else _LOCK_POSTGRESQL
+            row = self._unit.one(lock, idle_ms=str(1000 * _IDLE_SECONDS))
         else:
             row = self._unit.one(_LOCK_IF_FREE if if_free else _LOCK)
         return None if row is None else row["position"]

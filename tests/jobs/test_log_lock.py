@@ -14,7 +14,7 @@ import pytest
 import sqlalchemy as sa
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from morag_meta.db.engine import LOCK_WAIT_SECONDS
+from morag_meta.db.engine import IDLE_SECONDS, LOCK_WAIT_SECONDS
 from morag_meta.db.schema import job_events, job_floors, job_log, jobs, users
 from morag_meta.jobs.actions import create_job
 from morag_meta.jobs.listing import Filter
@@ -95,7 +95,7 @@ def test_removing_holds_nobody_up_before_it_has_the_row(shelf: Shelf, owner: str
 
 @_EACH
 def test_the_sessions_that_held_the_row_are_as_patient_as_before(
-    shelf: Shelf, owner: str, holding: Holding
+    shelf: Shelf, owner: str, holding: Holding, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The limit ends with its transaction, committed or not: no later one is ended for its silence."""
     asked = {
@@ -107,6 +107,7 @@ def test_the_sessions_that_held_the_row_are_as_patient_as_before(
     def limit(uow: UnitOfWork) -> object:
         return uow.connection.exec_driver_sql(asked).scalar()
 
+    monkeypatch.setattr("morag_meta.jobs.log._IDLE_SECONDS", IDLE_SECONDS - 2)  # longer than a machine pauses
     before = shelf.do(limit)
     with shelf.database.unit_of_work() as uow:
         holding(uow, owner)

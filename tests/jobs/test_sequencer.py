@@ -14,6 +14,7 @@ import pytest
 
 from morag_meta.db import migrate
 from morag_meta.db.database import Database
+from morag_meta.db.engine import IDLE_SECONDS
 from morag_meta.jobs.actions import create_job
 from morag_meta.jobs.sequencer import Sequencer
 from morag_meta.users.actions import create_user
@@ -87,10 +88,11 @@ def test_settle_returns_when_what_was_committed_has_its_place(database: Database
     assert asyncio.run(run()) == (250, 0)
 
 
-def test_who_finds_the_log_locked_comes_again(database: Database) -> None:
+def test_who_finds_the_log_locked_comes_again(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     """While another transaction holds the log's row a pass waits for it, and ends what that one left."""
     if database.dialect == "sqlite":  # whose one writer is waited for by everybody
         return
+    monkeypatch.setattr("morag_meta.jobs.log._IDLE_SECONDS", IDLE_SECONDS)  # longer than a machine pauses
     owner = _owner(database)
     _write(database, owner, 3)
 
