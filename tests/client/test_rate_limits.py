@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import threading
 import time
-from collections import Counter
+import uuid
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import grpc
@@ -21,20 +24,33 @@ from tests.client.test_worker import FINISHED, PENDING, PROCESSING, working
 from tests.service import User, serving
 
 
+@dataclass
+class Beat:
+    """A heartbeat: when it was sent, and for how many seconds it was told to wait."""
+
+    time: float
+    told: float = 0.0
+
+
 class Refused(grpc.UnaryUnaryClientInterceptor):
-    """Counts what a channel is refused, by method and reason."""
+    """Counts what a channel is refused, by method and reason, and notes the heartbeats of each lease."""
 
     def __init__(self) -> None:
         self.count: Counter[tuple[str, str]] = Counter()
+        self.beats: defaultdict[str, list[Beat]] = defaultdict(list)
 
     def intercept_unary_unary(self, continuation: Any, details: Any, request: Any) -> Any:
         """Call, and look at what comes of it."""
+        method, beat = details.method.rpartition("/")[2], Beat(time.monotonic())
+        if method == "HeartbeatJob":
+            self.beats[request.lease_token].append(beat)
         call = continuation(details, request)
-        method = details.method.rpartition("/")[2]
 
         def note(done: Any) -> None:
             if not done.cancelled() and (error := done.exception()) is not None:
-                self.count[method, refusal_of(error).reason] += 1
+                refusal = refusal_of(error)
+                beat.told = refusal.retry_after
+                self.count[method, refusal.reason] += 1
 
         call.add_done_callback(note)
         return call
@@ -45,7 +61,9 @@ class Limited(Owner):
 
     def __init__(self, target: str, user: User, per_second: float, burst: int) -> None:
         rate = api_keys_pb2.RateLimit(per_second=per_second, burst=burst)
-        key = api_keys_pb2.ApiKey(name="limited", scopes=["jobs:work", "jobs:read"], rate_limit=rate)
+        key = api_keys_pb2.ApiKey(
+            name=f"limited {uuid.uuid4()}", scopes=["jobs:work", "jobs:read"], rate_limit=rate
+        )
         made = user.channel.api_keys.CreateApiKey(api_keys_pb2.CreateApiKeyRequest(api_key=key))
         super().__init__(target, made.secret)
         self.refused = Refused()
@@ -132,21 +150,28 @@ def test_progress_waits_for_the_keys_rate(owner: Owner, user: User) -> None:
 
 def test_heartbeats_wait_as_long_as_they_are_told(owner: Owner, user: User) -> None:
     """A heartbeat beyond the rate comes when the service said, not again and again until then."""
-    owner.job()
-    with _limited(owner.target, user, 0.25, 6) as limited:
-        ready = threading.Event()
+    job, left = owner.job(), threading.Event()
+    with _limited(owner.target, user, 0.2, 6) as limited:
 
         def handle(task: Task) -> None:
             limited.use_up()
-            ready.set()
-            while True:
+            left.clear()
+            try:
                 task.rest(60)
+            finally:
+                left.set()
 
-        with working(limited, handle, lease_duration=6.0):
-            assert ready.wait(20)
-            time.sleep(3.9)  # a beat was due after 2 s, and the key may call again after 4 s
-            refused = _rate_limited(limited, "HeartbeatJob")
-    assert refused == 1
+        with working(limited, handle, lease_duration=9.0):  # a beat is due after 3 s, a call allowed after 5
+            until(lambda: [beat for beat, _ in _repeated(limited) if beat.told])
+            owner.cancel(job)  # or the worker would wait for a call with which to give it back
+            until(left.is_set)
+        assert all(after.time - beat.time >= beat.told for beat, after in _repeated(limited))
+        assert _rate_limited(limited, "HeartbeatJob") > 0
+
+
+def _repeated(limited: Limited) -> list[tuple[Beat, Beat]]:
+    """Give each heartbeat that was followed by another for the same lease, and that."""
+    return [pair for beats in list(limited.refused.beats.values()) for pair in pairwise(beats)]
 
 
 def test_watches_wait_for_the_keys_rate(owner: Owner, user: User) -> None:
@@ -170,27 +195,42 @@ def test_watch_tells_a_rate_limit_when_its_patience_ends(owner: Owner, user: Use
     assert refusal_of(caught.value).reason == "RATE_LIMITED"
 
 
-def test_stopped_worker_gives_back_as_soon_as_its_key_may(line: Line, owner: Owner, user: User) -> None:
+def test_stopped_worker_gives_back_as_soon_as_its_key_may(
+    line: Line, owner: Owner, user: User, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """What was leased when the worker stopped is asked for again, and given back, beyond the rate too."""
+    monkeypatch.setattr("morag_client.worker._RECLAIM_SECONDS", 10.0)  # longer than a machine pauses
     job = owner.job()
-    with _limited(line.target, user, 0.75, 6) as limited, connect(owner.target, limited.key) as direct:
-        worker = Worker(limited.channel, lambda _: None, grace=0.0)
-        thread = threading.Thread(target=worker.run)
+    for _ in range(5):  # as a key may have a call again before the worker asks, if seldom
+        with _limited(line.target, user, 0.75, 6) as limited:
+            refused = _stop_amid_leasing(line, owner, limited, job)
+        assert owner.now(job).state == PENDING
+        if refused:
+            break
+    assert refused > 0
 
-        def stopped() -> bool:
-            if owner.now(job).state != PROCESSING:
-                return False
+
+def _stop_amid_leasing(line: Line, owner: Owner, limited: Limited, job: jobs_pb2.Job) -> int:
+    """Lose the answer to a worker's lease, use its key up and stop it; give how often it was refused then."""
+    worker = Worker(limited.channel, lambda _: None, grace=0.0)
+    thread, lost, before = threading.Thread(target=worker.run), line.lost, 0
+
+    def stopped() -> bool:
+        nonlocal before
+        if owner.now(job).state != PROCESSING:
+            return False
+        with connect(owner.target, limited.key) as direct:
             _use_up(direct)
-            worker.stop()
-            return True
+        before = _rate_limited(limited, "LeaseJobs")
+        worker.stop()
+        return True
 
-        line.lose_answer(b"WorkerService/LeaseJobs", stopped)
-        thread.start()
-        until(lambda: line.lost)
-        thread.join(30)
-        assert not thread.is_alive()
-        assert _rate_limited(limited, "LeaseJobs") > 0
-    assert owner.now(job).state == PENDING
+    line.lose_answer(b"WorkerService/LeaseJobs", stopped)
+    thread.start()
+    until(lambda: line.lost > lost)
+    thread.join(30)
+    assert not thread.is_alive()
+    return _rate_limited(limited, "LeaseJobs") - before
 
 
 def test_worker_without_a_place_to_wait_in_asks_again(backend: Backend) -> None:
