@@ -41,24 +41,20 @@ _SUCCESSORS = sa.select(_c.id, _c.predecessor_id).where(_c.predecessor_id.in_(_J
 _UNLINK = sa.update(jobs).where(_c.predecessor_id.in_(_JOBS), reach(jobs)).values(predecessor_id=sa.null())
 _ALL = sa.select(_c.id, _c.event_number).where(owned(jobs)).order_by(_c.create_time, _c.id)
 _LOCK_ALL = sa.select(_c.id).where(owned(jobs)).with_for_update()
-_UNLINK_ALL = (
-    sa.update(jobs).where(owned(jobs), _c.predecessor_id.is_not(None)).values(predecessor_id=sa.null())
+_TOPS = (
+    sa.select(
+        _e.owner_id,
+        sa.func.max(_e.position).label("position"),
+        (sa.func.count() - sa.func.count(_e.position)).label("waiting"),
+    )
+    .where(_e.job_id.in_(_JOBS), reach(events))
+    .group_by(_e.owner_id)
 )
-_TOP = (
-    sa.func.max(_e.position).label("position"),
-    (sa.func.count() - sa.func.count(_e.position)).label("waiting"),
-)
-_TOPS = sa.select(_e.owner_id, *_TOP).where(_e.job_id.in_(_JOBS), reach(events)).group_by(_e.owner_id)
-_TOP_OF_OWNER = sa.select(_e.owner_id, *_TOP).where(owned(events)).group_by(_e.owner_id)
 _NUMBERED = _e.position.is_not(None)
 _DELETE_NUMBERED = sa.delete(events).where(_e.job_id.in_(_JOBS), reach(events), _NUMBERED)
 _DELETE_EVENTS = sa.delete(events).where(_e.job_id.in_(_JOBS), reach(events))
 _DELETE_CHECKPOINTS = sa.delete(checkpoints).where(checkpoints.c.job_id.in_(_JOBS), reach(checkpoints))
 _DELETE_JOBS = sa.delete(jobs).where(_c.id.in_(_JOBS), reach(jobs))
-_DELETE_ALL_NUMBERED = sa.delete(events).where(owned(events), _NUMBERED)
-_DELETE_ALL_EVENTS = sa.delete(events).where(owned(events))
-_DELETE_ALL_CHECKPOINTS = sa.delete(checkpoints).where(owned(checkpoints))
-_DELETE_ALL_JOBS = sa.delete(jobs).where(owned(jobs))
 
 _old = (
     sa.select(_e.job_id, _e.owner_id, _e.number, _e.position)
@@ -149,22 +145,11 @@ class JobRemovals:
     def remove_all(self, owner_id: str) -> int:
         """Remove every job of an owner, ended or not, and give their number.
 
-        In one transaction, so for those that are left when ``batches`` are gone. The log is left alone where
-        there are none.
+        In one transaction, so for those that are left when ``batches`` are gone.
         """
-        if not self._unit.all(_LOCK_ALL, owner_id=owner_id):  # to which nothing is added from here on
-            return 0
-        tops = self._unit.all(_TOP_OF_OWNER, owner_id=owner_id)
-        self._unit.run(_DELETE_ALL_NUMBERED, owner_id=owner_id)
-        self._unit.run(_DELETE_ALL_CHECKPOINTS, owner_id=owner_id)
-        self._unit.run(_UNLINK_ALL, owner_id=owner_id)
-        unseen = [row["owner_id"] for row in tops if row["waiting"]]
-        if unseen:  # as in ``remove``
-            self._log.lock()
-            self._unit.run(_DELETE_ALL_EVENTS, owner_id=owner_id)
-        removed = self._unit.run(_DELETE_ALL_JOBS, owner_id=owner_id)
-        self._tell(_highest(tops), unseen)
-        return removed
+        every = [row["id"] for row in self._unit.all(_LOCK_ALL, owner_id=owner_id)]
+        self.remove(owner_id, every)
+        return len(every)
 
     def take(self, owner_id: str, job_ids: Sequence[str]) -> list[str]:
         """Lock jobs, and those that name them as predecessors, as far as nobody else has locked them."""
@@ -180,7 +165,7 @@ class JobRemovals:
         return [job_id for job_id in job_ids if job_id in taken]
 
     def remove(self, owner_id: str, job_ids: Sequence[str]) -> None:
-        """Remove jobs that were taken, so that nothing is added to them."""
+        """Remove jobs that were taken, so that nothing is added to them; of none the log is not told."""
         if not job_ids:
             return
         tops: list[Row] = []
