@@ -31,7 +31,7 @@ class ExportServicer:
 
     @streams
     async def ExportUserData(self, request: pb.ExportUserDataRequest, call: Call, stream: Stream) -> None:
-        wanted = call.own if request.owner_id in ("", "me") else request.owner_id
+        wanted = call.user_named(request.owner_id or "me")
         user = await self._database.read(lambda uow: uow.users.get(call.whole_reach, wanted), point=True)
         for table in TABLES:
             await self._send(stream, user["id"], table)

@@ -21,7 +21,7 @@ from moragmeta.v1 import quotas_pb2 as pb
 
 def _owner_id(uow: UnitOfWork, call: Call, sent: str) -> str:
     """Give the id of the user who is meant, who exists and is in reach."""
-    owner_id: str = uow.users.get(call.whole_reach, call.own if sent in ("", "me") else sent)["id"]
+    owner_id: str = uow.users.get(call.whole_reach, call.user_named(sent or "me"))["id"]
     return owner_id
 
 
@@ -50,7 +50,7 @@ class QuotaServicer:
     def SetQuotas(self, uow: UnitOfWork, request: pb.SetQuotasRequest, call: Call) -> pb.Quotas:
         limits = limits_from_proto(request.quotas, masked(request.quotas, request.update_mask))
         sent = request.quotas.owner_id
-        owner = uow.users.lock(EVERYONE, call.own if sent in ("", "me") else sent)["id"]
+        owner = uow.users.lock(EVERYONE, call.user_named(sent or "me"))["id"]
         if limits:
             row = uow.quotas.set(owner, limits, lambda old: _check(request.quotas.etag, old))
         else:

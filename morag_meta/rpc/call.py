@@ -53,6 +53,10 @@ class Call:
         """The caller's user id; empty for a public method."""
         return self.principal.user_id
 
+    def user_named(self, sent: str) -> str:
+        """Read the id of a user, in which ``me`` is the caller."""
+        return self.own if sent == "me" else sent
+
     @property
     def narrowing(self) -> Narrowing | None:
         """What the caller's API key is narrowed to, if it is."""

@@ -127,7 +127,7 @@ def _begin(uow: UnitOfWork, request: Any, call: Call) -> str:
 def _admit(uow: UnitOfWork, request: Any, call: Call) -> Row:
     """Prove who calls, and give the user, locked, if that is one to be deleted."""
     prove(uow, call)
-    row = actions.lock_standing(uow, call.whole_reach, call.own if request.id == "me" else request.id)
+    row = actions.lock_standing(uow, call.whole_reach, call.user_named(request.id))
     check_etag(request.etag, row)
     actions.check_inactive(row)
     return row

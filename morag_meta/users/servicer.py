@@ -47,11 +47,6 @@ _RESETS: Final = 50
 _MOST_RESETS: Final = 100  # each is a few statements of one transaction
 
 
-def _user_id(call: Call, sent: str) -> str:
-    """Read an id in which ``me`` is the caller."""
-    return call.own if sent == "me" else sent
-
-
 def _device(call: Call) -> Device:
     return Device(call.address or None, call.agent or None)
 
@@ -163,7 +158,7 @@ class UserServicer:
 
     @reads(point=True)
     def GetUser(self, uow: UnitOfWork, request: pb.GetUserRequest, call: Call) -> pb.User:
-        return user_to_proto(uow.users.get(call.whole_reach, _user_id(call, request.id)))
+        return user_to_proto(uow.users.get(call.whole_reach, call.user_named(request.id)))
 
     @reads()
     def ListUsers(self, uow: UnitOfWork, request: pb.ListUsersRequest, call: Call) -> pb.ListUsersResponse:
@@ -184,7 +179,7 @@ class UserServicer:
         values = user_from_proto(request.user, masked(request.user, request.update_mask))
         if not request.user.id:
             raise invalid("user.id", "is required")
-        row = uow.users.lock(call.whole_reach, _user_id(call, request.user.id))
+        row = uow.users.lock(call.whole_reach, call.user_named(request.user.id))
         check_etag(request.user.etag, row)
         if values.get("email", row["email"]) != row["email"]:
             check_email_change(call.principal, row["id"])
@@ -228,19 +223,19 @@ class UserServicer:
 
     @writes(stands=True, replay=_replay)
     def SetUserRole(self, uow: UnitOfWork, request: pb.SetUserRoleRequest, call: Call) -> pb.User:
-        row = actions.lock_standing(uow, call.whole_reach, _user_id(call, request.id))
+        row = actions.lock_standing(uow, call.whole_reach, call.user_named(request.id))
         check_etag(request.etag, row)
         return user_to_proto(actions.set_role(uow, row, Role(request.role)))
 
     @writes(stands=True, replay=_replay)
     def DeactivateUser(self, uow: UnitOfWork, request: pb.DeactivateUserRequest, call: Call) -> pb.User:
-        row = actions.lock_standing(uow, call.whole_reach, _user_id(call, request.id))
+        row = actions.lock_standing(uow, call.whole_reach, call.user_named(request.id))
         check_etag(request.etag, row)
         return user_to_proto(actions.deactivate(uow, row))
 
     @writes(stands=True, replay=_replay)
     def ReactivateUser(self, uow: UnitOfWork, request: pb.ReactivateUserRequest, call: Call) -> pb.User:
-        row = actions.lock_standing(uow, call.whole_reach, _user_id(call, request.id))
+        row = actions.lock_standing(uow, call.whole_reach, call.user_named(request.id))
         check_etag(request.etag, row)
         return user_to_proto(actions.reactivate(uow, row))
 
@@ -253,14 +248,16 @@ class UserServicer:
     def GetUserSettings(
         self, uow: UnitOfWork, request: pb.GetUserSettingsRequest, call: Call
     ) -> pb.UserSettings:
-        return settings_to_proto(uow.settings.get(call.whole_reach, _user_id(call, request.owner_id or "me")))
+        return settings_to_proto(
+            uow.settings.get(call.whole_reach, call.user_named(request.owner_id or "me"))
+        )
 
     @writes(replay=_replay_settings, receipt=lambda response: {"owner_id": response.owner_id})
     def UpdateUserSettings(
         self, uow: UnitOfWork, request: pb.UpdateUserSettingsRequest, call: Call
     ) -> pb.UserSettings:
         values = settings_from_proto(request.settings, masked(request.settings, request.update_mask))
-        row = uow.settings.lock(call.whole_reach, _user_id(call, request.settings.owner_id or "me"))
+        row = uow.settings.lock(call.whole_reach, call.user_named(request.settings.owner_id or "me"))
         check_etag(request.settings.etag, row)
         if values.get("default_database_id"):
             uow.databases.get(row["owner_id"], values["default_database_id"])  # the user's own, or NOT_FOUND
