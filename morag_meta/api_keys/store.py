@@ -9,11 +9,11 @@ from typing import Any, Final
 
 import sqlalchemy as sa
 
-from morag_meta.db.clock import read_clock
 from morag_meta.db.counted import Resource, add, counted
 from morag_meta.db.schema import api_key_calls as calls
 from morag_meta.db.schema import api_keys as keys
 from morag_meta.db.statements import EVERYONE, Path, after_row, end_of_batch, everyone, owned, reach, system
+from morag_meta.db.sweep import sweep
 from morag_meta.db.unit import Row, Unit
 from morag_meta.errors import not_found
 from morag_meta.ids import new_id
@@ -274,10 +274,7 @@ class ApiKeyStore:
 
         Once that is less than ``limit``, none is left.
         """
-        found = self._unit.one(_SWEEP_END, before=read_clock(self._unit) - age, limit=limit)
-        if found is None or found["last"] is None:
-            return 0
-        return self._unit.run(_SWEEP, last=found["last"])
+        return sweep(self._unit, _SWEEP_END, _SWEEP, limit, age)
 
 
 def _found(row: Row | None, key_id: str) -> Row:

@@ -17,10 +17,10 @@ import sqlalchemy as sa
 
 from morag_meta.audit.rules import Entry
 from morag_meta.audit.storable import keeper_of
-from morag_meta.db.clock import read_clock
 from morag_meta.db.schema import audit_events as events
 from morag_meta.db.schema import audit_subjects as subjects
 from morag_meta.db.statements import after_row, end_of_batch
+from morag_meta.db.sweep import sweep
 from morag_meta.db.unit import Row, Unit
 
 _c = events.c
@@ -164,10 +164,7 @@ class AuditStore:
 
     def sweep(self, kept: dt.timedelta, limit: int = 1000) -> int:
         """Remove the oldest events that are older than they are kept, and give their number."""
-        found = self._unit.one(_SWEEP_END, before=read_clock(self._unit) - kept, limit=limit)
-        if found is None or found["last"] is None:
-            return 0
-        return self._unit.run(_SWEEP, last=found["last"])
+        return sweep(self._unit, _SWEEP_END, _SWEEP, limit, kept)
 
     def _row(self, entry: Entry) -> dict[str, Any]:
         values = {

@@ -13,9 +13,10 @@ from typing import Any, Final
 
 import sqlalchemy as sa
 
-from morag_meta.db.clock import Clock, clock, read_clock
+from morag_meta.db.clock import Clock, clock
 from morag_meta.db.schema import sessions, users
 from morag_meta.db.statements import EVERYONE, Path, after_row, end_of_batch, everyone, owned, reach, system
+from morag_meta.db.sweep import sweep
 from morag_meta.db.unit import Row, Unit
 from morag_meta.errors import not_found
 
@@ -175,10 +176,7 @@ class SessionStore:
 
         Once that is less than ``limit``, none is left.
         """
-        found = self._unit.one(_SWEEP_END, before=read_clock(self._unit), limit=limit)
-        if found is None or found["last"] is None:
-            return 0
-        return self._unit.run(_SWEEP, last=found["last"])
+        return sweep(self._unit, _SWEEP_END, _SWEEP, limit)
 
     def _keep(self, row: Row, device: Device, **tokens: Any) -> None:
         values = {**tokens, "refresh_time": row["clock"]}

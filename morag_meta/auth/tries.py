@@ -15,6 +15,7 @@ import sqlalchemy as sa
 from morag_meta.db.clock import clock, read_clock
 from morag_meta.db.schema import tries
 from morag_meta.db.statements import end_of_batch
+from morag_meta.db.sweep import sweep
 from morag_meta.db.unit import Row, Unit
 
 
@@ -105,10 +106,7 @@ class TryStore:
 
         Once that is less than ``limit``, none is left.
         """
-        found = self._unit.one(_SWEEP_END, before=self.now(), limit=limit)
-        if found is None or found["last"] is None:
-            return 0
-        return self._unit.run(_SWEEP, last=found["last"])
+        return sweep(self._unit, _SWEEP_END, _SWEEP, limit)
 
 
 def key_of(row: Row) -> TryKey:

@@ -14,10 +14,11 @@ from typing import Any, Final, Protocol
 
 import sqlalchemy as sa
 
-from morag_meta.db.clock import Clock, clock, read_clock
+from morag_meta.db.clock import Clock, clock
 from morag_meta.db.schema import metadata
 from morag_meta.db.schema import request_records as records
 from morag_meta.db.statements import Path, end_of_batch, owned, system
+from morag_meta.db.sweep import sweep
 from morag_meta.db.unit import Row, Unit
 from morag_meta.errors import Invalid, Reason, Violation
 
@@ -152,10 +153,7 @@ class RequestStore:
 
         Once that is less than ``limit``, none is left.
         """
-        found = self._unit.one(_SWEEP_END, before=read_clock(self._unit) - KEPT, limit=limit)
-        if found is None or found["last"] is None:
-            return 0
-        return self._unit.run(_SWEEP, last=found["last"])
+        return sweep(self._unit, _SWEEP_END, _SWEEP, limit, KEPT)
 
     def things_of(self, owner_id: str) -> set[str]:
         """Give the ids of everything that is a user's, by which records of others may name it."""

@@ -11,11 +11,12 @@ from typing import Final
 
 import sqlalchemy as sa
 
-from morag_meta.db.clock import Clock, clock, read_clock
+from morag_meta.db.clock import Clock, clock
 from morag_meta.db.schema import password_resets as resets
 from morag_meta.db.schema import reset_requests as requests
 from morag_meta.db.schema import users
 from morag_meta.db.statements import Path, end_of_batch, owned, system
+from morag_meta.db.sweep import sweep
 from morag_meta.db.unit import Row, Unit
 
 _ADD: Final = sa.insert(resets).values(create_time=Clock())
@@ -99,14 +100,8 @@ class ResetStore:
 
     def sweep(self, limit: int = 1000) -> int:
         """Remove the tokens that expired first, and give their number."""
-        found = self._unit.one(_SWEEP_END, before=read_clock(self._unit), limit=limit)
-        if found is None or found["last"] is None:
-            return 0
-        return self._unit.run(_SWEEP, last=found["last"])
+        return sweep(self._unit, _SWEEP_END, _SWEEP, limit)
 
     def sweep_requests(self, age: dt.timedelta, limit: int = 1000) -> int:
         """Remove the oldest requests that nobody took for so long, and give their number."""
-        found = self._unit.one(_DROP_END, before=read_clock(self._unit) - age, limit=limit)
-        if found is None or found["last"] is None:
-            return 0
-        return self._unit.run(_DROP_OLD, last=found["last"])
+        return sweep(self._unit, _DROP_END, _DROP_OLD, limit, age)
